@@ -1,0 +1,63 @@
+# Needs make and Python 3.11 or newer with venv. Everything is installed into .venv in this folder.
+# Another Python: make test PYTHON=python3.12
+
+FITS   := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	"$$p" $(FITS) 2>/dev/null && { echo "$$p"; break; }; done)
+READY  := .venv/.installed
+ARGS   ?=
+NB     ?= nbs
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test setup lab docs readme export notebooks clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(READY) ## train the modular study and its control, write the report
+	grok_nb_demo $(ARGS)
+
+# Cheap checks come first: the package is what the notebooks export, notebooks are clean, README is fresh.
+test: $(READY) ## every check: repository, notebooks, tests
+	python -m pytest -q -x --durations=0 --durations-min=5 tests/test_repository.py
+	export GROK_NB_RUNS="$$(mktemp -d)"; trap 'rm -rf "$$GROK_NB_RUNS"' EXIT; \
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
+	OMP_NUM_THREADS=1 python -m pytest $(ARGS)
+
+setup: $(READY) ## create .venv and install what is missing
+
+# Made again only when one of these files is newer.
+$(READY): settings.ini setup.py pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] && "$(PYTHON)" $(FITS) 2>/dev/null || \
+	{ echo "grok_nb needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not). Name one: make PYTHON=python3.12" >&2; exit 2; }
+	@.venv/bin/python $(FITS) 2>/dev/null || { echo "Creating .venv with $(PYTHON)"; "$(PYTHON)" -m venv --clear .venv; } || \
+	{ echo "$(PYTHON) cannot create .venv: install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	@echo "Installing into .venv (about 3 minutes and 2 GB, once)"
+	.venv/bin/python -m pip install -c constraints.txt -e '.[dev]'
+	@if [ -d .git ]; then \
+	git config --local --get-all include.path | grep -qx ../.gitconfig || git config --local --add include.path ../.gitconfig; \
+	[ -e .git/hooks/post-merge ] || { mkdir -p .git/hooks && cp .githooks/post-merge .git/hooks/; }; fi
+	@touch $@
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	nbdev_trust
+	jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter $(ARGS) nbs/index.ipynb
+
+docs: $(READY) ## build the site into _docs, offline
+	python -m grok_nb.see.site docs
+
+readme: $(READY) ## write README.md from nbs/index.ipynb
+	python -m grok_nb.see.site readme
+
+export: $(READY) ## write the package grok_nb from the notebooks
+	nbdev_export
+
+notebooks: $(READY) ## run notebooks in place and clean them: NB=nbs/core/00_init.ipynb
+	python -m grok_nb.see.site execute $(NB)
+
+clean: ## remove .venv, the site and caches; runs are kept
+	rm -rf .venv _docs _proc build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

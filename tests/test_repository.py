@@ -1,0 +1,190 @@
+"The repository itself: package, notebooks, README and packaging say the same thing."
+import ast
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+LIGHT = "grok_nb grok_nb.runs grok_nb.corpus grok_nb.modular.tasks grok_nb.modular.study grok_nb.see.commands grok_nb.see.site".split()
+HEAVY = "torch pandas transformers matplotlib datasets".split()
+UNTRACKED = {".git", ".venv", "_docs", "_proc", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints"}
+
+
+def tracked_files():
+    "The files of the repository, relative to its root; without git, everything that is not made by a tool."
+    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if git.returncode == 0 and git.stdout: names = [Path(name) for name in git.stdout.split("\0") if name]
+    else: names = [p.relative_to(ROOT) for p in ROOT.rglob("*") if not UNTRACKED & set(p.relative_to(ROOT).parts)
+                   and not any(part.endswith(".egg-info") for part in p.parts) and (p.is_file() or p.is_symlink())]
+    return sorted(p for p in names if (ROOT/p).is_symlink() or (ROOT/p).is_file())
+
+
+FILES = tracked_files()
+PAGES = [p for p in FILES if p.suffix == ".ipynb" and p.parts[0] == "nbs"]
+MODULES = [p for p in FILES if p.suffix == ".py" and p.parts[0] == "grok_nb"]
+SETTINGS = ConfigParser(delimiters=["="])
+SETTINGS.read(ROOT/"settings.ini", encoding="utf-8")
+CFG = SETTINGS["DEFAULT"]
+
+
+def read(path): return (ROOT/path).read_text(encoding="utf-8")
+def cells(path): return json.loads(read(path))["cells"]
+def source(cell): return "".join(cell["source"])
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A copy of the repository's files, alone in a folder."
+    root = tmp_path/"checkout"
+    for p in FILES:
+        (root/p).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT/p, root/p, follow_symlinks=False)
+    return root
+
+
+def nbdev(command, root):
+    "Run an nbdev command as `make` does: IN_TEST would turn the export into nothing."
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    done = subprocess.run([sys.executable, "-c", command], cwd=root, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def contents(folder):
+    "Relative path → bytes of every file below `folder`."
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts}
+
+
+def differing(a, b): return sorted(name for name in a.keys()|b.keys() if a.get(name) != b.get(name))
+
+
+def test_package_is_a_fresh_export(checkout):
+    before = contents(checkout/"grok_nb")
+    shutil.rmtree(checkout/"grok_nb")
+    nbdev("from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()", checkout)
+    assert not (stale := differing(before, contents(checkout/"grok_nb"))), f"run nbdev_export and commit: {stale}"
+
+
+def test_notebooks_are_clean(checkout):
+    before = contents(checkout/"nbs")
+    nbdev("from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__()", checkout)
+    after = contents(checkout/"nbs")
+    assert not (dirty := differing(before, after)), f"run nbdev_clean and commit: {dirty}"
+
+
+def test_readme_is_fresh():
+    from grok_nb.see.site import readme
+    assert read("README.md") == readme(ROOT), "run `make readme` and commit"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_page_says_what_you_gain(page):
+    first = cells(page)[0]
+    assert first["cell_type"] == "markdown", "the first cell is the title"
+    assert re.match(r"# \S[^\n]*\n+> \S[^\n]*(\n|$)(?!>)", source(first)), "`# title`, then `> what you gain, in one line`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_page_is_small_enough_to_read(page):
+    with_scrubber = '<input type=\\"range\\"' in read(page)
+    assert (ROOT/page).stat().st_size <= (1_000_000 if with_scrubber else 300_000)
+    assert len(cells(page)) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_page_shows_no_failure_and_no_machine(page):
+    for cell in cells(page):
+        outputs = json.dumps(cell.get("outputs", []))
+        assert '"output_type": "error"' not in outputs, source(cell)
+        assert "widget-state" not in outputs, source(cell)
+        assert not re.search(r"(?<![\w.])/tmp/\w", outputs), f"a temporary path in the output of: {source(cell)}"
+    assert "widgets" not in json.loads(read(page))["metadata"], "saved widget state breaks the documentation"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.name != "_modidx.py"], ids=str)
+def test_module_is_short(module):
+    lines = read(module).splitlines()
+    assert len(lines) <= 520, "split the notebook"
+    wide = [i for i, line in enumerate(lines, 1) if len(line) > 150 and not line.startswith("# %% ") and "__all__" not in line]
+    assert not wide, f"lines over 150 characters: {wide}"
+
+
+def test_no_machine_paths_and_no_package_index():
+    machine = r"/(?:root|home/\w+|Users/\w+|work/(?:main|shared)|opt/\w+)/"
+    index = r"--(?:extra-)?index-url|--find-links|download\.pytorch\.org|files\.pythonhosted\.org|pypi\.org/simple|\d\+c(?:pu|u\d+)\b"
+    found = []
+    for p in FILES:
+        if p == Path("tests/test_repository.py") or (ROOT/p).is_symlink(): continue
+        try: text = read(p)
+        except UnicodeDecodeError: continue
+        found += [f"{p}: {m[0]}" for m in re.finditer(f"{machine}|{index}", text)]
+    assert not found
+
+
+@pytest.mark.parametrize("module", [m for m in LIGHT if any(ROOT.joinpath(*m.split(".")).with_suffix(s).exists() for s in ("", ".py"))])
+def test_import_is_light(module):
+    code = f"import sys, {module}; print(*(m for m in {HEAVY} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.split(), f"import {module} loads {done.stdout}"
+
+
+def test_console_scripts_exist():
+    for script in CFG.get("console_scripts", "").split():
+        name, module, function = re.fullmatch(r"([\w-]+)=([\w.]+):(\w+)", script).groups()
+        path = Path(*module.split(".")).with_suffix(".py")
+        assert path in FILES, f"{name}: {path} is missing"
+        defined = {node.name for node in ast.parse(read(path)).body if isinstance(node, ast.FunctionDef)}
+        assert function in defined, f"{name}: {path} has no function {function}"
+
+
+def test_constraints_pin_what_is_required():
+    lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "name==version, nothing else"
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (line.split("==") for line in lines)}
+    for wanted in map(Requirement, (CFG["requirements"] + " " + CFG["dev_requirements"]).split()):
+        name = re.sub(r"[-_.]+", "-", wanted.name).lower()
+        assert name in pinned, f"{wanted.name} is required and not pinned"
+        assert wanted.specifier.contains(pinned[name]), f"{wanted} excludes the pinned {pinned[name]}"
+
+
+def test_settings_are_known_to_nbdev():
+    from nbdev.config import _types
+    own = "requirements dev_requirements console_scripts procs user author author_email description repo branch".split()
+    unknown = set(CFG) - set(_types) - set(own)
+    assert not unknown, f"settings.ini: {unknown}"
+    assert CFG["tst_flags"].split() == ["notest", "slow", "gpu"]
+
+
+def test_every_page_is_in_the_sidebar():
+    import yaml
+    assert os.readlink(ROOT/"nbs"/"_quarto.yml") == "../_quarto.yml", "nbs/_quarto.yml is a link to the file at the root"
+    patterns = []
+    for entry in yaml.safe_load(read("_quarto.yml"))["website"]["sidebar"]["contents"]:
+        inside = entry if isinstance(entry, str) else entry["contents"]
+        patterns += [inside] if isinstance(inside, str) else inside
+    missing = [str(p) for p in PAGES if not any(p.relative_to("nbs").match(pattern) for pattern in patterns)]
+    assert not missing, f"add to the sidebar in _quarto.yml: {missing}"
+
+
+def test_readme_names_what_exists():
+    text, commands = read("README.md"), re.findall(r"^(\w+):.*##", read("Makefile"), re.M)
+    for command in re.findall(r"(?:^|`)make (\w+)", text, re.M):
+        assert command in commands, f"README says make {command}"
+    assert {"demo", "test"} <= set(re.findall(r"^make (\w+)$", text, re.M)), "the two commands stand on lines of their own"
+    for target in re.findall(r"\]\(([^)\s]+)", text):
+        if not re.match(r"https?:|#", target): assert Path(target.split("#")[0]) in FILES, f"README links to {target}"
+
+
+def test_ci_runs_the_test_command_of_readme():
+    path = ROOT/".ci"/"run"
+    assert path.stat().st_mode & stat.S_IXUSR, ".ci/run is executable"
+    assert read(".ci/run").rstrip().splitlines()[-1] == "make test"
