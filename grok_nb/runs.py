@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['option', 'Config', 'runs_root', 'file_hash', 'write_atomic', 'write_manifest', 'remove_folder', 'atomic_folder',
-           'is_whole', 'Checkpoint', 'is_checkpoint', 'Run']
+           'is_whole', 'Checkpoint', 'is_checkpoint', 'Run', 'Context']
 
 # %% ../nbs/core/04_runs.ipynb #8c021eed
 import errno, hashlib, json, os, platform, re, shutil, time
@@ -399,6 +399,16 @@ def heartbeat(self: Run) -> dict:
     "The last heartbeat; empty if there was none."
     try: return json.loads((self.path / ".heartbeat").read_text())
     except (OSError, ValueError): return {}
+
+# %% ../nbs/core/04_runs.ipynb #06686dd1
+@dataclass
+class Context:
+    "What a probe gets beside the model."
+    config: Config | None = None # of the run; None for checkpoints that are not ours
+    stream: object = None # the run's data
+    step: int | None = None # optimiser steps done
+    tokens: int | None = None # training tokens seen
+    device: object = "cpu" # where the model is
 
 # %% ../nbs/core/04_runs.ipynb #eaa2e225
 @patch
