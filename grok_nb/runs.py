@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['option', 'Config', 'runs_root', 'file_hash', 'write_atomic', 'write_manifest', 'remove_folder', 'atomic_folder',
-           'is_whole', 'Checkpoint', 'is_checkpoint', 'Run', 'Context']
+           'is_whole', 'Checkpoint', 'is_checkpoint', 'Run', 'progress_bar', 'Context']
 
-# %% ../nbs/core/04_runs.ipynb #8c021eed
-import errno, hashlib, json, os, platform, re, shutil, time
+# %% ../nbs/core/04_runs.ipynb #821f3b15
+import errno, hashlib, json, os, platform, re, shutil, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -399,6 +399,18 @@ def heartbeat(self: Run) -> dict:
     "The last heartbeat; empty if there was none."
     try: return json.loads((self.path / ".heartbeat").read_text())
     except (OSError, ValueError): return {}
+
+# %% ../nbs/core/04_runs.ipynb #b59b1cc3
+def progress_bar(
+    run: Run,
+    step: int, # where it starts
+    show: bool = True, # False: never
+    position: int = 0, # line in the terminal, where there are several
+):
+    "A tqdm bar over the steps of a run where someone can see it, in a terminal or a notebook; elsewhere quiet (as with `TQDM_DISABLE=1`)."
+    from tqdm.auto import tqdm
+    visible = show and not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return tqdm(total=run.config.steps, initial=step, desc=run.config.slug(), unit="step", position=position, disable=not visible)
 
 # %% ../nbs/core/04_runs.ipynb #06686dd1
 @dataclass

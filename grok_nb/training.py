@@ -6,8 +6,8 @@
 __all__ = ['learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_steps', 'save_state', 'load_state',
            'TrainingDiverged', 'commit', 'save_artifacts', 'stop_on_signal', 'pick', 'evaluate', 'train', 'split']
 
-# %% ../nbs/core/05_training.ipynb #6eb8b5c3
-import json, math, os, signal, sys, threading, time
+# %% ../nbs/core/05_training.ipynb #7082c17c
+import json, math, os, signal, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -17,10 +17,9 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 from . import InputError
-from .runs import Checkpoint, Config, Context, Run, atomic_folder, write_atomic
+from .runs import Checkpoint, Config, Context, Run, atomic_folder, progress_bar, write_atomic
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -147,24 +146,19 @@ def _set_threads(run, model, threads):
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
     torch.set_num_threads(threads or began or (1 if small else os.cpu_count()))
 
-# %% ../nbs/core/05_training.ipynb #d0ad76bb
+# %% ../nbs/core/05_training.ipynb #740bba7a
 @contextmanager
 def stop_on_signal():
     "Yields a list that is empty until a signal to stop arrives; it then holds the signal's number."
     received, old = [], {}
     def handler(number, frame):
-        if received: raise KeyboardInterrupt
+        if number == signal.SIGINT and number in received: raise KeyboardInterrupt
         received.append(number)
     if threading.current_thread() is threading.main_thread():
         old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
     try: yield received
     finally:
         for s, h in old.items(): signal.signal(s, h)
-
-def _bar(run, step, show):
-    "A progress bar where someone can see it: in a terminal or a notebook."
-    visible = show and not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=run.config.steps, initial=step, desc=run.run_id[:-9], unit="step", **({} if visible else dict(disable=True)))
 
 # %% ../nbs/core/05_training.ipynb #e02af941
 def pick(
@@ -182,7 +176,7 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     model.train()
     return rows
 
-# %% ../nbs/core/05_training.ipynb #6d03c465
+# %% ../nbs/core/05_training.ipynb #c30776ab
 def train(
     config: Config, # what to train; its study is looked up by name
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -233,7 +227,7 @@ def train(
 
         try:
             if step == 0 and main: headline = measure(); save()
-            bar, last_beat = _bar(run, step, progress and main), 0.0
+            bar, last_beat = progress_bar(run, step, progress and main), 0.0
             while step < config.steps:
                 share = learning_rate_share(config, step)
                 for o in optimizers:
