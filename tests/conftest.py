@@ -1,8 +1,32 @@
 "Fixtures that every test may ask for."
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MADE = {".git", ".venv", "_docs", "_proc", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints"}
+
+
+def tracked_files():
+    "The files of the repository, relative to its root; without git, everything that is not made by a tool."
+    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if git.returncode == 0 and git.stdout: names = [Path(name) for name in git.stdout.split("\0") if name]
+    else: names = [p.relative_to(ROOT) for p in ROOT.rglob("*") if not MADE & set(p.relative_to(ROOT).parts)
+                   and not any(part.endswith(".egg-info") for part in p.parts) and (p.is_file() or p.is_symlink())]
+    return sorted(p for p in names if (ROOT/p).is_symlink() or (ROOT/p).is_file())
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    "A copy of the repository's files, alone in a folder."
+    root = tmp_path/"checkout"
+    for p in tracked_files():
+        (root/p).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT/p, root/p, follow_symlinks=False)
+    return root
 
 
 @pytest.fixture
