@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['option', 'Config', 'runs_root', 'file_hash', 'write_atomic', 'write_manifest', 'remove_folder', 'atomic_folder',
-           'is_whole', 'Checkpoint', 'is_checkpoint', 'Run', 'progress_bar', 'Context']
+           'is_whole', 'Checkpoint', 'is_checkpoint', 'Run', 'describe', 'progress_bar', 'Context']
 
 # %% ../nbs/core/04_runs.ipynb #821f3b15
 import errno, hashlib, json, os, platform, re, shutil, sys, time
@@ -236,7 +236,7 @@ def is_checkpoint(folder: Path) -> bool:
     weights = {n: f["size"] for n, f in files.items() if not n.startswith("training_state")}
     return all((folder / n).is_file() and (folder / n).stat().st_size == size for n, size in weights.items())
 
-# %% ../nbs/core/04_runs.ipynb #fa2814df
+# %% ../nbs/core/04_runs.ipynb #226f6177
 class Run:
     "A run folder: configuration, metrics and checkpoints of one training."
     def __init__(self, path: str | Path):
@@ -307,6 +307,11 @@ class Run:
     def finished(self) -> bool: "Is the last step committed?"; return is_checkpoint(self.folder(self.config.steps))
 
     @property
+    def preset(self) -> str:
+        "The preset of the study that this run is, whatever its seed; `custom` if an option was changed."
+        return next((name for name, c in self.study.presets.items() if c.replace(seed=self.config.seed).run_id == self.run_id), "custom")
+
+    @property
     def state(self) -> str:
         "`finished`, `running`, `failed`, `interrupted` or `new`."
         if self.finished: return "finished"
@@ -357,6 +362,18 @@ def metrics(self: Run):
     rows = [dict(run=self.run_id, step=r["step"], tokens=r["tokens"], seconds=r["seconds"]) | row for r in self.records() for row in r["rows"]]
     table = pd.DataFrame(rows, columns=None if rows else ["run", "step", "tokens", "seconds", "probe", "metric", "value"])
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
+
+# %% ../nbs/core/04_runs.ipynb #e9435ffa
+def describe(runs: list[Run]):
+    "What the runs are, one row each: run, study, preset, fidelity, seed, state, step, steps, minutes, parameters."
+    import pandas as pd
+    rows = []
+    for r in runs:
+        last = (r.records() or [dict(step=0, seconds=0.0)])[-1]
+        rows.append(dict(run=r.run_id, study=r.config.study, preset=r.preset, fidelity=r.config.fidelity, seed=r.config.seed, state=r.state,
+                         step=last["step"], steps=r.config.steps, minutes=round(last["seconds"] / 60, 2),
+                         parameters=getattr(r.config, "n_parameters", None)))
+    return pd.DataFrame(rows)
 
 # %% ../nbs/core/04_runs.ipynb #521ce6eb
 @patch

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['train_named', 'train_all', 'watch']
 
-# %% ../nbs/core/09_sweeps.ipynb #e833f9c5
+# %% ../nbs/core/09_sweeps.ipynb #eff20926
 import multiprocessing, os, signal, threading, time
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
-from . import studies
+from . import RunError, studies
 from .runs import Config, Run, progress_bar, runs_root
 
 # %% ../nbs/core/09_sweeps.ipynb #7141afeb
@@ -30,7 +30,7 @@ def _watch_parent():
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Thread(target=wait, daemon=True).start()
 
-# %% ../nbs/core/09_sweeps.ipynb #d01655cc
+# %% ../nbs/core/09_sweeps.ipynb #0301c227
 def train_all(
     configs: Sequence[Config], # runs to train, of any studies
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -53,7 +53,7 @@ def train_all(
     errors = [e for j in jobs if not j.cancelled() and (e := j.exception())]
     if any(j.cancelled() for j in jobs) or any(isinstance(e, (KeyboardInterrupt, SystemExit)) for e in errors):
         raise KeyboardInterrupt("stopped; run it again to go on")
-    if any(isinstance(e, BrokenExecutor) for e in errors): raise RuntimeError("a worker process was killed; run it again to go on")
+    if any(isinstance(e, BrokenExecutor) for e in errors): raise RunError("a worker process was killed; run it again to go on")
     if errors: raise errors[0]
     return runs
 

@@ -6,7 +6,7 @@
 __all__ = ['learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_steps', 'save_state', 'load_state',
            'TrainingDiverged', 'commit', 'save_artifacts', 'stop_on_signal', 'pick', 'evaluate', 'train', 'split']
 
-# %% ../nbs/core/05_training.ipynb #7082c17c
+# %% ../nbs/core/05_training.ipynb #f04d465e
 import json, math, os, signal, threading, time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, PartialState
 from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
-from . import InputError
+from . import InputError, RunError
 from .runs import Checkpoint, Config, Context, Run, atomic_folder, progress_bar, write_atomic
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
@@ -99,8 +99,8 @@ def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) 
     if cuda and len(cuda) == torch.cuda.device_count(): torch.cuda.set_rng_state_all(cuda)
     return json.loads((checkpoint.path / "training_state.json").read_text())
 
-# %% ../nbs/core/05_training.ipynb #a555bb42
-class TrainingDiverged(RuntimeError):
+# %% ../nbs/core/05_training.ipynb #c9549434
+class TrainingDiverged(RunError):
     "The loss or a weight is no longer finite; the last good checkpoint is kept."
 
 def commit(
