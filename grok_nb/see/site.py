@@ -407,7 +407,7 @@ def _sources(modules: Path) -> dict[str, dict]:
         pages[f"source/{name.with_suffix('.html').as_posix()}"] = page
     return pages
 
-# %% ../../nbs/see/04_site.ipynb #03a0127b
+# %% ../../nbs/see/04_site.ipynb #104835af
 def docs(
     to: str|Path = "_docs", # folder for the site
 ) -> None:
@@ -419,8 +419,9 @@ def docs(
     to = Path(to) if Path(to).is_absolute() else root/to
     print("Processing notebooks …", flush=True)
     with chdir(root):
-        processed = proc_nbs("nbs", n_workers=0, force=True)
-        pages = build(processed, to, get_config(), root/"grok_nb")
+        try: pages = build(proc_nbs("nbs", n_workers=0, force=True), to, get_config(), root/"grok_nb")
+        except Exception as e: # whatever a page's imports may raise: its title and the cause say enough
+            sys.exit(f"{e}" + (f"\n{type(e.__cause__).__name__}: {e.__cause__}" if e.__cause__ else ""))
     print(f"{len(pages)} pages: open {os.path.relpath(to/'index.html')}")
 
 # %% ../../nbs/see/04_site.ipynb #1311f575
