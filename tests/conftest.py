@@ -29,6 +29,14 @@ def checkout(tmp_path):
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_runs_in_the_repository(tmp_path_factory):
+    "What a test writes by accident lands in a temporary folder."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GROK_NB_RUNS", str(tmp_path_factory.mktemp("runs")))
+        yield
+
+
 @pytest.fixture
 def runs_root(tmp_path, monkeypatch):
     "An empty folder that runs are written to, in this process and in those it starts."
