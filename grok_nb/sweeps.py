@@ -57,7 +57,7 @@ def train_all(
     if errors: raise errors[0]
     return runs
 
-# %% ../nbs/core/09_sweeps.ipynb #dede4272
+# %% ../nbs/core/09_sweeps.ipynb #5e5ee331
 def watch(
     runs: Sequence[Run], # what is being trained
     jobs: Sequence, # their futures
@@ -72,7 +72,6 @@ def watch(
         for bar, run in zip(bars, runs):
             beat = run.heartbeat()
             if "step" in beat: bar.update(max(0, beat["step"] - bar.n))
-            if beat.get("headline") is not None:
-                bar.set_postfix({k: f"{beat[k]:.3f}" for k in ("loss", "headline") if beat.get(k) is not None}, refresh=False)
+            bar.set_postfix({k: f"{v:.3f}" for k, v in beat.get("shown", {}).items() if v is not None}, refresh=False)
         if not ended: time.sleep(every)
     for bar in bars: bar.close()

@@ -176,7 +176,7 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     model.train()
     return rows
 
-# %% ../nbs/core/05_training.ipynb #c30776ab
+# %% ../nbs/core/05_training.ipynb #b78f9c9d
 def train(
     config: Config, # what to train; its study is looked up by name
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -203,6 +203,7 @@ def train(
         step = origin.step if origin else 0
         probes, loss_function = study.probes(config), study.loss(config) if hasattr(study, "loss") else mean_loss
         planned, headline, shown = set(checkpoint_steps(config)), facts["headline"], {}
+        name = next((n for n, where in getattr(study, "curves", {}).items() if where == study.headline), "headline")
         loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float32, device=accelerator.device)
         loss_steps, began = facts["loss_steps"], time.time() - facts["seconds"]
         if main:
@@ -219,8 +220,8 @@ def train(
             rows = loss + evaluate(run, model, step, accelerator.device, probes)
             run.append(step=step, tokens=step * stream.tokens_per_batch, seconds=round(time.time() - began, 2), rows=rows)
             loss_sum, loss_steps = torch.zeros_like(loss_sum), 0
-            shown.update(loss=loss[0]["value"] if loss else None, headline=pick(rows, study.headline))
-            return shown["headline"]
+            shown.update({"loss": loss[0]["value"] if loss else None, name: pick(rows, study.headline)})
+            return shown[name]
 
         def save():
             commit(run, step, bare, optimizers, loss_sum=loss_sum.item(), loss_steps=loss_steps, seconds=time.time() - began, headline=headline)
@@ -250,7 +251,7 @@ def train(
                     save()
                 if main and (evaluated or time.time() - last_beat > 1):
                     last_beat = time.time()
-                    run.beat(step=step, steps=config.steps, **shown)
+                    run.beat(step=step, shown=shown)
                     if evaluated: bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None})
                 if stop: break
             bar.close()
