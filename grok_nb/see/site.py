@@ -286,13 +286,13 @@ main h3 { font-size: 1.12rem; margin: 1.8rem 0 .4rem; }
 main hr { border: 0; border-top: 1px solid var(--line); margin: 2rem 0 .6rem; }
 """
 
-# %% ../../nbs/see/04_site.ipynb #3ca748d3
+# %% ../../nbs/see/04_site.ipynb #96815cca
 _STYLE += """
 code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   background: var(--tint); border-radius: 4px; padding: .1em .3em; }
 pre { background: var(--tint); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem; overflow-x: auto;
-  line-height: 1.45; margin: .8rem 0; }
-pre code { background: none; padding: 0; font-size: .81rem; }
+  font-size: .83rem; line-height: 1.5; margin: .8rem 0; }
+pre code { background: none; padding: 0; font-size: 1em; }
 pre.output { background: none; border-width: 0 0 0 3px; border-radius: 0; color: var(--soft); max-height: 30rem; }
 pre > code.sourceCode > span > a:first-child { display: none; }
 pre.numberSource { padding-left: 0; }
