@@ -268,7 +268,7 @@ def load_tokenizer(
     if tokenizer.eos_token_id is None: raise InputError(f"tokenizer {str(name)!r} has no end-of-text token (eos_token)")
     return tokenizer
 
-# %% ../nbs/core/03_streams.ipynb #327e8f13
+# %% ../nbs/core/03_streams.ipynb #d494fa60
 _cut = re.compile(r"[^\W\d_](?= [^\W\d_])") # the last letter of a word, when a blank and a letter follow
 
 def _pieces(text, size): # of about `size` characters
@@ -276,6 +276,11 @@ def _pieces(text, size): # of about `size` characters
         yield text[:found.end()]
         text = text[found.end():]
     yield text
+
+def _is_cuttable(encoder): # bytes in, bytes out, and no token reaches from a letter over the blank after it
+    rules = json.loads(encoder.to_str())
+    bytewise = rules["normalizer"] is None and '"ByteLevel", "add_prefix_space": false' in json.dumps(rules["pre_tokenizer"])
+    return bytewise and [span for _, span in encoder.pre_tokenizer.pre_tokenize_str("ab cd")] == [(0, 2), (2, 5)]
 
 def encode_texts(
     texts: Iterable[str],
@@ -286,8 +291,7 @@ def encode_texts(
     from tokenizers import Tokenizer
     encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     encoder.encode_special_tokens = True; encoder.no_truncation(); encoder.no_padding()
-    rules = json.loads(encoder.to_str())
-    cuttable = rules["normalizer"] is None and '"ByteLevel", "add_prefix_space": false' in json.dumps(rules["pre_tokenizer"])
+    cuttable = _is_cuttable(encoder)
     pieces, ends, waiting = [], [], 0
     def flush(done):
         for encoded, end in zip(encoder.encode_batch_fast(pieces, add_special_tokens=False), ends):

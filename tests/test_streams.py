@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa, pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import Phase, example, given, settings, strategies as st
 
 from grok_nb import InputError, streams
 from grok_nb.streams import Corpus, TextStream, check_stream, encode_texts, open_texts, prepare_corpus, rng, shuffled, train_tokenizer
@@ -86,7 +86,7 @@ def naive_rows(tokens, context, end):
     return [list(w) + [end]*(context - len(w)) for w in windows], [list(w) + [-100]*(context - len(w)) for w in windows]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate]) # a failure is told at once, not shrunk for minutes
 @given(context=st.integers(2, 300), batch_size=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 3),
        split=st.sampled_from(["train", "held_out"]))
 def test_packed_epoch_visits_every_token_once(corpus, context, batch_size, seed, epoch, split):
@@ -271,12 +271,35 @@ def test_encoding_is_exact_and_reversible(tokenizer, texts, batch):
     assert not any(tokenizer.eos_token_id in ids for ids in encoded)
 
 
-@settings(deadline=None, max_examples=150)
-@given(text=st.text(st.sampled_from("ab é狐.,'\n\t 12\u00a0s"), min_size=1, max_size=400), size=st.integers(1, 60))
-def test_pieces_encode_as_the_whole(tokenizer, text, size):
-    pieces = list(streams._pieces(text, size))
-    assert "".join(pieces) == text
-    assert sum((tokenizer(p)["input_ids"] for p in pieces), []) == tokenizer(text)["input_ids"]
+def gpt4_like(pattern, texts):
+    "Byte-level BPE whose words are cut by `pattern`, as in newer models."
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)])
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    return bpe
+
+
+PARTS = [" ", "\n", "\r\n", "\t", "\u00a0", "'s", "'", ".", ",", "12", "é", "狐", "A", *WORDS, *(f" {word}" for word in WORDS)]
+PATTERNS = {"gpt2": None, "gpt4": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"}
+
+
+@pytest.mark.parametrize("kind", PATTERNS)
+def test_pieces_encode_as_the_whole(tokenizer, kind):
+    encoder = gpt4_like(PATTERNS[kind], STORIES) if PATTERNS[kind] else tokenizer.backend_tokenizer
+    assert streams._is_cuttable(encoder)
+    encode = lambda text: encoder.encode(text, add_special_tokens=False).ids
+
+    @settings(deadline=None, max_examples=150)
+    @given(text=st.lists(st.sampled_from(PARTS), min_size=1, max_size=60).map("".join), size=st.integers(1, 60))
+    def check(text, size):
+        pieces = list(streams._pieces(text, size))
+        assert "".join(pieces) == text and sum(map(encode, pieces), []) == encode(text)
+    check()
+
+
+def test_a_tokenizer_whose_tokens_cross_blanks_is_not_cut():
+    assert not streams._is_cuttable(gpt4_like(r"\n", STORIES))
 
 
 def test_tokenizer_is_the_same_in_another_process_with_other_threads(tmp_path, tokenizer):
