@@ -159,6 +159,8 @@ def test_readme_names_what_exists():
     for command in re.findall(r"(?:^|`)make (\w+)", text, re.M):
         assert command in commands, f"README says make {command}"
     assert {"demo", "test"} <= set(re.findall(r"^make (\w+)$", text, re.M)), "the two commands stand on lines of their own"
+    scripts = {script.split("=")[0] for script in CFG.get("console_scripts", "").split()}
+    for command in re.findall(r"(?:^|`)(grok_nb_\w+)", text, re.M): assert command in scripts, f"README says {command}"
     for target in re.findall(r"\]\(([^)\s]+)", text):
         if not re.match(r"https?:|#", target): assert Path(target.split("#")[0]) in FILES, f"README links to {target}"
 
