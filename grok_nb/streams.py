@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['end_of_text', 'splits', 'rng', 'check_stream', 'shuffled', 'FileTexts', 'DatasetTexts', 'load_dataset_texts',
-           'open_texts', 'train_tokenizer', 'load_tokenizer', 'encode_texts', 'Corpus', 'prepare_corpus', 'TextStream',
-           'held_out_loss']
+           'open_texts', 'train_tokenizer', 'check_tokenizer', 'load_tokenizer', 'encode_texts', 'Corpus',
+           'prepare_corpus', 'TextStream', 'held_out_loss']
 
 # %% ../nbs/core/03_streams.ipynb #d19c4e54
 import errno, gzip, hashlib, json, os, re, shutil, sys, zlib
@@ -106,7 +106,7 @@ def _read_parquet(path):
             raise InputError(f"corpus file {path}: column 'text' is {field.type}, it must be string")
         for rows in file.iter_batches(batch_size=16, columns=["text"]): yield from rows.column(0).to_pylist()
 
-# %% ../nbs/core/03_streams.ipynb #78cb3ac7
+# %% ../nbs/core/03_streams.ipynb #01ddfeef
 _readers = {".txt": _read_txt, ".jsonl": _read_jsonl, ".json": _read_jsonl, ".parquet": _read_parquet,
             ".txt.gz": _read_txt, ".jsonl.gz": _read_jsonl, ".json.gz": _read_jsonl}
 _allowed = ".txt, .jsonl, .parquet, a folder or list of these, or a data set as owner/name or owner/name:config"
@@ -126,21 +126,22 @@ def _file_hash(path):
 
 def _short_hash(facts): return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
+def _reason(error): return (str(error) or type(error).__name__).splitlines()[0][:150]
+
 @contextmanager
 def _one_line(path): # whatever goes wrong while reading becomes one line that names the file
     try: yield
     except InputError: raise
     except UnicodeDecodeError: raise InputError(f"corpus file {path}: not UTF-8 text") from None
     except (OSError, EOFError, ValueError, zlib.error) as e:
-        reason = (getattr(e, "strerror", None) or str(e) or type(e).__name__).splitlines()[0]
-        raise InputError(f"corpus file {path} cannot be read: {reason[:150]}") from None
+        raise InputError(f"corpus file {path} cannot be read: {getattr(e, 'strerror', None) or _reason(e)}") from None
 
 def _documents(path): # the documents of one file that are not blank
     with _one_line(path):
         for text in _readers[_suffix(path)](path):
             if text and not text.isspace(): yield text
 
-# %% ../nbs/core/03_streams.ipynb #03e113c0
+# %% ../nbs/core/03_streams.ipynb #80754eab
 class FileTexts:
     "The documents of files, in order; iterate it as often as you like."
     def __init__(self,
@@ -155,9 +156,9 @@ class FileTexts:
     def __repr__(self): return f"texts from {', '.join(path.name for path in self.files[:3])}{', …' * (len(self.files) > 3)}"
 
     @cached_property
-    def fingerprint(self) -> str: # changes with any name, size or byte of the files
+    def fingerprint(self) -> str: # changes with any byte of the files, and with their order; not with their names
         "What the content is known by."
-        return _short_hash([[path.name, path.stat().st_size, _file_hash(path)] for path in self.files])
+        return _short_hash([[_suffix(path), path.stat().st_size, _file_hash(path)] for path in self.files])
 
 # %% ../nbs/core/03_streams.ipynb #bf4fb4c0
 class DatasetTexts:
@@ -179,7 +180,7 @@ class DatasetTexts:
 
     def __repr__(self): return f"texts from {type(self.dataset).__name__} {self.fingerprint}"
 
-# %% ../nbs/core/03_streams.ipynb #2f2ca78f
+# %% ../nbs/core/03_streams.ipynb #05e07dec
 def load_dataset_texts(
     name: str, # `owner/name`, or a local folder laid out like one; after a colon its configuration: `allenai/c4:en`
 ) -> DatasetTexts: # its split `train`, streamed: nothing is downloaded but what is read
@@ -194,8 +195,7 @@ def load_dataset_texts(
         return DatasetTexts(dataset, _short_hash([path if commit else "", config, content]))
     except InputError: raise
     except Exception as e: # the hub, the network and the builders raise dozens of kinds
-        reason = (str(e) or type(e).__name__).splitlines()[0][:150]
-        raise InputError(f"corpus {name!r}: no such file or folder, and not loaded as a data set ({reason}); allowed: {_allowed}") from None
+        raise InputError(f"corpus {name!r}: no such file, and not loaded as a data set ({_reason(e)}); allowed: {_allowed}") from None
 
 # %% ../nbs/core/03_streams.ipynb #6ee1db7e
 def open_texts(
@@ -252,20 +252,33 @@ def train_tokenizer(
     with _progress("tokenizer", "char") as bar: bpe.train_from_iterator(sample(bar), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text)
 
-# %% ../nbs/core/03_streams.ipynb #0c1558d3
+# %% ../nbs/core/03_streams.ipynb #edf3921c
+def check_tokenizer(
+    name: str | Path, # folder or hub name
+):
+    "Raise InputError if there is no such tokenizer, without loading it."
+    wrong = lambda reason: InputError(f"tokenizer {str(name)!r}: {reason}; allowed: a folder with tokenizer.json, or a hub name")
+    if Path(name).is_dir():
+        if any((Path(name)/file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")): return
+        raise wrong("no tokenizer in this folder")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)): raise wrong("no such folder")
+    import huggingface_hub
+    if isinstance(huggingface_hub.try_to_load_from_cache(str(name), "tokenizer_config.json"), str): return
+    try: huggingface_hub.HfApi().model_info(str(name), timeout=10)
+    except Exception as e: raise wrong(f"no such folder, and not found on the hub ({_reason(e)})") from None
+
 def load_tokenizer(
     tokenizer, # folder, hub name, or a fast tokenizer itself
 ): # a `transformers.PreTrainedTokenizerFast` with an end-of-text token
     "A given tokenizer, checked. Raises InputError if there is none, or if it cannot mark the end of a document."
-    from transformers import AutoTokenizer
-    name = getattr(tokenizer, "name_or_path", None) or tokenizer
+    name = str(getattr(tokenizer, "name_or_path", None) or tokenizer)
     if isinstance(tokenizer, (str, Path)):
-        try: tokenizer = AutoTokenizer.from_pretrained(str(tokenizer), trust_remote_code=False)
-        except Exception as e: # every architecture fails in its own way
-            reason = "no tokenizer files in it" if Path(name).is_dir() else (str(e) or type(e).__name__).splitlines()[0][:150]
-            raise InputError(f"tokenizer {str(name)!r} not loaded ({reason}); allowed: a folder with tokenizer.json, a hub name") from None
-    if not getattr(tokenizer, "is_fast", False): raise InputError(f"tokenizer {str(name)!r} has no fast version (tokenizer.json)")
-    if tokenizer.eos_token_id is None: raise InputError(f"tokenizer {str(name)!r} has no end-of-text token (eos_token)")
+        check_tokenizer(tokenizer)
+        from transformers import AutoTokenizer
+        try: tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except Exception as e: raise InputError(f"tokenizer {name!r} cannot be loaded: {_reason(e)}") from None # kinds fail in many ways
+    if not getattr(tokenizer, "is_fast", False): raise InputError(f"tokenizer {name!r} has no fast version (tokenizer.json)")
+    if tokenizer.eos_token_id is None: raise InputError(f"tokenizer {name!r} has no end-of-text token (eos_token)")
     return tokenizer
 
 # %% ../nbs/core/03_streams.ipynb #d494fa60
