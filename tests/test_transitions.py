@@ -1,0 +1,368 @@
+"When did it happen? False alarms, power, coverage, and the algebra of intervals."
+import time
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings, strategies as st
+from scipy import stats
+
+from grok_nb import InputError
+from grok_nb.transitions import (Interval, bootstrap_interval, crossing, intervals, kaplan_meier, lag, mark, noise_p_value, transition,
+                                 transition_table, transitions)
+
+matplotlib.use("agg")
+
+
+def ar1(rng, curves, n, rho):
+    "Stationary AR(1) noise: (curves, n)."
+    e = rng.standard_normal((curves, n))
+    e[:, 1:] *= np.sqrt(1 - rho**2)
+    for t in range(1, n): e[:, t] += rho * e[:, t - 1]
+    return e
+
+
+def logistic(t, middle, width): return 1 / (1 + np.exp(-np.clip(4.394 * (t - middle) / width, -500, 500)))
+
+
+def rate(curves): return np.mean([bool(transitions((np.arange(len(y)) * 100, y))) for y in curves])
+
+
+NOISES = {
+    "white": lambda rng, n, k: rng.standard_normal((k, n)),
+    "ar1": lambda rng, n, k: ar1(rng, k, n, .8),
+    "binomial": lambda rng, n, k: rng.binomial(200, .14, (k, n)) / 200}
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_false_positives_are_at_most_5_percent(kind):
+    rng = np.random.default_rng(20240607)
+    found = [rate(NOISES[kind](rng, n, 250)) for n in (25, 32, 40, 50)] # 1000 series
+    assert np.mean(found) <= .05
+
+
+def test_short_curves_and_rare_successes_give_no_false_positives():
+    rng = np.random.default_rng(5)
+    assert rate(ar1(rng, 400, 10, .8)) <= .05
+    assert rate(rng.binomial(200, .005, (400, 40)) / 200) <= .05
+    assert rate(rng.standard_t(3, (400, 40))) <= .05
+
+
+def test_the_null_is_not_so_wide_that_it_holds_everything():
+    "The p value is near its nominal level where the noise is as strong as it allows."
+    p = np.array([noise_p_value((np.arange(30), y)) for y in ar1(np.random.default_rng(3), 1000, 30, .8)])
+    assert .005 <= (p <= .025).mean() <= .045
+    assert .1 <= (p <= .25).mean() <= .3
+
+
+@pytest.mark.parametrize("n", [25, 50])
+@pytest.mark.parametrize("name, truth", {
+    "jump": lambda t: .1 + .6 * (t > .45),
+    "logistic": lambda t: .1 + .6 * logistic(t, .45, .15),
+    "gradual": lambda t: .1 + .6 * logistic(t, .45, .6),
+    "forgotten": lambda t: .7 - .5 * logistic(t, .55, .2)}.items())
+def test_power(n, name, truth):
+    rng, t = np.random.default_rng(1), np.linspace(0, 1, n)
+    seen = [transitions((t, y)) for y in rng.binomial(200, truth(t), (100, n)) / 200]
+    assert np.mean([len(s) == 1 for s in seen]) >= .97
+    assert {s[0].direction for s in seen if s} == {"down" if name == "forgotten" else "up"}
+
+
+def test_drift_is_found_and_called_smooth():
+    rng, t = np.random.default_rng(1), np.linspace(0, 1, 50)
+    seen = [transition((t, y)) for y in rng.binomial(200, .1 + .3 * t, (100, 50)) / 200]
+    assert np.mean([s is not None for s in seen]) >= .97
+    shapes = pd.Series([s.shape for s in seen if s]).value_counts(normalize=True)
+    assert shapes["smooth"] >= .95 and "abrupt" not in shapes
+    assert np.mean([s.saturated for s in seen if s]) <= .1
+
+
+def test_jump_is_called_abrupt():
+    rng, t = np.random.default_rng(1), np.linspace(0, 1, 50)
+    seen = [transition((t, y)).shape for y in rng.binomial(200, .1 + .6 * (t > .45), (50, 50)) / 200]
+    assert seen.count("abrupt") >= 48
+
+
+def test_rise_then_fall():
+    rng, t = np.random.default_rng(2), np.linspace(0, 1, 40)
+    truth = np.interp(t, [.2, .3, .5, .8], [.1, .45, .45, .2])
+    seen = [transitions((t, y)) for y in rng.binomial(500, truth, (60, 40)) / 500]
+    both = [s for s in seen if [x.direction for x in s] == ["up", "down"]]
+    assert len(both) >= 57
+    assert np.mean([.25 in u.midpoint and .65 in d.midpoint for u, d in both]) >= .9
+    assert all(u.saturated and u.saturation.lo <= d.onset.hi for u, d in both)
+
+
+def test_dip_below_chance_is_no_transition():
+    rng, t = np.random.default_rng(4), np.linspace(0, 1, 30)
+    truth = .14 + .6 * logistic(t, .6, .15) - .07 * np.exp(-((t - .3) / .1) ** 2)
+    for y in rng.binomial(2048, truth, (40, 30)) / 2048:
+        seen = transitions((t, y))
+        assert [s.direction for s in seen] == ["up"] and .06 < seen[0].baseline < .16 and .7 < seen[0].plateau < .78
+
+
+@pytest.mark.parametrize("kind", ["logistic", "ramp", "step"])
+@pytest.mark.parametrize("n", [25, 50])
+def test_intervals_contain_the_truth(kind, n):
+    rng, inside = np.random.default_rng(7), []
+    t = np.linspace(0, 1, n)
+    for _ in range(80):
+        middle, width = rng.uniform(.3, .6), rng.choice([.05, .1, .2, .35])
+        curve, half = dict(logistic=(logistic(t, middle, width), .5 * width), step=((t > middle) * 1., 0),
+                           ramp=(np.clip((t - middle) / width / 1.25 + .5, 0, 1), .5 * width))[kind]
+        seen = transition((t, rng.binomial(200, .1 + .6 * curve) / 200))
+        inside.append([m in i for m, i in zip((middle - half, middle, middle + half), (seen.onset, seen.midpoint, seen.saturation))])
+    onset, midpoint, saturation = np.mean(inside, 0)
+    assert midpoint >= .95 and min(onset, saturation) >= .85
+
+
+def test_intervals_are_no_wider_than_needed():
+    t = np.arange(0, 5001, 100)
+    seen = transition((t, np.random.default_rng(0).binomial(2048, .1 + .6 * (t > 2350)) / 2048))
+    assert (seen.onset, seen.midpoint, seen.saturation) == (Interval(2300, 2400),) * 3
+
+
+def test_minor_movements_are_left_out_unless_asked_for():
+    t = np.arange(60)
+    curve = t, .1 + .6 * (t > 15) - .08 * (t > 40) + .01 * np.random.default_rng(0).standard_normal(60)
+    assert [s.direction for s in transitions(curve)] == ["up"]
+    assert [s.direction for s in transitions(curve, min_share=.05)] == ["up", "down"]
+    assert transition(curve, "down") is None and 40.5 in transition(curve, "down", min_share=.05).midpoint
+    for wrong in (dict(alpha=0), dict(min_share=1), dict(abrupt=-1)):
+        with pytest.raises(InputError, match="not between 0 and 1"): transitions(curve, **wrong)
+    with pytest.raises(InputError, match="did you mean 'down'"): transition(curve, "dow")
+
+
+def test_run_that_stops_too_soon_stays_open():
+    t = np.arange(0, 5001, 200)
+    seen = transition((t, np.random.default_rng(0).binomial(500, np.interp(t, [3500, 6000], [.1, .9])) / 500))
+    assert not seen.saturated and seen.saturation.hi == np.inf and seen.plateau < .7 and seen.shape != "abrupt"
+
+
+def test_many_evaluations_and_uneven_steps():
+    rng = np.random.default_rng(0)
+    dense = np.arange(3000)
+    seen = transitions((dense, 3 - 2 * logistic(dense, 1200, 150) + .1 * rng.standard_normal(3000)))
+    assert [s.direction for s in seen] == ["down"] and 1200 in seen[0].midpoint and seen[0].midpoint.width <= 100
+    spaced = np.unique(np.r_[0, np.geomspace(1, 10000, 40).round()])
+    seen = transition((spaced, rng.binomial(500, .1 + .6 * logistic(np.log(spaced + 1), np.log(800), .5)) / 500))
+    assert 800 in seen.midpoint and seen.midpoint.lo in spaced and seen.midpoint.hi in spaced
+
+
+def test_curves_without_noise():
+    t = np.arange(30.)
+    assert transitions((t, np.full(30, .5))) == [] and noise_p_value((t, np.full(30, 1.))) == 1
+    assert [s.direction for s in transitions((t, (t > 12) * 1.))] == ["up"]
+    seen = transition((t, logistic(t, 14.3, 6)))
+    assert 14.3 in seen.midpoint and seen.midpoint.width <= 2 and 11.3 in seen.onset and 17.3 in seen.saturation
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), shift=st.floats(-1e3, 1e3), scale=st.sampled_from([.01, .5, 3., 1000.]), stretch=st.sampled_from([.5, 64, 1000]))
+def test_shifting_and_scaling_change_nothing_but_the_units(seed, shift, scale, stretch):
+    rng, t = np.random.default_rng(seed), np.arange(0, 40.)
+    y = .1 + rng.uniform(.2, .6) * logistic(t, rng.uniform(10, 30), rng.uniform(1, 15)) + .03 * rng.standard_normal(40)
+    before, after = transitions((t, y)), transitions((t * stretch, shift + scale * y))
+    assert len(before) == len(after)
+    for a, b in zip(before, after):
+        assert (a.direction, a.shape) == (b.direction, b.shape)
+        assert b.midpoint == a.midpoint * stretch and b.onset == a.onset * stretch and b.saturation.lo == a.saturation.lo * stretch
+        assert np.allclose([shift + scale * a.baseline, shift + scale * a.plateau], [b.baseline, b.plateau], atol=1e-6 * scale)
+        assert np.isclose(a.sharpness, b.sharpness)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_turned_over_up_is_down(seed):
+    rng, t = np.random.default_rng(seed), np.arange(0, 40.)
+    y = np.interp(t, np.sort(rng.uniform(0, 40, 4)), rng.uniform(0, 1, 4)) + .02 * rng.standard_normal(40)
+    up, down = transitions((t, y)), transitions((t, -y))
+    assert [(a.direction, a.midpoint) for a in up] == [(dict(up="down", down="up")[b.direction], b.midpoint) for b in down]
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(8, 60), kinks=st.integers(0, 6), noise=st.sampled_from([0, 1e-9, .01, .2]))
+def test_any_curve_gives_ordered_times(seed, n, kinks, noise):
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.choice(5000, n, replace=False))
+    y = sum((rng.normal() * np.clip((np.arange(n) - rng.integers(n)) / rng.integers(1, n), 0, 1) for _ in range(kinks)), np.zeros(n))
+    for s in transitions((t, y + noise * rng.standard_normal(n))):
+        assert s.onset.lo <= s.midpoint.lo <= s.saturation.lo and s.onset.hi <= s.midpoint.hi <= s.saturation.hi
+        assert {s.onset.lo, s.onset.hi, s.midpoint.lo, s.midpoint.hi, s.saturation.lo} <= set(t)
+        assert (s.height > 0) == (s.direction == "up") and np.isfinite([s.sharpness, s.step_over_ramp, s.noise]).all()
+
+
+def test_a_curve_takes_milliseconds():
+    y = np.random.default_rng(0).binomial(200, .1 + .6 * logistic(np.linspace(0, 1, 50), .5, .2)) / 200
+    transitions((np.arange(50), y))
+    start = time.process_time()
+    for _ in range(100): transitions((np.arange(50), y))
+    assert (time.process_time() - start) / 100 < .02 # about 3 ms; the margin is for slow machines
+
+
+# intervals, lag
+
+ends = st.one_of(st.floats(-1e6, 1e6), st.just(np.inf), st.just(-np.inf))
+
+
+@st.composite
+def any_interval(draw):
+    lo, hi = sorted([draw(ends), draw(ends)])
+    assume(lo < np.inf and hi > -np.inf)
+    return Interval(lo, hi)
+
+
+@given(any_interval(), any_interval())
+def test_lag_is_antisymmetric(a, b):
+    assert lag(a, b) == -lag(b, a) and lag(a, b).sign == -lag(b, a).sign
+
+
+finite = st.tuples(st.floats(-1e6, 1e6), st.floats(0, 1e6)).map(lambda p: Interval(p[0], p[0] + p[1]))
+
+
+@given(finite, finite, st.floats(0, 1), st.floats(0, 1))
+def test_lag_holds_every_difference(a, b, u, v):
+    x, y = a.lo + u * (a.hi - a.lo), b.lo + v * (b.hi - b.lo)
+    d = lag(a, b)
+    assert d.lo - 1e-6 <= y - x <= d.hi + 1e-6
+
+
+def test_lag_with_censoring():
+    never = Interval(5000, np.inf)
+    assert lag(Interval(400, 600), never) == Interval(4400, np.inf)
+    assert lag(never, Interval(400, 600)) == Interval(-np.inf, -4400)
+    assert lag(never, never) == Interval(-np.inf, np.inf) and lag(never, never).sign == 0
+    assert lag(Interval(400, 600), Interval(400, 600)).sign == 0
+
+
+def test_interval_refuses_what_is_none():
+    for lo, hi in ((2, 1), (np.nan, 1), (0, np.nan)):
+        with pytest.raises(InputError, match="lo ≤ hi"): Interval(lo, hi)
+
+
+# crossing
+
+def crossing_by_hand(steps, values, threshold, sustained):
+    for i in range(len(steps)):
+        run = values[i:i + sustained]
+        if all(v >= threshold for v in run):
+            return Interval(steps[i - 1] if i else -np.inf, steps[i] if len(run) == sustained else np.inf)
+    return Interval(steps[-1], np.inf)
+
+
+@given(st.lists(st.sampled_from([.1, .5, .9]), min_size=1, max_size=15), st.integers(1, 4))
+def test_crossing_against_brute_force(values, sustained):
+    steps = np.arange(len(values)) * 100
+    assert crossing((steps, values), .5, sustained=sustained) == crossing_by_hand(steps, values, .5, sustained)
+    assert crossing((steps, [-v for v in values]), -.5, "down", sustained) == crossing_by_hand(steps, values, .5, sustained)
+
+
+def test_crossing_ignores_a_lucky_evaluation():
+    curve = pd.Series([.5, .9, .5, .6, .85, .88, .9], [0, 100, 200, 300, 400, 500, 600])
+    assert crossing(curve, .8, sustained=1) == Interval(0, 100) and crossing(curve, .8) == Interval(300, 400)
+    assert crossing(curve, .8, sustained=.3) == Interval(300, 400)
+    assert crossing(curve, .8, sustained=.4) == Interval(300, np.inf)
+    assert crossing(curve, .55, "down", sustained=1, after=150) == Interval(-np.inf, 200)
+    assert crossing(curve, .99) == Interval(600, np.inf)
+
+
+@pytest.mark.parametrize("curve, text", [
+    (([0, 1], [1, 2, 3]), "2 steps for 3 values"), (([0, 0, 1], [1, 2, 3]), "occurs twice"), (([0, 1], [1, np.inf]), "finite"),
+    ((["a", "b"], [0, 1]), "numbers"), (([], []), "no evaluation")])
+def test_bad_curves_are_told_in_one_line(curve, text):
+    with pytest.raises(InputError, match=text) as e: crossing(curve, .5)
+    assert "\n" not in str(e.value)
+
+
+def test_missing_values_are_left_out_and_order_does_not_matter():
+    assert crossing(pd.Series([.9, np.nan, .1], [300, 200, 100]), .5, sustained=1) == Interval(100, 300)
+
+
+def test_too_few_evaluations():
+    with pytest.raises(InputError, match="8 are needed"): transitions(([0, 1, 2], [0, 1, 1]))
+
+
+# over seeds
+
+def test_kaplan_meier_of_the_textbook():
+    "Remission of 21 patients on 6-mercaptopurine (Freireich et al. 1963): survival as printed, median 23."
+    came, lost = [6, 6, 6, 7, 10, 13, 16, 22, 23], [6, 9, 10, 11, 17, 19, 20, 25, 32, 32, 34, 35]
+    km = kaplan_meier([*came, *(Interval(t, np.inf) for t in lost)])
+    waiting = km.curve.set_index("time").waiting
+    for t, s in {6: .857, 7: .807, 10: .753, 13: .690, 16: .627, 22: .538, 23: .448}.items(): assert abs(waiting[t] - s) < 6e-4
+    assert km.median == Interval(23, 23) and (km.runs, km.reached) == (21, 9)
+    assert km.interval == (13, np.inf) # as R's survfit with conf.type = "log-log"
+
+
+def test_kaplan_meier_of_intervals_brackets_every_truth():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        n = rng.integers(3, 12)
+        truth, lost = rng.uniform(100, 6000, n), rng.random(n) < .3
+        truth[lost] = 200 * np.floor(truth[lost] / 200) # a run is given up at one of the evaluations that all runs share
+        events = [Interval(t, np.inf) if l else Interval(200 * np.ceil(t / 200 - 1), 200 * np.ceil(t / 200)) for t, l in zip(truth, lost)]
+        exact = kaplan_meier([Interval(t, np.inf) if l else t for t, l in zip(truth, lost)]).median
+        seen = kaplan_meier(events)
+        assert seen.median.lo <= exact.lo and exact.hi <= seen.median.hi
+        assert seen.interval[0] <= seen.median.lo and seen.median.hi <= seen.interval[1]
+
+
+def test_kaplan_meier_where_nobody_arrives():
+    km = kaplan_meier([Interval(4000, np.inf), Interval(5000, np.inf)])
+    assert km.median == Interval(5000, np.inf) and km.interval == (5000, np.inf) and km.reached == 0
+
+
+def test_kaplan_meier_already_there():
+    assert kaplan_meier([Interval(-np.inf, 0)] * 3).median == Interval(0, 0)
+    with pytest.raises(InputError): kaplan_meier([np.inf])
+
+
+def test_bootstrap_covers_as_stated_and_widens_for_few():
+    rng = np.random.default_rng(0)
+    covered = np.mean([lo <= 0 <= hi for lo, hi in (bootstrap_interval(d, resamples=999) for d in rng.standard_normal((300, 12)))])
+    assert .91 <= covered <= .985
+    gaussian = stats.norm.ppf((np.arange(8) + .5) / 8)
+    student = stats.ttest_1samp(gaussian, 0).confidence_interval()
+    assert .95 < np.ptp(bootstrap_interval(gaussian)) / np.ptp(student) < 1.02 # without the correction .91
+    assert bootstrap_interval([1., 2., 4.]) == (1, 4) and bootstrap_interval([3.]) == (-np.inf, np.inf)
+    assert bootstrap_interval([2., 2., 2.]) == (2, 2)
+    assert bootstrap_interval([1., 2., 3., 9.], np.median) == bootstrap_interval([1., 2., 3., 9.], np.median)
+    with pytest.raises(InputError, match="kaplan_meier"): bootstrap_interval([1, np.inf])
+
+
+# tables and marks
+
+@pytest.fixture
+def long():
+    rng, t = np.random.default_rng(0), np.arange(0, 4001, 200)
+    curves = dict(late=.1 + .6 * logistic(t, 2000, 300), flat=np.full(len(t), .14), short=np.full(3, .5))
+    rows = [dict(run="a", step=s, tokens=s * 64, probe="accuracy", set=name, shot=np.nan, metric="accuracy", value=rng.binomial(500, v) / 500)
+            for name, truth in curves.items() for s, v in zip(t, truth)]
+    return pd.DataFrame(rows)
+
+
+def test_table_has_a_row_for_every_curve(long):
+    table = transition_table(long).set_index("set")
+    assert dict(table.direction) == dict(late="up", flat="none", short="untested")
+    assert 2000 in intervals(table, "midpoint")[0] and not intervals(table)[1].reached
+    assert table.loc["flat", "onset_lo"] == 4000 and table.loc["flat", "p_value"] > .025 and table.loc["short", "evaluations"] == 3
+    tokens = transition_table(long, by="set", clock="tokens").set_index("set")
+    assert tokens.loc["late", "midpoint_hi"] == 64 * table.loc["late", "midpoint_hi"]
+    assert len(transition_table(long[:0])) == 0
+    with pytest.raises(InputError, match="did you mean 'set'"): transition_table(long, by=["sets"])
+    with pytest.raises(InputError, match="occurs twice"): transition_table(long, by=["run"])
+
+
+def test_mark_draws_the_table(long):
+    import matplotlib.pyplot as plt
+    fig, ax = plt.subplots()
+    ax.set_xlim(0, 4000)
+    rows = transition_table(long, by="set")
+    for _, row in rows.iterrows(): mark(ax, row)
+    first, limits = ax.patches[0], ax.get_xlim()
+    assert len(ax.patches) == 2 and limits == (0, 4000)
+    assert (first.get_x(), first.get_x() + first.get_width()) == (rows.onset_lo[0], min(rows.saturation_hi[0], 4000))
+    mark(ax, transition(long[long.set == "late"].set_index("step").value))
+    assert len(ax.patches) == 4
+    plt.close(fig)
