@@ -13,7 +13,7 @@ from pathlib import Path
 from . import RunError, studies
 from .runs import Config, Run, progress_bar, runs_root
 
-# %% ../nbs/core/09_sweeps.ipynb #7141afeb
+# %% ../nbs/core/09_sweeps.ipynb #28666640
 def train_named(
     study: str, # name of a study
     options: dict, # its options, as `Config.options()` gives them
@@ -21,7 +21,10 @@ def train_named(
 ) -> str: # path of the finished run
     "Train one run in this process; what a worker calls."
     from grok_nb.training import train
-    return str(train(studies[study].Config(**options), root, progress=False).path)
+    try: return str(train(studies[study].Config(**options), root, progress=False).path)
+    finally:
+        parent = multiprocessing.parent_process()
+        if parent and not parent.is_alive(): os._exit(1)  # nobody is left to answer to, and the pool would wait for ever
 
 def _watch_parent():
     "Stop this worker, in good order, when its parent is gone."

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['command', 'changes', 'grok_nb_train', 'find_run', 'grok_nb_report', 'grok_nb_demo']
 
-# %% ../../nbs/see/03_commands.ipynb #050169ed
-import sys
+# %% ../../nbs/see/03_commands.ipynb #d04c47d8
+import os, sys
 from argparse import RawDescriptionHelpFormatter
 from dataclasses import fields
 from functools import wraps
@@ -60,7 +60,7 @@ def _print_options(config):
     for f in fields(config):
         print(f"{f.name:22}{str(getattr(config, f.name)):14}{f.metadata['doc']} ({_allowed(f)})")
 
-# %% ../../nbs/see/03_commands.ipynb #e20b58aa
+# %% ../../nbs/see/03_commands.ipynb #d2aaa906
 @command
 def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
@@ -77,6 +77,7 @@ def grok_nb_train(
     grok_nb_train modular --preset demo --set n_id=16 seed=1
     grok_nb_train --corpus books.parquet --set steps=300
     """
+    if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
     study = study or ("corpus" if corpus else "modular")
     presets = studies[study].presets
     preset = preset or next(p for p in ("demo", "text", *presets) if p in presets)
