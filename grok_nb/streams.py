@@ -7,8 +7,8 @@ __all__ = ['end_of_text', 'splits', 'rng', 'check_stream', 'shuffled', 'FileText
            'open_texts', 'train_tokenizer', 'check_tokenizer', 'load_tokenizer', 'encode_texts', 'Corpus',
            'prepare_corpus', 'TextStream', 'held_out_loss']
 
-# %% ../nbs/core/03_streams.ipynb #d19c4e54
-import errno, gzip, hashlib, json, os, re, shutil, sys, zlib
+# %% ../nbs/core/03_streams.ipynb #bedfcbfe
+import gzip, hashlib, json, os, re, sys, zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,6 +19,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from . import InputError
+from .files import atomic_folder, file_hash, read_manifest, sound
 
 # %% ../nbs/core/03_streams.ipynb #5dfc6b8b
 def rng(
@@ -106,7 +107,7 @@ def _read_parquet(path):
             raise InputError(f"corpus file {path}: column 'text' is {field.type}, it must be string")
         for rows in file.iter_batches(batch_size=16, columns=["text"]): yield from rows.column(0).to_pylist()
 
-# %% ../nbs/core/03_streams.ipynb #01ddfeef
+# %% ../nbs/core/03_streams.ipynb #57f1e2f0
 _readers = {".txt": _read_txt, ".jsonl": _read_jsonl, ".json": _read_jsonl, ".parquet": _read_parquet,
             ".txt.gz": _read_txt, ".jsonl.gz": _read_jsonl, ".json.gz": _read_jsonl}
 _allowed = ".txt, .jsonl, .parquet, a folder or list of these, or a data set as owner/name or owner/name:config"
@@ -120,9 +121,6 @@ def _files(path): # one file, or those in a folder
     found = sorted(f for f in path.rglob("*") if f.is_file() and _suffix(f) in _readers and not f.name.startswith("."))
     if not found: raise InputError(f"corpus folder {path} holds no text; allowed in it: .txt, .jsonl, .parquet")
     return found
-
-def _file_hash(path):
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
 def _short_hash(facts): return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -141,7 +139,7 @@ def _documents(path): # the documents of one file that are not blank
         for text in _readers[_suffix(path)](path):
             if text and not text.isspace(): yield text
 
-# %% ../nbs/core/03_streams.ipynb #80754eab
+# %% ../nbs/core/03_streams.ipynb #4f1a51f3
 class FileTexts:
     "The documents of files, in order; iterate it as often as you like."
     def __init__(self,
@@ -158,7 +156,7 @@ class FileTexts:
     @cached_property
     def fingerprint(self) -> str: # changes with any byte of the files, and with their order; not with their names
         "What the content is known by."
-        return _short_hash([[_suffix(path), path.stat().st_size, _file_hash(path)] for path in self.files])
+        return _short_hash([[_suffix(path), path.stat().st_size, file_hash(path)] for path in self.files])
 
 # %% ../nbs/core/03_streams.ipynb #bf4fb4c0
 class DatasetTexts:
@@ -322,32 +320,19 @@ def encode_texts(
             if waiting >= batch: yield from flush(done); waiting = 0
     yield from flush(done)
 
-# %% ../nbs/core/03_streams.ipynb #ae806000
+# %% ../nbs/core/03_streams.ipynb #3231fed0
 splits = ("train", "held_out") # the two parts of a corpus
 
-def _write_manifest(folder):
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in paths:
-        with open(path, "rb") as file: os.fsync(file.fileno())
-    files = {str(path.relative_to(folder)): dict(size=path.stat().st_size, sha256=_file_hash(path)) for path in paths}
-    with open(folder/"MANIFEST.json", "w") as file:
-        json.dump(files, file, indent=1); file.flush(); os.fsync(file.fileno())
-
-def _is_sound(folder): # every file is there in the size that was written
-    try: files = json.loads((folder/"MANIFEST.json").read_text())
-    except (OSError, ValueError): return False
-    return all((folder/name).is_file() and (folder/name).stat().st_size == entry["size"] for name, entry in files.items())
-
-# %% ../nbs/core/03_streams.ipynb #af83b60f
+# %% ../nbs/core/03_streams.ipynb #a0f46567
 class Corpus:
     "Tokenised text on disk, mapped into memory, never loaded."
     def __init__(self,
         folder: str | Path, # as `prepare_corpus` leaves it
     ):
         self.folder = Path(folder)
-        if not _is_sound(self.folder): raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
+        if not sound(self.folder): raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
         self.info = json.loads((self.folder/"corpus.json").read_text())
-        self._manifest = json.loads((self.folder/"MANIFEST.json").read_text())
+        self._files = read_manifest(self.folder)["files"]
         self.vocab_size, self.end_of_text = self.info["vocab_size"], self.info["end_of_text"]
 
     def tokens(self,
@@ -375,7 +360,7 @@ class Corpus:
 
     def verify(self) -> bool: # True if every byte is as it was written
         "Read everything and compare the hashes."
-        return all(_file_hash(self.folder/name) == entry["sha256"] for name, entry in self._manifest.items())
+        return sound(self.folder, deep=True)
 
     def __repr__(self):
         parts = [f"{self.info['tokens'][s]:,} tokens in {self.info['documents'][s]:,} documents {s.replace('_', ' ')}" for s in splits]
@@ -431,7 +416,7 @@ def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
                 end_of_text=tokenizer.eos_token_id, tokens=size, documents=documents, limit_tokens=limit_tokens, held_out=held_out)
     (folder/"corpus.json").write_text(json.dumps(info, indent=1))
 
-# %% ../nbs/core/03_streams.ipynb #4b61d278
+# %% ../nbs/core/03_streams.ipynb #24204584
 def prepare_corpus(
     source, # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
     folder: str | Path, # where prepared corpora live; this one gets a folder of its own in it
@@ -449,26 +434,19 @@ def prepare_corpus(
     if tokenizer is not None: tokenizer = load_tokenizer(tokenizer)
     made_by = vocab_size if tokenizer is None else [_short_hash(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id]
     final = Path(folder)/_short_hash([1, fingerprint or texts.fingerprint, made_by, limit_tokens, held_out]) # 1: version of the layout
-    if _is_sound(final): return Corpus(final)
+    if sound(final): return Corpus(final)
     return _prepare(final, texts or open_texts(source, fingerprint), tokenizer, vocab_size, limit_tokens, held_out)
 
 def _prepare(final, texts, *options):
     from filelock import FileLock
-    partial = final.with_name(f".{final.name}.partial")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(final.with_name(f".{final.name}.lock")):
-            if _is_sound(final): return Corpus(final) # another process was faster
-            for leftover in (partial, final): shutil.rmtree(leftover, ignore_errors=True) # of a process that died
-            partial.mkdir()
-            try: _write_corpus(texts, partial, *options); _write_manifest(partial); os.rename(partial, final)
-            finally: shutil.rmtree(partial, ignore_errors=True)
-    except OSError as e:
-        advice = "; free some, or lower limit_tokens" if e.errno == errno.ENOSPC else ""
-        raise InputError(f"corpus folder {final.parent} cannot be written: {e.strerror or e}{advice}") from e
+    try: final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise InputError(f"corpus folder {final.parent} cannot be written: {e.strerror or e}") from e
+    with FileLock(final.with_name(f".{final.name}.lock")):
+        if not sound(final): # another process may have been faster
+            with atomic_folder(final, "lower limit_tokens") as folder: _write_corpus(texts, folder, *options)
     return Corpus(final)
 
-# %% ../nbs/core/03_streams.ipynb #4d61c7ec
+# %% ../nbs/core/03_streams.ipynb #18fc8eca
 class TextStream:
     "Rows of a corpus in an endless shuffled order. `batch(step)` is a pure function of `(seed, step)`."
     def __init__(self,
@@ -491,7 +469,7 @@ class TextStream:
         whole, rest = divmod(len(self._tokens), context)
         self.rows_per_epoch = whole + (rest > 1) if layout == "packed" else len(self._offsets) - 1 # one token alone predicts nothing
         self.steps_per_epoch = ceil(self.rows_per_epoch / batch_size) # steps until every row has been seen
-        self.artifacts = dict(corpus=np.frombuffer(bytes.fromhex(corpus._manifest[f"{split}.tokens"]["sha256"]), dtype=np.uint8)) # its hash
+        self.artifacts = dict(corpus=np.frombuffer(bytes.fromhex(corpus._files[f"{split}.tokens"]["sha256"]), dtype=np.uint8)) # its hash
 
     @property
     def tokenizer(self): return self.corpus.tokenizer

@@ -401,8 +401,8 @@ def test_a_damaged_corpus_is_noticed_and_made_again(library, tmp_path, tokenizer
 
 PREPARE = """
 import sys, time
-from grok_nb import streams
-real, calls = streams._write_manifest if sys.argv[3] == "manifest" else streams.encode_texts, []
+from grok_nb import files, streams
+real = files.write_manifest if sys.argv[3] == "manifest" else streams.encode_texts
 def slow(*a, **k):
     print("working", flush=True)
     if sys.argv[3] == "manifest":
@@ -413,7 +413,8 @@ def paced(documents):
     for i, ids in enumerate(documents):
         if i == 50: print("written", flush=True); time.sleep(float(sys.argv[4]))
         yield ids
-setattr(streams, "_write_manifest" if sys.argv[3] == "manifest" else "encode_texts", slow)
+if sys.argv[3] == "manifest": files.write_manifest = slow
+else: streams.encode_texts = slow
 print(streams.prepare_corpus(sys.argv[1], sys.argv[2], vocab_size=260).folder)
 """
 

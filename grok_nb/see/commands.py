@@ -60,7 +60,7 @@ def _print_options(config):
     for f in fields(config):
         print(f"{f.name:22}{str(getattr(config, f.name)):14}{f.metadata['doc']} ({_allowed(f)})")
 
-# %% ../../nbs/see/03_commands.ipynb #d2aaa906
+# %% ../../nbs/see/03_commands.ipynb #436c757d
 @command
 def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
@@ -85,7 +85,7 @@ def grok_nb_train(
     config = presets[preset]
     if corpus:
         if not hasattr(config, "corpus"): raise InputError(f"--corpus: the study {study!r} makes its own data; leave one of the two out")
-        config = config.replace(corpus="\n".join(str(Path(c).absolute()) for c in corpus))
+        config = config.replace(corpus="\n".join(corpus))
     config = config.replace(**changes(set))
     if options: _print_options(config); return
     if threads < 0: raise InputError(f"--threads {threads}: must be a whole number, at least 1")
