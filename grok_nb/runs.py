@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['option', 'Config', 'runs_root', 'Checkpoint', 'is_checkpoint', 'Run', 'describe', 'progress_bar', 'Context']
 
-# %% ../nbs/core/04_runs.ipynb #4e5faaf0
+# %% ../nbs/core/04_runs.ipynb #94c0a708
 import hashlib, json, os, platform, re, shutil, sys, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from . import InputError, __version__, nearest, studies
-from .files import atomic_folder, read_manifest, remove_folder, sound, write_atomic, write_manifest
+from .files import read_manifest, remove_folder, sound, write_atomic, write_manifest
 
 # %% ../nbs/core/04_runs.ipynb #419f7f24
 def option(

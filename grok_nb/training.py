@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_steps', 'save_state', 'load_state',
-           'TrainingDiverged', 'commit', 'save_artifacts', 'stop_on_signal', 'pick', 'evaluate', 'train', 'split']
+           'TrainingDiverged', 'commit', 'save_artifacts', 'stop_on_signal', 'pick', 'headline_name', 'evaluate',
+           'train', 'split']
 
-# %% ../nbs/core/05_training.ipynb #f04d465e
+# %% ../nbs/core/05_training.ipynb #7bb161b2
 import json, math, os, signal, threading, time
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
-from .runs import Checkpoint, Config, Context, Run, atomic_folder, progress_bar, write_atomic
+from .files import atomic_folder, write_atomic
+from .runs import Checkpoint, Config, Context, Run, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -160,13 +162,17 @@ def stop_on_signal():
     finally:
         for s, h in old.items(): signal.signal(s, h)
 
-# %% ../nbs/core/05_training.ipynb #e02af941
+# %% ../nbs/core/05_training.ipynb #a33165cb
 def pick(
     rows: list[dict], # tidy rows of one evaluation
     where: dict, # key → value, as a study's `headline`
 ) -> float | None: # its value; None if no row matches
     "The value of the row that matches every key."
     return next((r["value"] for r in rows if all(r.get(k) == v for k, v in where.items())), None)
+
+def headline_name(study) -> str:
+    "What a study calls its headline curve."
+    return next((n for n, where in getattr(study, "curves", {}).items() if where == study.headline), "headline")
 
 def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     "Tidy rows of every probe, the model in eval mode and without gradients."
@@ -176,7 +182,7 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     model.train()
     return rows
 
-# %% ../nbs/core/05_training.ipynb #b78f9c9d
+# %% ../nbs/core/05_training.ipynb #de64a7b6
 def train(
     config: Config, # what to train; its study is looked up by name
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -203,7 +209,7 @@ def train(
         step = origin.step if origin else 0
         probes, loss_function = study.probes(config), study.loss(config) if hasattr(study, "loss") else mean_loss
         planned, headline, shown = set(checkpoint_steps(config)), facts["headline"], {}
-        name = next((n for n, where in getattr(study, "curves", {}).items() if where == study.headline), "headline")
+        name = headline_name(study)
         loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float32, device=accelerator.device)
         loss_steps, began = facts["loss_steps"], time.time() - facts["seconds"]
         if main:

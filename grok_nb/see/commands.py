@@ -60,7 +60,7 @@ def _print_options(config):
     for f in fields(config):
         print(f"{f.name:22}{str(getattr(config, f.name)):14}{f.metadata['doc']} ({_allowed(f)})")
 
-# %% ../../nbs/see/03_commands.ipynb #436c757d
+# %% ../../nbs/see/03_commands.ipynb #1ac6db8d
 @command
 def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
@@ -92,11 +92,11 @@ def grok_nb_train(
     if device not in ("", "cpu", "cuda", "mps"): raise InputError(f"--device {nearest(device, ('cpu', 'cuda', 'mps'))}")
     run = Run.create(config, runs or None)
     print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
-    from grok_nb.training import pick, train
+    from grok_nb.training import headline_name, pick, train
     run = train(config, runs or None, device or None, threads or None)
     last = run.records()[-1]
     loss = pick(last["rows"], dict(probe="train", metric="loss"))
-    print(f"finished: loss {loss:.3f}, {run.study.headline['probe']} {pick(last['rows'], run.study.headline):.3f}, "
+    print(f"finished: loss {loss:.3f}, {headline_name(run.study)} {pick(last['rows'], run.study.headline):.3f}, "
           f"{len(run.steps)} checkpoints, {last['seconds'] / 60:.1f} min")
 
 # %% ../../nbs/see/03_commands.ipynb #401fd2ef

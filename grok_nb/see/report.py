@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['picture', 'table_html', 'page', 'labels', 'when', 'readable', 'answer', 'tables', 'shown', 'report']
 
-# %% ../../nbs/see/02_report.ipynb #8c061c48
+# %% ../../nbs/see/02_report.ipynb #fa9f80f5
 import base64, hashlib, html, io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from .. import InputError, __version__
 from ..claims import ledger
-from ..runs import Run, describe, write_atomic
-from ..transitions import transition_table, transitions
+from ..files import write_atomic
+from ..runs import Run, describe
+from ..training import headline_name
+from ..transitions import fewest, transition_table, transitions
 from ..probes import curve
 
 # %% ../../nbs/see/02_report.ipynb #eb6d6deb
@@ -62,7 +64,7 @@ def page(
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(title)}</title><style>{_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n")
 
-# %% ../../nbs/see/02_report.ipynb #7f060de2
+# %% ../../nbs/see/02_report.ipynb #f0a6ca4b
 def labels(
     runs: Sequence[Run],
 ) -> dict[str, str]: # run id → how the report calls it: its preset, with the seed where there are several
@@ -87,14 +89,14 @@ def readable(
 ) -> pd.DataFrame: # the same for people: text cells
     "A transition table in words: levels, and each time as `after … by …`."
     span = lambda r, w: "–" if r.direction not in ("up", "down") else (
-        f"{r[w + '_lo']:,.0f} – {r[w + '_hi']:,.0f}" if r[w + "_hi"] < float("inf") else f"after {r[w + '_lo']:,.0f}")
-    level = lambda r: f"{r.baseline:.2f} → {r.plateau:.2f}" if r.direction in ("up", "down") else f"{r.baseline:.2f}"
+        f"{r[w + '_lo']:,.0f}\u00a0–\u00a0{r[w + '_hi']:,.0f}" if r[w + "_hi"] < float("inf") else f"after\u00a0{r[w + '_lo']:,.0f}")
+    level = lambda r: f"{r.baseline:.2f}\u00a0→\u00a0{r.plateau:.2f}" if r.direction in ("up", "down") else f"{r.baseline:.2f}"
     what = dict(up="rises", down="falls", none="no change found", untested="too few evaluations")
-    return pd.DataFrame([{"run": r.run, "curve": r.curve, "": what[r.direction], "level": level(r), "onset (10 %)": span(r, "onset"),
-                          "midpoint (50 %)": span(r, "midpoint"), "saturation (90 %)": span(r, "saturation"),
+    return pd.DataFrame([{"run": r.run, "curve": r.curve, "": what[r.direction], "level": level(r), "onset (10\u00a0%)": span(r, "onset"),
+                          "midpoint (50\u00a0%)": span(r, "midpoint"), "saturation (90\u00a0%)": span(r, "saturation"),
                           "shape": r["shape"] if r.direction in ("up", "down") else "–"} for _, r in table.iterrows()])
 
-# %% ../../nbs/see/02_report.ipynb #081cef92
+# %% ../../nbs/see/02_report.ipynb #9a6800b3
 def answer(
     table: pd.DataFrame, # of `when`
     headline: str, # the curve that the study is about
@@ -106,9 +108,9 @@ def answer(
         last = rows["last"].max()
         if ups.empty: sentences.append(f"{run}: {headline} – no rise found in {last:,.0f} steps (level {rows.plateau.iloc[-1]:.2f}).")
         for _, r in ups.iterrows():
-            end = f"by {r.saturation_hi:,.0f}" if r.saturation_hi < float("inf") else "and is not over at the end"
-            sentences.append(f"{run}: {headline} – accuracy rises from {r.baseline:.2f} to {r.plateau:.2f}; it starts after step {r.onset_lo:,.0f}, "
-                             f"is half-way between {r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}, {end}.")
+            end = f"complete by {r.saturation_hi:,.0f}" if r.saturation_hi < float("inf") else "not yet complete at the end"
+            sentences.append(f"{run}: {headline} – accuracy rises from {r.baseline:.2f} to {r.plateau:.2f}, starting after step {r.onset_lo:,.0f}, "
+                             f"half-way between {r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}, {end}.")
     return sentences
 
 # %% ../../nbs/see/02_report.ipynb #b07d6ce9
@@ -125,7 +127,7 @@ def shown(runs: Sequence[Run]) -> list[Run]:
     for r in sorted(runs, key=lambda r: r.config.seed): first.setdefault(r.preset if r.preset != "custom" else r.run_id, r)
     return [r for r in runs if r in first.values()]
 
-# %% ../../nbs/see/02_report.ipynb #9078d32e
+# %% ../../nbs/see/02_report.ipynb #b61d01be
 def report(
     runs: Sequence[Run], # of one study, with at least one evaluation each
     path: str | Path | None = None, # where to write; None: `report-….html` in the folder of runs
@@ -134,10 +136,11 @@ def report(
     if len({r.config.study for r in runs}) != 1: raise InputError("report: needs one run or more, all of one study")
     if empty := [r.run_id for r in runs if not r.records()]: raise InputError(f"report: {empty[0]} has not been evaluated yet")
     study, names, found = runs[0].study, labels(runs), when(runs)
-    headline = next((n for n, w in study.curves.items() if w == study.headline), next(iter(study.curves)))
+    headline = headline_name(study)
     some = shown(runs)
     table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in some], ignore_index=True)
-    moved = {names[r.run_id]: transitions(curve(r.metrics(), **study.headline)) for r in some}
+    series = {names[r.run_id]: curve(r.metrics(), **study.headline) for r in some}
+    moved = {name: transitions(s) if len(s) >= fewest else [] for name, s in series.items()}
     body = [f"<h1>{html.escape(study.question)}</h1>"]
     body += [f'<p class="lead">{html.escape(s)}</p>' for s in answer(found, headline)]
     body += ["<h2>Transitions</h2>", table_html(readable(found)),
@@ -152,8 +155,8 @@ def report(
              f'    "{html.escape(str(runs[0].folder(runs[0].steps[-1]).relative_to(runs[0].path.parent)))}")</pre>',
              f'<p class="soft">grok_nb {__version__}. Paths are relative to the folder of runs.</p>']
     if path is None:
-        which = runs[0].run_id if len(runs) == 1 else hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()[:8]
-        path = runs[0].path.parent / f"report-{runs[0].config.study}-{which}.html"
+        several = f"{runs[0].config.study}-{hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:8]}"
+        path = runs[0].path.parent / f"report-{runs[0].run_id if len(runs) == 1 else several}.html"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page(study.question, "\n".join(body)))
