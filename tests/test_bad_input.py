@@ -1,0 +1,373 @@
+"Every mistake a user can make: one line that names the field, status 2, torch not loaded, nothing written. And options as text."
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings, strategies as st
+
+from grok_nb import InputError, corpus
+from grok_nb.modular import study
+from grok_nb.runs import Config, Run
+
+# ---- the commands, as a shell starts them ----
+
+HEAVY = "torch transformers pandas matplotlib datasets".split()
+CODE = f"""
+import sys
+from grok_nb.see.commands import *
+try: COMMAND()
+finally: print("loaded:", *sorted({set(HEAVY)} & set(sys.modules)))
+"""
+
+
+@dataclass
+class Case:
+    "A mistake: what is typed, and what the line must say."
+    name: str
+    typed: list
+    says: list # parts of the line
+    prepare: Callable = lambda folder: None # makes what is typed about, in the working folder
+    command: str = "grok_nb_train"
+
+
+def options(*words): return ["modular", "--set", *words]
+
+
+def option(words, *says):
+    "An option of the modular study."
+    return Case(words, options(*words.split(" ")), says)
+
+
+def other_run(folder):
+    "Where the run of seed 3 belongs lies another one."
+    right, other = study.config("demo", seed=3), study.config("demo", seed=4)
+    Run.create(other, folder/"runs").path.rename(folder/"runs"/right.run_id)
+
+
+def write(name, content):
+    "Prepare a file."
+    def prepare(folder):
+        (folder/name).parent.mkdir(exist_ok=True)
+        (folder/name).write_bytes(content)
+    return prepare
+
+
+def columns(folder): pq.write_table(pa.table(dict(title=["a", "b"], number=[1, 2])), folder/"text.parquet")
+
+
+def text(name, typed, *says, prepare=lambda folder: None): return Case(f"corpus {name}", typed, says, prepare)
+
+
+CASES = [
+    # what is asked of the tasks
+    option("p=9", "p=9", "prime"),
+    option("p=1", "p = '1'", "from 3 to 113"),
+    option("p=127", "p = '127'", "from 3 to 113"),
+    option("n_id=44", "n_id=44", "n_id=32"),
+    option("n_id=30", "n_id=30", "multiple of 4"),
+    option("n_id=0", "n_id", "at least 1|from 1"),
+    option("n_id=49 task_choice=random", "n_id=49", "48"),
+    option("p=113 n_id=12768", "n_id=12768", "n_id=8936"),
+    option("alpha=1", "alpha=1.0", "test input"),
+    option("alpha=0.999", "alpha=0.999", "test input"),
+    option("alpha=0.001", "alpha=0.001", "training"),
+    option("alpha=-0.5", "alpha = '-0.5'", "from 0.0 to 1.0"),
+    option("alpha=1.5", "alpha = '1.5'", "from 0.0 to 1.0"),
+    option("task_choice=square", "task_choice", "rectangular"),
+    option("n_shots=0", "n_shots", "1"),
+    Case("paper batch", ["modular", "--preset", "paper", "--set", "n_id=384"], ["batch_size=1024", "multiple of n_id=384"]),
+    # of the model
+    option("width=30", "width = 30", "multiple of 2·heads = 8"),
+    option("heads=3", "width = 64", "multiple of 2·heads = 6"),
+    option("heads=0", "heads = '0'", "from 1 to 256"),
+    option("vocab_size=5", "vocab_size = 5", "at least p = 7"),
+    # numbers
+    option("steps=-5", "steps = '-5'", "from 1 to"),
+    option("steps=0", "steps = '0'", "from 1 to"),
+    option("steps=many", "steps = 'many'", "whole number"),
+    option("steps=1.5", "steps = '1.5'", "whole number"),
+    option("steps=nan", "steps = 'nan'", "whole number"),
+    option("steps=inf", "steps = 'inf'", "whole number"),
+    option("steps=", "steps = ''", "whole number"),
+    option("seed=-1", "seed = '-1'", "from 0 to"),
+    option("seed=1e99", "seed = '1e99'", "from 0 to"),
+    option("lr=nan", "lr = 'nan'", "number from 0.0 to 10.0"),
+    option("lr=inf", "lr = 'inf'", "number from 0.0 to 10.0"),
+    option("lr=-inf", "lr = '-inf'", "number from 0.0 to 10.0"),
+    option("lr=-0.001", "lr = '-0.001'", "number from 0.0 to 10.0"),
+    option("lr=high", "lr = 'high'", "number from 0.0 to 10.0"),
+    option("balanced=maybe", "balanced = 'maybe'", "true or false"),
+    option("warmup_steps=9999", "warmup_steps = 9999", "at most steps = 5000"),
+    option("accumulation=100", "accumulation = 100", "at most batch_size = 64"),
+    # names
+    option("n_shot=3", "'n_shot'", "did you mean 'n_shots'"),
+    option("../seed=3", "'../seed'", "did you mean 'seed'"),
+    option("optimizer=adam", "optimizer", "did you mean 'adamw'"),
+    Case("preset", ["modular", "--preset", "dmo"], ["preset 'dmo'", "did you mean 'demo'", "paper"]),
+    Case("preset with ../", ["modular", "--preset", "../demo"], ["preset '../demo'", "did you mean 'demo'"]),
+    Case("study", ["modula"], ["study 'modula'", "did you mean 'modular'", "corpus"]),
+    Case("study with ../", ["../modular"], ["study '../modular'", "did you mean 'modular'"]),
+    # the command line
+    Case("no value", options("seed"), ["--set", "seed", "name=value"]),
+    Case("no name", options("=3"), ["--set", "=3", "name=value"]),
+    Case("two lines", options("se\ned"), ["--set", "name=value"]),
+    Case("flag without a value", ["modular", "--set"], ["--set", "expected"]),
+    Case("preset without a value", ["modular", "--preset"], ["--preset", "expected"]),
+    Case("unknown flag", ["modular", "--presett", "demo"], ["'--presett'", "did you mean '--preset'"]),
+    Case("unknown flag with =", ["modular", "--thread=2x"], ["thread"]),
+    Case("one word too many", ["modular", "demo"], ["demo"]),
+    Case("threads no number", ["modular", "--threads", "two"], ["--threads", "two"]),
+    Case("threads negative", ["modular", "--threads", "-1"], ["--threads -1", "at least 1|from 1"]),
+    Case("threads too many", ["modular", "--threads", "1000000"], ["--threads 1000000"]),
+    Case("device", ["modular", "--device", "gpu"], ["--device 'gpu'", "cpu, cuda, mps"]),
+    # the folder of runs
+    Case("no space", options("width=16384", "depth=96", "checkpoints=100000"), ["checkpoints = 100000", "GB"]),
+    Case("another configuration", options("seed=3"), ["another", "modular-p7-n32-a0.85-d2-s3-"], other_run),
+    Case("config.json changed", options("seed=1"), ["config.json", "changed"],
+         lambda folder: edit(existing(folder)/"config.json", '"steps": 5000', '"steps": 4999')),
+    Case("config.json cut", options("seed=1"), ["config.json", "cannot be read"],
+         lambda folder: os.truncate(existing(folder)/"config.json", 100)),
+    Case("runs is a file", ["modular", "--runs", "file"], ["runs", "file"], write("file", b"")),
+    Case("runs below a file", ["modular", "--runs", "file/runs"], ["runs", "file"], write("file", b"")),
+    # a text
+    text("of a study without text", ["modular", "--corpus", "a.txt"], "--corpus", "'modular'", prepare=write("a.txt", b"A fox.")),
+    text("not given", ["corpus"], "corpus", "allowed: .txt"),
+    text("no such file", ["--corpus", "nothing.txt"], "nothing.txt", "no such file"),
+    text("with ../", ["--corpus", "../../nothing.txt"], "nothing.txt", "no such file"),
+    text("of another kind", ["--corpus", "a.pdf"], "a.pdf", "allowed: .txt", prepare=write("a.pdf", b"%PDF")),
+    text("empty file", ["--corpus", "a.txt"], "a.txt", prepare=write("a.txt", b"")),
+    text("blank file", ["--corpus", "a.txt"], "a.txt", prepare=write("a.txt", b" \n\n \t\n")),
+    text("not text", ["--corpus", "a.txt"], "a.txt", "UTF-8", prepare=write("a.txt", b"\xff\xfe\x00\x81" * 50)),
+    text("broken jsonl", ["--corpus", "a.jsonl"], "a.jsonl", prepare=write("a.jsonl", b'{"text": "A fox."\n')),
+    text("jsonl without text", ["--corpus", "a.jsonl"], "a.jsonl", "text", prepare=write("a.jsonl", b'{"title": "A fox."}\n')),
+    text("no parquet", ["--corpus", "a.parquet"], "a.parquet", prepare=write("a.parquet", b"A fox.")),
+    text("parquet without text", ["--corpus", "text.parquet"], "text.parquet", "text", prepare=columns),
+    text("empty folder", ["--corpus", "texts"], "texts", "holds no text", prepare=lambda folder: (folder/"texts").mkdir()),
+    text("one of two missing", ["--corpus", "a.txt", "b.txt"], "b.txt", "no such file", prepare=write("a.txt", b"A fox.")),
+    text("tokenizer missing", ["--corpus", "a.txt", "--set", "tokenizer=../nothing"], "tokenizer", "../nothing",
+         prepare=write("a.txt", b"A fox.")),
+    text("limit", ["--corpus", "a.txt", "--set", "limit_tokens=3"], "limit_tokens = 3", "at least 16", prepare=write("a.txt", b"A fox.")),
+    text("vocabulary", ["--corpus", "a.txt", "--set", "vocab_size=10"], "vocab_size = '10'", "from 257", prepare=write("a.txt", b"A fox.")),
+    # the other commands
+    Case("report: no such run", ["modular-p7-n32-a0.85-d2-s1"], ["run 'modular-p7-n32-a0.85-d2-s1'", "did you mean 'modular-p7"],
+         command="grok_nb_report"),
+    Case("report: ../", ["../../etc"], ["run '../../etc'"], command="grok_nb_report"),
+    Case("report: no run", ["x", "--runs", "empty"], ["run 'x'", "empty"], command="grok_nb_report"),
+    Case("report: nothing named", [], ["names"], command="grok_nb_report"),
+    Case("report: out", ["RUN", "--out", "a.pdf"], ["--out a.pdf", ".html"], command="grok_nb_report"),
+    Case("report: out folder", ["RUN", "--out", "no/a.html"], ["--out no/a.html", "no folder"], command="grok_nb_report"),
+    Case("demo: seed", ["--seed", "x"], ["--seed", "'x'"], command="grok_nb_demo"),
+    Case("demo: seed negative", ["--seed", "-1"], ["seed", "from 0 to"], command="grok_nb_demo"),
+    Case("demo: workers", ["--workers", "-1"], ["--workers -1", "at least 1"], command="grok_nb_demo"),
+    Case("demo: flag", ["--worker-s", "2"], ["'--worker-s'", "did you mean '--workers'"], command="grok_nb_demo"),
+    Case("demo: runs is a file", ["--runs", "file"], ["runs", "file"], write("file", b""), command="grok_nb_demo"),
+]
+FINE = [
+    Case("help", ["--help"], ["--preset", "--corpus"]),
+    Case("list of options", ["modular", "--options"], ["n_id", "from 1 to"]),
+    Case("report help", ["--help"], ["--out"], command="grok_nb_report"),
+    Case("demo help", ["--help"], ["--workers"], command="grok_nb_demo"),
+]
+
+
+def edit(path, old, new):
+    before = path.read_text()
+    assert old in before
+    path.write_text(before.replace(old, new))
+
+
+def existing(folder): return folder/"runs"/study.config("demo", seed=1).run_id
+
+
+def make_existing(folder):
+    "A run that is there already, with a checkpoint and a line of metrics."
+    run = Run.create(study.config("demo", seed=1), folder/"runs")
+    run.folder(0).mkdir(parents=True)
+    (run.folder(0)/"model.safetensors").write_bytes(b"weights")
+    run.append(step=0, tokens=0, seconds=0.0, rows=[])
+
+
+def snapshot(folder):
+    "Every path with its kind, time and content."
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "folder")
+            for p in sorted(folder.rglob("*"))}
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+    loaded: list
+    seconds: float
+    before: dict
+    after: dict
+
+
+def run_case(case, folder):
+    folder.mkdir()
+    make_existing(folder)
+    case.prepare(folder)
+    before = snapshot(folder)
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | dict(
+        GROK_NB_RUNS=str(folder/"runs"), HOME=str(folder), XDG_CACHE_HOME=str(folder/"cache"), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1",
+        PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+    typed = [existing(folder).name if word == "RUN" else word for word in case.typed]
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", CODE.replace("COMMAND", case.command), *typed], cwd=folder, env=env, capture_output=True,
+                          text=True, timeout=120)
+    seconds = time.perf_counter() - began
+    out, _, loaded = done.stdout.rpartition("loaded:")
+    return Outcome(done.returncode, out, done.stderr, loaded.split(), seconds, before, snapshot(folder))
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, tmp_path_factory, pytestconfig):
+    "What came of every case that was selected; two run at a time."
+    mine = [item.callspec.params for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    chosen = [params["case"] for params in mine if "case" in params]
+    folder = tmp_path_factory.mktemp("cases")
+    with ThreadPoolExecutor(2) as pool: ended = list(pool.map(lambda i: run_case(chosen[i], folder/str(i)), range(len(chosen))))
+    outcomes = {case.name: outcome for case, outcome in zip(chosen, ended)}
+    times = sorted((o.seconds, name) for name, o in outcomes.items())
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        (median, _), (longest, name) = times[len(times) // 2], times[-1]
+        print(f" [{len(times)} commands, two at a time: median {median:.2f} s, longest {longest:.2f} s ({name})] ", end="")
+    return outcomes
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_mistake_is_one_line_and_writes_nothing(case, outcomes):
+    got = outcomes[case.name]
+    assert got.status == 2, (got.status, got.out, got.err)
+    assert got.err.endswith("\n") and len(got.err.splitlines()) == 1, got.err
+    assert got.err.startswith(f"{case.command}: ")
+    for part in case.says: assert any(p in got.err for p in part.split("|")), (part, got.err)
+    assert "InputError" not in got.err and not got.err.rstrip().endswith(":")
+    assert got.out == ""
+    assert not got.loaded
+    assert got.after == got.before
+
+
+@pytest.mark.parametrize("case", FINE, ids=lambda case: case.name)
+def test_help_loads_nothing(case, outcomes):
+    got = outcomes[case.name]
+    assert got.status == 0 and got.err == ""
+    for part in case.says: assert part in got.out
+    assert not got.loaded and got.after == got.before
+
+
+# ---- a configuration: values → text → values ----
+
+def values(f):
+    "Any allowed value of an option."
+    low, high, choices = (f.metadata[k] for k in ("low", "high", "choices"))
+    if choices: return st.sampled_from(choices)
+    if f.type is bool: return st.booleans()
+    if f.type is int: return st.integers(low, high)
+    if f.type is float: return st.floats(low, high, allow_nan=False)
+    return st.text(st.characters(codec="utf-8"), max_size=20)
+
+
+NOT_HERE = {"steps", "warmup_steps", "batch_size", "accumulation"} # they depend on each other
+CORE = [f for f in fields(Config) if f.name not in NOT_HERE]
+HASHED = {f.name for f in fields(Config) if f.metadata["hashed"]}
+
+
+@st.composite
+def configs(draw):
+    steps, batch_size = draw(st.integers(1, 10**8)), draw(st.integers(1, 10**6))
+    together = dict(steps=steps, warmup_steps=draw(st.integers(0, steps)),
+                    batch_size=batch_size, accumulation=draw(st.integers(1, min(batch_size, 10**4))))
+    some = draw(st.lists(st.sampled_from(CORE), unique_by=lambda f: f.name, max_size=8))
+    return Config(**together, **{f.name: draw(values(f)) for f in some})
+
+
+@given(configs(), st.randoms())
+def test_configuration_survives_text_and_json(config, random):
+    as_text = {k: str(v) for k, v in config.options().items()}
+    names = list(as_text)
+    random.shuffle(names)
+    for again in (Config(**{n: as_text[n] for n in names}), Config().replace(**as_text), Config(**json.loads(json.dumps(config.options()))),
+                  Config(**config.options())):
+        assert again == config and again.run_id == config.run_id
+        assert [type(v) for v in again.options().values()] == [type(v) for v in config.options().values()]
+    loud = Config(**{k: v.upper() if v in ("True", "False") else f" {v} " if k in ("lr", "seed") else v for k, v in as_text.items()})
+    assert loud == config
+
+
+@given(st.data())
+def test_run_id_changes_with_every_hashed_option(data):
+    config = data.draw(configs())
+    f = data.draw(st.sampled_from(CORE))
+    other = data.draw(values(f).filter(lambda v: v != getattr(config, f.name)))
+    changed = config.replace(**{f.name: other})
+    assert changed != config
+    assert (changed.run_id != config.run_id) == (f.name in HASHED)
+
+
+@pytest.mark.parametrize("base", ids=["modular", "corpus"], argvalues=[
+    study.presets["demo"], corpus.presets["text"].replace(corpus=str(ROOT/"README.md"), fingerprint="known")])
+def test_every_option_of_a_study_counts(base):
+    "Each option changed alone: the run's name changes if the option is hashed, and only then."
+    fit = dict(p=11, n_id=36, width=base.width*2, heads=2, vocab_size=base.vocab_size + 500, batch_size=base.batch_size*2,
+               limit_tokens=10**5)
+    ids = {base.run_id}
+    for f in fields(base):
+        old = getattr(base, f.name)
+        if f.name == "paper_compat": continue # needs other options with it
+        if f.metadata["choices"]: new = next(c for c in f.metadata["choices"] if c != old)
+        elif f.name in fit: new = fit[f.name]
+        else: new = {bool: lambda: not old, int: lambda: old + 1, float: lambda: old*.9 or .01, str: lambda: old + "x"}[f.type]()
+        changed = type(base)(**base.options() | {f.name: new})
+        assert (changed.run_id not in ids) == f.metadata["hashed"], f.name
+        ids.add(changed.run_id)
+
+
+@given(st.sampled_from([f for f in CORE if f.type in (int, float)]), st.data())
+def test_what_is_out_of_range_is_refused_in_one_line(f, data):
+    low, high = f.metadata["low"], f.metadata["high"]
+    numbers = st.integers if f.type is int else lambda *limits: st.floats(*limits, allow_nan=False, allow_infinity=False)
+    wrong = data.draw(st.one_of(
+        numbers(None, low).filter(lambda v: v < low), numbers(high, None).filter(lambda v: v > high),
+        st.sampled_from([float("nan"), float("inf"), float("-inf"), None, True, "", "seven", "1,5", "0x10", [], {}]),
+        st.text(max_size=10).filter(lambda s: not is_number(s)),
+        st.floats(low, min(high, 1e6)).filter(lambda v: v != int(v)) if f.type is int else st.nothing()))
+    for value in (wrong, str(wrong)) if not isinstance(wrong, bool) else (wrong,):
+        with pytest.raises(InputError) as error: Config(**{f.name: value})
+        assert str(error.value).startswith(f"{f.name} = ") and len(str(error.value).splitlines()) == 1
+
+
+def is_number(s):
+    try: float(s)
+    except ValueError: return False
+    return True
+
+
+@given(st.text(max_size=20).filter(lambda s: s not in {f.name for f in fields(Config)}))
+def test_unknown_option_is_refused_in_one_line(name):
+    with pytest.raises(InputError) as error: Config().replace(**{name: 1})
+    assert len(str(error.value).splitlines()) == 1 and "weight_decay" in str(error.value)
+
+
+@settings(max_examples=30)
+@given(st.sampled_from([5, 7, 11]), st.integers(0, 10**6), st.floats(.1, .9), st.integers(1, 4))
+def test_a_modular_configuration_is_its_folder(tmp_path_factory, p, seed, alpha, depth):
+    config = study.config("demo", p=p, n_id=8, seed=seed, alpha=alpha, depth=depth)
+    root = tmp_path_factory.mktemp("runs")
+    run = Run.create(config, root)
+    assert Run(run.path).config == config and run.path == root/config.run_id
+    assert [path.name for path in run.path.iterdir()] == ["config.json"] and run.state == "new"
+    assert study.config("demo", **{k: str(v) for k, v in config.options().items()}) == config

@@ -1,0 +1,685 @@
+"Training against what machines do: kill -9, signals, a second process, a full disk, damaged files. What comes out is the same bits."
+import hashlib
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from grok_nb import InputError, studies
+from grok_nb.runs import Run
+
+TINY = dict(p=5, n_id=16, alpha=.8, n_shots=4, depth=1, width=16, heads=2, batch_size=16, n_eval=32, n_ood=8, attention_dropout=.1,
+            steps=120, warmup_steps=10, evaluate_every=15, checkpoints=12, checkpoint_on_change=0)
+SHORT = TINY | dict(steps=8, warmup_steps=2, evaluate_every=4, checkpoints=2, keep_states=1)
+WEIGHTS, STATE, FACTS = "model.safetensors", "training_state.safetensors", "training_state.json"
+
+# ---- a laboratory: real processes that need not load torch each time ----
+
+# The modular study with time to interrupt it: seconds of sleep in a step, from the environment. Every process finds it by its entry point.
+SLOW_STUDY = """
+import os, time
+from dataclasses import dataclass
+from grok_nb.modular import study as modular
+from grok_nb.modular.study import *
+
+@dataclass(frozen=True, kw_only=True)
+class Config(modular.Config):
+    study = "slow"
+
+class Stream(modular.tasks.ModularStream):
+    def batch(self, step):
+        time.sleep(float(os.environ.get("SLOW", 0)))
+        return super().batch(step)
+
+def config(**changes): return Config(**modular.presets["demo"].options() | changes)
+def stream(config): return Stream(**modular._stream_options(config))
+presets = dict(demo=config())
+"""
+
+# Loads everything once, then forks a process for each job. Talks in lines of JSON.
+SERVER = r'''
+import atexit, gc, json, os, signal, sys, tempfile, traceback
+from grok_nb import InputError, RunError
+from grok_nb import runs, training
+from grok_nb.modular import study
+from grok_nb.modular.tasks import ModularStream
+from grok_nb.see.commands import grok_nb_train
+from slow_study import config
+def make(options): return config(**options)
+with tempfile.TemporaryDirectory() as folder: training.train(make(json.loads(sys.argv[1])), folder)
+gc.freeze()
+print(json.dumps("ready"), flush=True)
+for line in sys.stdin:
+    job = json.loads(line)
+    if "wait" in job:
+        pid, status = os.waitpid(job["wait"], os.WNOHANG)
+        print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+        continue
+    if pid := os.fork():
+        print(json.dumps(pid), flush=True)
+        continue
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in (1, job["out"]), (2, job["err"]): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    os.environ["SLOW"] = str(job["slow"])
+    code = 0
+    try: exec(job["code"], globals() | job["names"])
+    except SystemExit as e: code = e.code if isinstance(e.code, int) else bool(e.code)
+    except (InputError, RunError, KeyboardInterrupt) as e:
+        print(f"{type(e).__name__}: {e}", file=sys.stderr)
+        code = 2 if isinstance(e, InputError) else 1 if isinstance(e, RunError) else 130
+    except BaseException: traceback.print_exc(); code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush(); sys.stderr.flush()
+    os._exit(code or 0)
+'''
+
+
+def alive(pid):
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    try: return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError: return not Path("/proc/self").exists()
+
+
+def wait_until(condition, seconds=60, every=.01):
+    "The first true value of `condition()`; fails after `seconds`."
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(every)
+    return value
+
+
+class Job:
+    def __init__(self, lab, pid, out, err): self.lab, self.pid, self.out, self.err, self.status = lab, pid, out, err, None
+    def poll(self):
+        if self.status is None: self.status = self.lab.ask(wait=self.pid)
+        return self.status
+    def wait(self, seconds=60):
+        wait_until(lambda: self.poll() is not None, seconds, .005)
+        return self.status
+    def kill(self, number=signal.SIGKILL):
+        if self.status is None: os.kill(self.pid, number)
+    @property
+    def printed(self): return self.out.read_text()
+    @property
+    def errors(self): return self.err.read_text()
+
+
+class Lab:
+    def __init__(self, folder):
+        self.folder, self.jobs = folder, []
+        (folder/"slow_study.py").write_text(SLOW_STUDY)
+        (folder/"slow_study-1.dist-info").mkdir()
+        (folder/"slow_study-1.dist-info"/"METADATA").write_text("Metadata-Version: 2.1\nName: slow-study\nVersion: 1\n")
+        (folder/"slow_study-1.dist-info"/"entry_points.txt").write_text("[grok_nb.studies]\nslow = slow_study\n")
+        self.env = {k: v for k, v in os.environ.items() if k not in ("GROK_NB_RUNS", "IN_TEST")} | dict(
+            OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, [str(folder), str(ROOT), os.environ.get("PYTHONPATH")])))
+        self.server = self.python(SERVER, json.dumps(SHORT), stdin=subprocess.PIPE, stderr=None)
+        assert json.loads(self.server.stdout.readline()) == "ready"
+
+    def python(self, code, *arguments, slow=0, **options):
+        "A Python of its own."
+        env = self.env | dict(SLOW=str(slow))
+        options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env) | options
+        return subprocess.Popen([sys.executable, "-c", code, *arguments], **options)
+
+    def ask(self, **job):
+        self.server.stdin.write(json.dumps(job) + "\n"); self.server.stdin.flush()
+        return json.loads(self.server.stdout.readline())
+
+    def start(self, code, slow=0, **names):
+        "A process that runs `code`, a copy of the one where everything is loaded."
+        out, err = (self.folder/f"{len(self.jobs)}.{kind}" for kind in ("out", "err"))
+        self.jobs.append(job := Job(self, self.ask(code=code, names=names, slow=slow, out=str(out), err=str(err)), out, err))
+        return job
+
+    def train(self, root, options, setup="", **names):
+        "A process that trains; `setup` is run before."
+        return self.start(setup + "\ntraining.train(make(options), root)", root=str(root), options=options, **names)
+
+    def command(self, root, options, setup="", **names):
+        "A process that is `grok_nb_train`."
+        return self.start(setup + "\ngrok_nb_train(argv)", argv=argv(root, options), **names)
+
+    def finish(self, root, options, **names):
+        "Train to the end; the run."
+        job = self.train(root, options, **names)
+        assert job.wait() == 0, job.errors
+        return run_of(root, options)
+
+    def close(self):
+        for job in self.jobs:
+            if job.poll() is None: job.kill()
+        self.server.stdin.close()
+        self.server.wait(30)
+
+
+def argv(root, options): return ["slow", "--runs", str(root), "--set", *(f"{k}={v}" for k, v in options.items())]
+def run_of(root, options): return Run(Path(root)/studies["slow"].config(**options).run_id)
+def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
+def one_line(text): return len(text.splitlines()) == 1 and text.endswith("\n") and "Traceback" not in text
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(lab.folder)
+        studies["slow"] = importlib.import_module("slow_study")
+        yield lab
+    del studies["slow"], sys.modules["slow_study"]
+    lab.close()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(lab, tmp_path_factory):
+    "Runs that nothing happened to, every optimiser state kept; made once for each set of options."
+    made = {}
+    def make(options):
+        key = json.dumps(options)
+        if key not in made: made[key] = lab.finish(tmp_path_factory.mktemp("uninterrupted"), options | dict(keep_states=1000))
+        return made[key]
+    return make
+
+
+def facts(checkpoint): return {k: v for k, v in json.loads((checkpoint.path/FACTS).read_text()).items() if k != "seconds"}
+def evaluations(run): return [(r["step"], r["tokens"], r["rows"]) for r in run.records()]
+
+
+def check_checkpoints(run, reference):
+    "Every checkpoint that can be seen has the reference's weights, and its optimiser state if it has one."
+    for c in run.checkpoints:
+        assert c.manifest["step"] == c.step
+        if c.step not in reference.steps: continue # where a signal stopped it
+        there = reference.at(c.step)
+        assert digest(c.path/WEIGHTS) == digest(there.path/WEIGHTS), c
+        if c.has_state: assert (digest(c.path/STATE), facts(c)) == (digest(there.path/STATE), facts(there)), c
+
+
+def check_same(run, reference, stops=()):
+    "Nothing tells the two finished runs apart but the seconds, and the checkpoints made at `stops`."
+    assert run.finished and run.state == "finished"
+    assert run.steps == sorted({*reference.steps, *stops})
+    check_checkpoints(run, reference)
+    last = run.resumable
+    assert last.step == run.config.steps and facts(last)["loss_steps"] == 0
+    assert [e[0] for e in evaluations(run)] == [e[0] for e in evaluations(reference)]
+    assert evaluations(run) == evaluations(reference)
+    text = (run.path/"metrics.jsonl").read_text()
+    assert text.count("\n") == len(run.records()) and text.endswith("}\n")
+    assert digest(run.path/"artifacts.safetensors") == digest(reference.path/"artifacts.safetensors")
+
+
+def terminate_in(step):
+    "Setup: the process gets SIGTERM in the middle of this step."
+    return f"""
+def batch(stream, step):
+    if step == {step}: os.kill(os.getpid(), signal.SIGTERM)
+    return old(stream, step)
+old, ModularStream.batch = ModularStream.batch, batch
+"""
+
+
+# ---- kill -9 ----
+
+def test_killed_at_random_moments(lab, runs_root, uninterrupted, capsys):
+    options, draw, kills = TINY | dict(checkpoint_on_change=.02), random.Random(0), 0
+    reference = uninterrupted(options)
+    assert len(reference.steps) > 13 # some were made on an event
+    for attempt in range(5): # one is enough, unless this machine hardly runs the killer
+        root = runs_root/str(attempt)
+        while True:
+            job = lab.train(root, options, slow=.005)
+            manifests = lambda: len(list(root.glob("*/checkpoints/*/MANIFEST.json")))
+            before = manifests()
+            wait_until(lambda: manifests() > before or job.poll() is not None, every=.002)
+            time.sleep(draw.uniform(0, .1))
+            job.kill()
+            status = job.wait()
+            check_checkpoints(run_of(root, options), reference)
+            if status == 0: break
+            assert status == -signal.SIGKILL, job.errors
+            kills += 1
+        check_same(run_of(root, options), reference)
+        if kills >= 5: break
+    with capsys.disabled(): print(f" [{kills} kills survived]", end="")
+    assert kills >= 5
+
+
+# Python tells a hook of every file operation. This one ends the process just before the n-th in the folder of runs:
+# as it is, or with the file that was being written cut in half.
+KILLER = r'''
+seen, last = 0, None
+def hook(event, args):
+    global seen, last
+    here = str(args[0]).startswith(root) if args else False
+    if event == "open": counts = here and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    elif event == "os.mkdir": counts = here and not os.path.exists(args[0])
+    elif event in ("os.rename", "os.remove", "os.rmdir"): counts = here or isinstance(args[-1], int) and args[-1] >= 0
+    else: return
+    if not counts: return
+    seen += 1
+    if seen == number:
+        written = last[1] if last and last[0] == "open" and os.path.exists(last[1]) else None
+        if cut and written: os.truncate(written, (last[2] + os.path.getsize(written)) // 2)
+        if cut:
+            for folder, _, names in os.walk(root):
+                if folder.endswith(".partial"):
+                    for name in names:
+                        if name.endswith(".safetensors"): os.truncate(os.path.join(folder, name), 100)
+        os.write(1, json.dumps([event, str(args[0]).removeprefix(root), bool(written)]).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    last = event, str(args[0]), os.path.getsize(args[0]) if event == "open" and args[1] == "a" and os.path.exists(args[0]) else 0
+sys.addaudithook(hook)
+'''
+
+
+def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, capsys):
+    "The whole life of a run: making it, step 0, checkpoints that replace an optimiser state, the end."
+    reference, kills, moments, number = uninterrupted(SHORT), 0, set(), 0
+    while True:
+        number += 1
+        killed = []
+        for cut in (False, True):
+            root = runs_root/f"{number}{cut}"
+            job = lab.train(root, SHORT, KILLER, number=number, cut=cut)
+            if job.wait() == 0: break
+            assert job.status == -signal.SIGKILL, job.errors
+            kills += 1
+            event, path, written = json.loads(job.printed)
+            moments.add((event, path.split("/")[-1].replace(f".{job.pid}", "").lstrip(".")))
+            if next(root.glob("*/config.json"), None): check_checkpoints(run_of(root, SHORT), reference)
+            killed.append((root, f"killed before {event} of {path}{', the last file cut' * cut}"))
+            if not written: break # nothing to cut
+        for root, how in killed:
+            job = lab.train(root, SHORT)
+            assert job.wait() == 0, f"{how}: {job.errors}"
+            try: check_same(run_of(root, SHORT), reference)
+            except AssertionError as e: raise AssertionError(f"{how}: {e}") from e
+        if job.status == 0 and not killed: break
+    with capsys.disabled(): print(f" [{kills} kills survived]", end="")
+    # the moments that matter were among them
+    assert {("os.rename", "step-00000004.partial"), ("os.rename", "MANIFEST.json.partial"), ("os.remove", STATE), ("os.remove", FACTS),
+            ("open", "metrics.jsonl"), ("os.mkdir", "step-00000008.partial")} <= moments
+
+
+def test_killed_while_a_line_or_a_file_is_written(lab, runs_root, uninterrupted):
+    "Where Python cannot see the operation: half a line of metrics, half the optimiser state, half the weights."
+    reference = uninterrupted(TINY)
+    half_line = """
+def append(run, **record):
+    if record["step"] == 60:
+        with open(run.path/"metrics.jsonl", "a") as f: f.write(json.dumps(record)[:100])
+        os.kill(os.getpid(), signal.SIGKILL)
+    old(run, **record)
+old, runs.Run.append = runs.Run.append, append"""
+    half_state = """
+def save_file(tensors, path):
+    old(tensors, path)
+    if "00000070" in str(path): os.truncate(path, 1000); os.kill(os.getpid(), signal.SIGKILL)
+old, training.save_file = training.save_file, save_file"""
+    half_weights = """
+from transformers import PreTrainedModel
+def save_pretrained(model, folder, **options):
+    old(model, folder, **options)
+    if "00000080" in str(folder): os.truncate(folder/"model.safetensors", 1000); os.kill(os.getpid(), signal.SIGKILL)
+old, PreTrainedModel.save_pretrained = PreTrainedModel.save_pretrained, save_pretrained"""
+    for setup, last in (half_line, 50), (half_state, 60), (half_weights, 70):
+        job = lab.train(runs_root, TINY, setup)
+        assert job.wait() == -signal.SIGKILL, job.errors
+        run = run_of(runs_root, TINY)
+        assert max(run.steps) == last and run.state == "interrupted"
+        check_checkpoints(run, reference)
+    check_same(lab.finish(runs_root, TINY), reference)
+
+
+# ---- signals ----
+
+def started(root, options, process, step=5):
+    "Wait until the run is past `step`, by its heartbeat."
+    def past():
+        assert process.poll() is None, "it ended before"
+        found = next(Path(root).glob("*/.heartbeat"), None)
+        return found and run_of(root, options).heartbeat().get("step", 0) >= step
+    wait_until(past)
+
+
+def test_signals_to_the_command(lab, runs_root, uninterrupted):
+    "Ctrl-C and SIGTERM to `grok_nb_train` as a shell starts it."
+    code = "from grok_nb.see.commands import grok_nb_train; grok_nb_train()"
+    cases = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    running = {}
+    for number in cases:
+        root = runs_root/number.name
+        running[number] = lab.python(code, *argv(root, TINY), slow=.03)
+    for number, process in running.items():
+        root = runs_root/number.name
+        started(root, TINY, process)
+        process.send_signal(number)
+    for number, process in running.items():
+        out, err = process.communicate(timeout=60)
+        run = run_of(runs_root/number.name, TINY)
+        stop = max(run.steps)
+        assert process.returncode == cases[number], err
+        assert 0 < stop < TINY["steps"] and run.resumable.step == stop and run.state == "interrupted"
+        if number == signal.SIGINT: assert err == f"grok_nb_train: stopped at step {stop} of {TINY['steps']}; run it again to go on\n"
+        else: assert "Traceback" not in err
+        check_same(lab.finish(runs_root/number.name, TINY), uninterrupted(TINY), [stop])
+
+
+def test_second_interrupt_stops_at_once(lab, runs_root, uninterrupted):
+    reference = uninterrupted(TINY)
+    twice = """
+def save_file(tensors, path): # the worst moment: a checkpoint is being written
+    old(tensors, path)
+    if "step-000000" in str(path) and "partial" in str(path) and "00000000" not in str(path):
+        for _ in range(2): os.kill(os.getpid(), signal.SIGINT)
+old, training.save_file = training.save_file, save_file"""
+    job = lab.command(runs_root, TINY, twice)
+    assert job.wait() == 130
+    assert one_line(job.errors), job.errors
+    run = run_of(runs_root, TINY)
+    assert run.steps == [0] and not list(run.path.glob("checkpoints/*.partial"))
+    check_same(lab.finish(runs_root, TINY), reference)
+
+
+# ---- several processes ----
+
+ALL = """
+import multiprocessing
+from grok_nb import sweeps
+watch = sweeps.watch
+def seen(*arguments):
+    print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+    return watch(*arguments)
+sweeps.watch = seen
+sweeps.train_all([make(options | dict(seed=seed)) for seed in seeds], root, workers=2)
+"""
+
+
+@pytest.fixture
+def sweep(lab, runs_root):
+    "Start `train_all` with two workers and wait until both train: the process, the workers' ids, the runs."
+    def start(seeds=(0, 1)):
+        job = lab.start(ALL, slow=.03, root=str(runs_root), options=TINY, seeds=seeds)
+        for seed in seeds[:2]: started(runs_root, TINY | dict(seed=seed), job)
+        workers = [int(pid) for pid in job.printed.split()]
+        assert len(workers) == 2
+        return job, workers, [run_of(runs_root, TINY | dict(seed=seed)) for seed in seeds]
+    return start
+
+
+def check_finished_later(lab, runs, uninterrupted):
+    "Runs that were stopped anywhere go on to the bits of those that were not."
+    for run in runs:
+        reference = uninterrupted(TINY | dict(seed=run.config.seed))
+        check_checkpoints(run, reference)
+        stops = {s for s in run.steps if s not in reference.steps}
+        check_same(lab.finish(run.path.parent, TINY | dict(seed=run.config.seed)), reference, stops)
+
+
+def test_interrupted_sweep(lab, sweep, uninterrupted):
+    "Ctrl-C to the parent: what is being trained is committed, what waits is not begun."
+    job, workers, runs = sweep([0, 1, 2])
+    job.kill(signal.SIGINT)
+    assert job.wait() == 130
+    assert job.errors == "KeyboardInterrupt: stopped; run it again to go on\n"
+    assert [r.state for r in runs] == ["interrupted", "interrupted", "new"]
+    assert all(r.resumable.step == max(r.steps) > 0 for r in runs[:2]) and not any(map(alive, workers))
+    check_finished_later(lab, runs[:2], uninterrupted)
+
+
+def test_killed_worker(lab, sweep, uninterrupted):
+    "kill -9 to one of two workers: one line; the other run is as good as before; the same call finishes both."
+    job, workers, runs = sweep()
+    os.kill(workers[0], signal.SIGKILL)
+    assert job.wait() == 1
+    assert job.errors == "RunError: a worker process was killed; run it again to go on\n"
+    wait_until(lambda: not any(map(alive, workers)))
+    states = [r.state for r in runs]
+    assert "interrupted" in states and set(states) <= {"interrupted", "finished"} # the pool stops the other run, or lets it end
+    again = lab.start(ALL, root=str(runs[0].path.parent), options=TINY, seeds=[0, 1])
+    assert again.wait() == 0, again.errors
+    check_finished_later(lab, runs, uninterrupted)
+
+
+def test_killed_parent(lab, sweep, uninterrupted):
+    "kill -9 to the parent: the workers commit, let go of their runs, and end."
+    job, workers, runs = sweep()
+    job.kill()
+    assert job.wait() == -signal.SIGKILL
+    wait_until(lambda: not any(r.locked for r in runs))
+    assert all(r.state == "interrupted" and r.resumable.step == max(r.steps) > 0 for r in runs)
+    wait_until(lambda: not any(map(alive, workers)), 20)
+    check_finished_later(lab, runs, uninterrupted)
+
+
+def test_one_process_at_a_time(lab, runs_root, uninterrupted):
+    first = lab.command(runs_root, TINY, slow=.02)
+    started(runs_root, TINY, first)
+    second = lab.command(runs_root, TINY)
+    assert second.wait() == 2 and first.poll() is None
+    assert one_line(second.errors) and "is being trained by another process" in second.errors
+    run = run_of(runs_root, TINY)
+    assert run.state == "running"
+    for refused in (run.delete, run.prune):
+        with pytest.raises(InputError, match="being trained by another process"): refused()
+    assert first.wait() == 0, first.errors
+    check_same(run, uninterrupted(TINY))
+    assert len(run.sessions()) == 1
+
+
+def test_bits_and_threads(lab, runs_root, uninterrupted):
+    "The same bits in another process at the same number of threads, which is recorded, and set again on resume."
+    check_same(lab.finish(runs_root/"one", TINY), uninterrupted(TINY))
+    two_threads = "training.train(make(options), root, threads=2)"
+    job = lab.start(terminate_in(5) + two_threads, root=str(runs_root/"two"), options=SHORT)
+    assert job.wait() == 143, job.errors
+    resumed = lab.finish(runs_root/"two", SHORT)
+    assert [(s["step"], s["threads"]) for s in resumed.sessions()] == [(0, 2), (6, 2)]
+    whole = lab.start(two_threads, root=str(runs_root/"whole"), options=SHORT | dict(keep_states=1000))
+    assert whole.wait() == 0, whole.errors
+    check_same(resumed, run_of(runs_root/"whole", SHORT), [6])
+
+
+# ---- a full disk ----
+
+FULL = """
+import errno
+def full(tensors, path):
+    if "00000030" in str(path):
+        open(path, "wb").write(b"part")
+        raise {}
+    old(tensors, path)
+old, training.save_file = training.save_file, full"""
+
+
+@pytest.mark.parametrize("error", ["OSError(errno.ENOSPC, 'No space left on device')", "OSError(errno.EDQUOT, 'Disk quota exceeded')"])
+def test_disk_full(lab, runs_root, uninterrupted, error):
+    job = lab.command(runs_root, TINY, FULL.format(error))
+    assert job.wait() == 2
+    assert one_line(job.errors) and "no space left" in job.errors and "step-00000030" in job.errors, job.errors
+    run = run_of(runs_root, TINY)
+    assert run.steps == [0, 10, 20] and run.resumable.step == 20
+    assert sorted(p.name for p in (run.path/"checkpoints").iterdir()) == [f"step-000000{s:02d}" for s in (0, 10, 20)]
+    check_same(lab.finish(runs_root, TINY), uninterrupted(TINY))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system with little room; only an administrator can make one."
+    folder = tmp_path/"disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_disk_really_full(lab, small_disk, uninterrupted):
+    "Ballast is added at every checkpoint until some write fails, wherever it is: weights, optimiser state, metrics, manifest."
+    reference = uninterrupted(TINY)
+    ballast = small_disk/"ballast"
+    for free in (1, 2, 3, 5, 8, 12, 17): # blocks of 4 kB left after step 30
+        for old in small_disk.iterdir(): shutil.rmtree(old) if old.is_dir() else old.unlink()
+        fill = """
+def save_file(tensors, path):
+    old(tensors, path)
+    if "00000030" in str(path):
+        with open(ballast, "wb", 0) as f:
+            try:
+                while True: f.write(bytes(4096))
+            except OSError: pass
+            f.truncate(max(0, f.tell() - 4096*free))
+old, training.save_file = training.save_file, save_file"""
+        job = lab.command(small_disk, TINY, fill, ballast=str(ballast), free=free)
+        assert job.wait() == 2, (free, job.errors)
+        assert one_line(job.errors) and "no space left" in job.errors, (free, job.errors)
+        run = run_of(small_disk, TINY)
+        check_checkpoints(run, reference)
+        assert run.resumable.step >= 20 and not list(run.path.rglob("*.partial"))
+        ballast.unlink()
+    check_same(lab.finish(small_disk, TINY), reference)
+
+
+def test_too_little_space_is_seen_before(lab, runs_root):
+    setup = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 10**5, 10**5)"
+    job = lab.command(runs_root, TINY, setup)
+    assert job.wait() == 2
+    assert one_line(job.errors) and "checkpoints = 12" in job.errors and "free" in job.errors
+    assert not list(runs_root.iterdir())
+
+
+# ---- damage ----
+
+@pytest.fixture
+def stopped(lab, runs_root):
+    "A copy of a run that was stopped at step 33, made once."
+    source = lab.folder/"stopped"
+    if not source.exists():
+        job = lab.train(source, TINY | dict(keep_states=3), terminate_in(33))
+        assert job.wait() == 143, job.errors
+    shutil.copytree(source, runs_root, dirs_exist_ok=True)
+    run = run_of(runs_root, TINY)
+    assert run.steps == [0, 10, 20, 30, 34] and [c.step for c in run.checkpoints if c.has_state] == [20, 30, 34]
+    return run
+
+
+def shorten(path): os.truncate(path, path.stat().st_size // 2)
+
+
+def remove_state(run, name=STATE): (run.folder(34)/name).unlink()
+
+
+@pytest.mark.parametrize("damage, steps, origin", [
+    (lambda run: shorten(run.folder(34)/WEIGHTS), [0, 10, 20, 30], 30),
+    (lambda run: (run.folder(34)/WEIGHTS).unlink(), [0, 10, 20, 30], 30),
+    (lambda run: (run.folder(34)/"config.json").unlink(), [0, 10, 20, 30], 30),
+    (lambda run: (run.folder(34)/"MANIFEST.json").unlink(), [0, 10, 20, 30], 30),
+    (lambda run: shorten(run.folder(34)/"MANIFEST.json"), [0, 10, 20, 30], 30),
+    (lambda run: (run.folder(34)/"MANIFEST.json").write_text("[]"), [0, 10, 20, 30], 30),
+    (lambda run: remove_state(run), [0, 10, 20, 30, 34], 30),
+    (lambda run: remove_state(run, FACTS), [0, 10, 20, 30, 34], 30),
+    (lambda run: shorten(run.folder(34)/STATE), [0, 10, 20, 30, 34], 30),
+    (lambda run: (run.folder(34)/FACTS).write_text(""), [0, 10, 20, 30, 34], 30),
+    (lambda run: (run.path/"metrics.jsonl").open("a").write('{"step": 40, "tok'), [0, 10, 20, 30, 34], 34),
+    (lambda run: (run.path/"metrics.jsonl").open("ab").write(bytes(50) + b"\xff\xfe\n"), [0, 10, 20, 30, 34], 34),
+    (lambda run: (run.path/"sessions.jsonl").open("a").write('{"step": 34, "dev'), [0, 10, 20, 30, 34], 34),
+    (lambda run: (run.path/".heartbeat").write_text("{"), [0, 10, 20, 30, 34], 34),
+], ids="weights-short weights-gone model-config-gone manifest-gone manifest-short manifest-wrong state-gone facts-gone state-short "
+       "facts-empty metrics-cut metrics-bytes sessions-cut heartbeat-cut".split())
+def test_damage_is_gone_around(lab, stopped, uninterrupted, damage, steps, origin):
+    damage(stopped)
+    assert stopped.steps == steps and stopped.resumable.step == origin
+    run = lab.finish(stopped.path.parent, TINY)
+    assert run.sessions()[-1]["step"] == origin
+    check_same(run, uninterrupted(TINY), [34] if 34 in steps else [])
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def other_artifacts(run):
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+    path = run.path/"artifacts.safetensors"
+    arrays = load_file(path)
+    name = max(arrays, key=lambda k: arrays[k].size)
+    save_file(arrays | {name: np.ascontiguousarray(arrays[name][::-1])}, path)
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda run: edit(run.path/"config.json", '"lr": 0.003', '"lr": 0.004'), "was changed by hand"),
+    (lambda run: edit(run.path/"config.json", '"lr": 0.003', '"lr": -1'), "lr = -1"),
+    (lambda run: edit(run.path/"config.json", '"lr": 0.003', '"pace": 0.003'), "cannot be read"),
+    (lambda run: edit(run.path/"config.json", '"slow"', '"slaw"'), "study 'slaw'"),
+    (lambda run: shorten(run.path/"config.json"), "cannot be read"),
+    (lambda run: (run.path/"config.json").write_text("[1, 2]"), "cannot be read"),
+    (other_artifacts, "artifacts.safetensors"),
+    (lambda run: shorten(run.path/"artifacts.safetensors"), "artifacts.safetensors"),
+], ids="option value name study cut other artifacts-other artifacts-short".split())
+def test_damage_is_named(lab, stopped, damage, message):
+    damage(stopped)
+    before = {p: digest(p) for p in stopped.path.rglob("*") if p.is_file() and p.name != ".lock"}
+    job = lab.command(stopped.path.parent, TINY)
+    assert job.wait() == 2, job.errors
+    assert one_line(job.errors) and message in job.errors, job.errors
+    assert {p: digest(p) for p in stopped.path.rglob("*") if p.is_file() and p.name != ".lock"} == before
+
+
+# ---- divergence, pruning ----
+
+def test_divergence_keeps_the_last_good_checkpoint(lab, runs_root):
+    "The loss becomes infinite in step 45; the message says what to do, and a second start goes on from step 40."
+    from safetensors.numpy import load_file
+    import numpy as np
+    nan = """
+tokens = training.mean_loss
+calls = 0
+def loss(logits, labels):
+    global calls
+    calls += 1
+    return tokens(logits, labels) * (float("nan") if calls == 45 else 1)
+import slow_study
+slow_study.loss = lambda config: loss"""
+    job = lab.command(runs_root, TINY, nan)
+    assert job.wait() == 1
+    assert one_line(job.errors) and "not finite" in job.errors and "last good checkpoint is step 40" in job.errors, job.errors
+    run = run_of(runs_root, TINY)
+    assert run.steps == [0, 10, 20, 30, 40] and run.resumable.step == 40 and run.state == "failed"
+    for c in run.checkpoints: assert all(np.isfinite(v).all() for v in load_file(c.path/WEIGHTS).values())
+    assert max(r["step"] for r in run.records()) <= 40
+    again = lab.command(runs_root, TINY)
+    assert again.wait() == 0 and run.state == "finished"
+
+
+def test_prune_and_delete(stopped):
+    size = lambda: sum(p.stat().st_size for p in stopped.path.rglob("*") if p.is_file())
+    weights = {s: digest(stopped.folder(s)/WEIGHTS) for s in stopped.steps}
+    with pytest.raises(InputError, match="no checkpoint at step 15"): stopped.prune(keep=[10, 15])
+    assert stopped.steps == [0, 10, 20, 30, 34]
+    before = size()
+    freed = stopped.prune(keep=[10, 30], keep_states=1)
+    assert stopped.steps == [10, 30, 34] and [c.step for c in stopped.checkpoints if c.has_state] == [34]
+    assert freed == before - size() > 0
+    assert {s: digest(stopped.folder(s)/WEIGHTS) for s in stopped.steps} == {s: weights[s] for s in (10, 30, 34)}
+    assert {p.name for p in (stopped.path/"checkpoints").iterdir()} == {"step-00000010", "step-00000030", "step-00000034"}
+    assert stopped.prune() == 0 and stopped.resumable.step == 34
+    neighbour = stopped.path.parent/"neighbour"
+    neighbour.mkdir()
+    stopped.delete()
+    assert list(stopped.path.parent.iterdir()) == [neighbour]
