@@ -67,14 +67,14 @@ def _link_names(
         if meant in modules: lookup.syms[bare] = modules[meant]
         else: lookup.syms.pop(bare, None)
 
-# %% ../../nbs/see/05_processors.ipynb #c3866d95
+# %% ../../nbs/see/05_processors.ipynb #961a636a
 def documentation(
     symbol, # function or class
     **options, # nbdev's: name, title_level
 ): # nbdev's renderer
     "What nbdev shows of `symbol`, with annotations that cannot be resolved as they are written."
     from nbdev.showdoc import BasicMarkdownRenderer
-    for function in (symbol, *vars(symbol).values()) if isinstance(symbol, type) else (symbol,):
+    for function in (symbol, symbol.__init__, *vars(symbol).values()) if isinstance(symbol, type) else (symbol,):
         notes = getattr(function, "__annotations__", {})
         for name, note in notes.items():
             if not isinstance(note, str): continue
