@@ -26,7 +26,7 @@ def option(
     "A field of a `Config`."
     return field(default=default, metadata=dict(doc=doc, low=low, high=high, choices=choices, hashed=hashed))
 
-# %% ../nbs/core/04_runs.ipynb #2dc7dfa5
+# %% ../nbs/core/04_runs.ipynb #bc659a5e
 def _allowed(f):
     "The allowed range of a field, in words."
     m, kind = f.metadata, {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[f.type]
@@ -48,7 +48,7 @@ def _convert(f, value):
             value = int(float(value))
         elif f.type is float:
             if isinstance(value, bool) or float(value) != float(value) or abs(float(value)) == float("inf"): raise wrong
-            value = float(value)
+            value = float(value) + 0.0  # −0.0 is 0.0, and must not be another run
         else: value = str(value)
     except (KeyError, TypeError, ValueError, OverflowError): raise wrong from None
     m = f.metadata
@@ -127,7 +127,7 @@ def runs_root(
         if settings.is_file() and "lib_name = grok_nb" in settings.read_text(): return folder / "runs"
     return here / "runs"
 
-# %% ../nbs/core/04_runs.ipynb #2f7dcef2
+# %% ../nbs/core/04_runs.ipynb #904f361a
 class Checkpoint:
     "One committed moment of training: a Hugging Face folder with a manifest."
     def __init__(self,
@@ -145,7 +145,10 @@ class Checkpoint:
     @property
     def tokens(self) -> int | None: "Training tokens seen, if known."; return self.manifest.get("tokens")
     @property
-    def has_state(self) -> bool: "Can training go on from here?"; return (self.path / "training_state.safetensors").is_file()
+    def has_state(self) -> bool:
+        "Can training go on from here?"
+        sizes = {n: f["size"] for n, f in self.manifest.get("files", {}).items() if n.startswith("training_state")}
+        return "training_state.safetensors" in sizes and all((p := self.path / n).is_file() and p.stat().st_size == s for n, s in sizes.items())
 
     @property
     def model(self):
@@ -175,7 +178,7 @@ def is_checkpoint(folder: Path) -> bool:
     "Is this a committed checkpoint, its weights all there?"
     return sound(folder, ignore="training_state")
 
-# %% ../nbs/core/04_runs.ipynb #226f6177
+# %% ../nbs/core/04_runs.ipynb #a6f357d7
 class Run:
     "A run folder: configuration, metrics and checkpoints of one training."
     def __init__(self, path: str | Path):
@@ -189,9 +192,11 @@ class Run:
         path = runs_root(root) / config.run_id
         if not (path / "config.json").exists():
             _check_space(path.parent, config)
-            path.mkdir(parents=True, exist_ok=True)
             facts = dict(study=config.study, run_id=config.run_id, options=config.options())
-            write_atomic(path / "config.json", json.dumps(facts, indent=1) + "\n")
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                write_atomic(path / "config.json", json.dumps(facts, indent=1) + "\n")
+            except OSError as e: raise InputError(f"runs: cannot write in {path.parent}: {e.strerror}; give another folder with --runs") from None
         run = cls(path)
         if run.config.run_id != config.run_id:
             raise InputError(f"run: {path} holds another configuration ({run.config.run_id}); delete the folder or use another --runs")
@@ -270,17 +275,21 @@ def _check_space(folder, config):
     if (free := shutil.disk_usage(existing).free) < need:
         raise InputError(f"checkpoints = {config.checkpoints}: needs {need/1e9:.1f} GB, {free/1e9:.1f} GB are free in {existing}")
 
-# %% ../nbs/core/04_runs.ipynb #002040c6
+# %% ../nbs/core/04_runs.ipynb #7dc5d281
 from fastcore.basics import patch
+
+def _lines(path):
+    "The whole lines of a `.jsonl` file; a line that a kill cut is not one."
+    lines = []
+    for line in (path.read_bytes().split(b"\n") if path.exists() else []):
+        try: lines.append(json.loads(line))
+        except ValueError: continue
+    return lines
 
 @patch
 def records(self: Run) -> list[dict]:
     "The lines of `metrics.jsonl`, whole ones only."
-    path, lines = self.path / "metrics.jsonl", []
-    for line in (path.read_text().split("\n") if path.exists() else []):
-        try: lines.append(json.loads(line))
-        except ValueError: continue
-    return lines
+    return _lines(self.path / "metrics.jsonl")
 
 @patch
 def append(self: Run, **record):
@@ -314,14 +323,14 @@ def describe(runs: list[Run]):
                          parameters=getattr(r.config, "n_parameters", None)))
     return pd.DataFrame(rows)
 
-# %% ../nbs/core/04_runs.ipynb #521ce6eb
+# %% ../nbs/core/04_runs.ipynb #4848fcce
 @patch
 @contextmanager
 def lock(self: Run):
     "Hold the run; another process that trains it gets an `InputError`."
     from filelock import FileLock, Timeout
     try:
-        with FileLock(self.path / ".lock", timeout=0): yield
+        with FileLock(self.path / ".lock", timeout=0.2): yield  # `locked` holds it for a moment
     except Timeout: raise InputError(f"run: {self.run_id} is being trained by another process") from None
 
 @patch(as_prop=True)
@@ -334,8 +343,7 @@ def locked(self: Run) -> bool:
 @patch
 def sessions(self: Run) -> list[dict]:
     "Where and with what the run was trained: one entry for each start."
-    path = self.path / "sessions.jsonl"
-    return [json.loads(l) for l in path.read_text().splitlines()] if path.exists() else []
+    return _lines(self.path / "sessions.jsonl")
 
 @patch
 def begin_session(self: Run, **facts):
@@ -343,7 +351,7 @@ def begin_session(self: Run, **facts):
     from importlib.metadata import version
     facts |= dict(started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), python=platform.python_version(), machine=platform.machine(), grok_nb=__version__)
     facts |= {p: version(p) for p in ("torch", "transformers", "accelerate", "numpy")}
-    with open(self.path / "sessions.jsonl", "a") as f: f.write(json.dumps(facts) + "\n")
+    write_atomic(self.path / "sessions.jsonl", "".join(json.dumps(s) + "\n" for s in [*self.sessions(), facts]))
 
 @patch
 def beat(self: Run, **facts):

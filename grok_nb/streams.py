@@ -219,9 +219,9 @@ def _open_texts(source, fingerprint):
     is_name = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) or (":" in name and Path(name.partition(":")[0]).is_dir())
     return load_dataset_texts(name) if is_name and not path.exists() and _suffix(path) not in _readers else FileTexts([path])
 
-# %% ../nbs/core/03_streams.ipynb #83ce5b33
+# %% ../nbs/core/03_streams.ipynb #dc919cda
 def _check_vocab_size(size):
-    if size < 257: raise InputError(f"vocab_size is {size}, it must be at least 257: 256 bytes and the end-of-text token")
+    if size < 257: raise InputError(f"vocab_size = {size}: must be at least 257: 256 bytes and the end-of-text token")
 
 def _progress(description, unit, total=None): # a bar where someone can see it
     from tqdm.auto import tqdm
@@ -250,7 +250,7 @@ def train_tokenizer(
     with _progress("tokenizer", "char") as bar: bpe.train_from_iterator(sample(bar), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text)
 
-# %% ../nbs/core/03_streams.ipynb #edf3921c
+# %% ../nbs/core/03_streams.ipynb #6d25e179
 def check_tokenizer(
     name: str | Path, # folder or hub name
 ):
@@ -259,7 +259,7 @@ def check_tokenizer(
     if Path(name).is_dir():
         if any((Path(name)/file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")): return
         raise wrong("no tokenizer in this folder")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(name)): raise wrong("no such folder")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)): raise wrong("no such folder")
     import huggingface_hub
     if isinstance(huggingface_hub.try_to_load_from_cache(str(name), "tokenizer_config.json"), str): return
     try: huggingface_hub.HfApi().model_info(str(name), timeout=10)
@@ -366,7 +366,7 @@ class Corpus:
         parts = [f"{self.info['tokens'][s]:,} tokens in {self.info['documents'][s]:,} documents {s.replace('_', ' ')}" for s in splits]
         return f"Corpus {self.folder.name}: {', '.join(parts)}, vocabulary {self.vocab_size:,}"
 
-# %% ../nbs/core/03_streams.ipynb #c35f1633
+# %% ../nbs/core/03_streams.ipynb #825e80fe
 def _is_held_out(index, share): # one of every round(1/share) documents, drawn anew in every block
     if not share: return False
     block = round(1 / share)
@@ -375,7 +375,7 @@ def _is_held_out(index, share): # one of every round(1/share) documents, drawn a
 def _hold_out_tail(folder, share, dtype, end): # move the last tokens from train to held_out
     offsets = np.fromfile(folder/"train.offsets", dtype="<i8")
     cut = int(offsets[-1]) - max(2, round(share * int(offsets[-1])))
-    if cut < 3: raise InputError(f"held_out is {share}, the text is too short for it ({offsets[-1]} tokens): give more text, or held_out=0")
+    if cut < 3: raise InputError(f"held_out = {share}: the text is too short for it ({offsets[-1]} tokens): give more text, or held_out=0")
     tail = np.fromfile(folder/"train.tokens", dtype=dtype, offset=cut * dtype.itemsize)
     np.append(end, tail).astype(dtype).tofile(folder/"held_out.tokens")
     np.append(1, offsets[offsets > cut] - cut + 1).astype("<i8").tofile(folder/"held_out.offsets")
@@ -416,7 +416,7 @@ def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
                 end_of_text=tokenizer.eos_token_id, tokens=size, documents=documents, limit_tokens=limit_tokens, held_out=held_out)
     (folder/"corpus.json").write_text(json.dumps(info, indent=1))
 
-# %% ../nbs/core/03_streams.ipynb #24204584
+# %% ../nbs/core/03_streams.ipynb #d37523fc
 def prepare_corpus(
     source, # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
     folder: str | Path, # where prepared corpora live; this one gets a folder of its own in it
@@ -428,8 +428,8 @@ def prepare_corpus(
 ) -> Corpus:
     "Tokenise a source once; later calls find it. Raises InputError before anything is written."
     if tokenizer is None: _check_vocab_size(vocab_size)
-    if limit_tokens is not None and limit_tokens < 16: raise InputError(f"limit_tokens is {limit_tokens}, it must be at least 16, or None")
-    if not 0 <= held_out <= 0.5: raise InputError(f"held_out is {held_out}, it must be from 0 to 0.5")
+    if limit_tokens is not None and limit_tokens < 16: raise InputError(f"limit_tokens = {limit_tokens}: must be at least 16, or None")
+    if not 0 <= held_out <= 0.5: raise InputError(f"held_out = {held_out}: must be from 0 to 0.5")
     texts = None if fingerprint else open_texts(source)
     if tokenizer is not None: tokenizer = load_tokenizer(tokenizer)
     made_by = vocab_size if tokenizer is None else [_short_hash(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id]
@@ -446,7 +446,7 @@ def _prepare(final, texts, *options):
             with atomic_folder(final, "lower limit_tokens") as folder: _write_corpus(texts, folder, *options)
     return Corpus(final)
 
-# %% ../nbs/core/03_streams.ipynb #18fc8eca
+# %% ../nbs/core/03_streams.ipynb #84584372
 class TextStream:
     "Rows of a corpus in an endless shuffled order. `batch(step)` is a pure function of `(seed, step)`."
     def __init__(self,
@@ -458,10 +458,10 @@ class TextStream:
         split: str = "train", # or "held_out"
         bos: bool = False, # document layout: begin each row with the end-of-text token, as most scorers do
     ):
-        if context < 2: raise InputError(f"context is {context}, it must be at least 2")
-        if batch_size < 1: raise InputError(f"batch_size is {batch_size}, it must be at least 1")
-        if layout not in ("packed", "document"): raise InputError(f"layout is {layout!r}; allowed: packed, document")
-        if split not in splits: raise InputError(f"split is {split!r}; allowed: {', '.join(splits)}")
+        if context < 2: raise InputError(f"context = {context}: must be at least 2")
+        if batch_size < 1: raise InputError(f"batch_size = {batch_size}: must be at least 1")
+        if layout not in ("packed", "document"): raise InputError(f"layout = {layout!r}: must be packed or document")
+        if split not in splits: raise InputError(f"split = {split!r}: must be one of {', '.join(splits)}")
         self.corpus, self.context, self.batch_size, self.seed = corpus, context, batch_size, seed
         self.layout, self.split, self.bos = layout, split, bos and layout == "document"
         self._tokens, self._offsets = corpus.tokens(split), corpus.offsets(split)

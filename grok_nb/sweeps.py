@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['train_named', 'train_all', 'watch']
 
-# %% ../nbs/core/09_sweeps.ipynb #eff20926
+# %% ../nbs/core/09_sweeps.ipynb #7a8a9710
 import multiprocessing, os, signal, threading, time
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from pathlib import Path
+from tqdm import tqdm
 from . import RunError, studies
 from .runs import Config, Run, progress_bar, runs_root
 
-# %% ../nbs/core/09_sweeps.ipynb #28666640
+# %% ../nbs/core/09_sweeps.ipynb #47667808
 def train_named(
     study: str, # name of a study
     options: dict, # its options, as `Config.options()` gives them
@@ -26,14 +27,24 @@ def train_named(
         parent = multiprocessing.parent_process()
         if parent and not parent.is_alive(): os._exit(1)  # nobody is left to answer to, and the pool would wait for ever
 
-def _watch_parent():
-    "Stop this worker, in good order, when its parent is gone."
+def _begin_worker():
+    "Leave Ctrl-C to the parent and to training; when the parent is gone, stop in good order."
     def wait():
         multiprocessing.parent_process().join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        while True: os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)  # the first one commits, the next ends a worker that waits for more
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a killed process leaves behind, with a warning
     threading.Thread(target=wait, daemon=True).start()
 
-# %% ../nbs/core/09_sweeps.ipynb #0301c227
+_told_to_stop = []
+
+def _work(*arguments):
+    "`train_named`; a worker that was told to stop takes up nothing that still waits."
+    if _told_to_stop: raise KeyboardInterrupt
+    try: return train_named(*arguments)
+    except (KeyboardInterrupt, SystemExit): _told_to_stop.append(True); raise
+
+# %% ../nbs/core/09_sweeps.ipynb #6ce316fa
 def train_all(
     configs: Sequence[Config], # runs to train, of any studies
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -46,15 +57,16 @@ def train_all(
     todo = [r for r in runs if not r.finished]
     if not todo: return runs
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited by the workers
-    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo)), multiprocessing.get_context("spawn"), _watch_parent)
-    jobs = [pool.submit(train_named, r.config.study, r.config.options(), str(root)) for r in todo]
+    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo)), multiprocessing.get_context("spawn"), _begin_worker)
+    jobs = [pool.submit(_work, r.config.study, r.config.options(), str(root)) for r in todo]
+    stopped = False
     try: watch(todo, jobs, progress)
     except KeyboardInterrupt:
-        for job in jobs: job.cancel()
+        stopped = True
         for process in list(pool._processes.values()): process.terminate()
     finally: pool.shutdown(wait=True, cancel_futures=True)
     errors = [e for j in jobs if not j.cancelled() and (e := j.exception())]
-    if any(j.cancelled() for j in jobs) or any(isinstance(e, (KeyboardInterrupt, SystemExit)) for e in errors):
+    if stopped or any(isinstance(e, (KeyboardInterrupt, SystemExit)) for e in errors):
         raise KeyboardInterrupt("stopped; run it again to go on")
     if any(isinstance(e, BrokenExecutor) for e in errors): raise RunError("a worker process was killed; run it again to go on")
     if errors: raise errors[0]

@@ -4,23 +4,24 @@
 
 # %% auto #0
 __all__ = ['learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_steps', 'save_state', 'load_state',
-           'TrainingDiverged', 'commit', 'save_artifacts', 'stop_on_signal', 'pick', 'headline_name', 'evaluate',
-           'train', 'split']
+           'TrainingDiverged', 'commit', 'save_artifacts', 'check_device', 'stop_on_signal', 'pick', 'headline_name',
+           'evaluate', 'train', 'split']
 
-# %% ../nbs/core/05_training.ipynb #7bb161b2
-import json, math, os, signal, threading, time
-from contextlib import contextmanager
+# %% ../nbs/core/05_training.ipynb #c99d15d3
+import json, math, os, shutil, signal, threading, time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
-from .files import atomic_folder, write_atomic
+from .files import atomic_folder, full_disk_is_named, write_atomic
 from .runs import Checkpoint, Config, Context, Run, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
@@ -122,24 +123,31 @@ def commit(
     with_state = [c for c in run.checkpoints if c.has_state]
     for c in with_state[:-run.config.keep_states]: c.drop_state()
 
-# %% ../nbs/core/05_training.ipynb #94b6d34e
+# %% ../nbs/core/05_training.ipynb #0742c6ad
 def save_artifacts(run: Run):
     "Save the stream's arrays beside the run, or check them against those that are there."
     arrays = {k: np.ascontiguousarray(v) for k, v in getattr(run.stream, "artifacts", {}).items()}
     path = run.path / "artifacts.safetensors"
     if not path.exists():
         save_arrays(arrays, path.with_suffix(".partial")); os.replace(path.with_suffix(".partial"), path)
-    saved = load_arrays(path)
+    try: saved = load_arrays(path)
+    except SafetensorError as e: raise InputError(f"run: {path} cannot be read ({e}); it was damaged") from None
     if set(saved) != set(arrays) or any(not np.array_equal(saved[k], arrays[k]) for k in arrays):
         raise InputError(f"run: the data of {run.run_id} cannot be made again by this version; its artifacts.safetensors differ")
 
-# %% ../nbs/core/05_training.ipynb #1dd8ab2f
-def _accelerator(config, device):
-    "An accelerator for `device` (None: CUDA, else MPS, else CPU); an `InputError` if the machine has none such."
-    has = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
+# %% ../nbs/core/05_training.ipynb #f65bc0e6
+def check_device(
+    device: str | None, # "cpu", "cuda" or "mps"; None: the best there is
+) -> str: # the device to use
+    "The device asked for; an `InputError` if this machine has none such."
+    has = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
     if device is not None and not has.get(device): raise InputError(f"device = {device!r}: this machine has {', '.join(d for d in has if has[d])}")
+    return device or next(d for d in has if has[d])
+
+def _accelerator(config, device):
+    "accelerate's front to device, mixed precision and processes; a second training in one process may choose anew."
     if PartialState._shared_state and PartialState().num_processes == 1: AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=device == "cpu" or not (has["cuda"] or has["mps"]), mixed_precision="bf16" if config.precision == "bf16" else "no",
+    return Accelerator(cpu=check_device(device) == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no",
                        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
 
 def _set_threads(run, model, threads):
@@ -182,7 +190,7 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     model.train()
     return rows
 
-# %% ../nbs/core/05_training.ipynb #de64a7b6
+# %% ../nbs/core/05_training.ipynb #2811ab87
 def train(
     config: Config, # what to train; its study is looked up by name
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -191,13 +199,14 @@ def train(
     progress: bool = True, # show a progress bar in a terminal or a notebook
 ) -> Run: # finished
     "Train the run of this configuration to its last step; goes on where it was stopped. Raises `TrainingDiverged`, `KeyboardInterrupt`."
+    check_device(device)
     run = Run.create(config, root)
     if run.finished: return run
     transformers_logging.disable_progress_bar()
     config, study, stream = run.config, run.study, run.stream
-    with run.lock(), stop_on_signal() as stop:
-        accelerator = _accelerator(config, device)
-        main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    accelerator = _accelerator(config, device)
+    main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
+    with run.lock() if main else nullcontext(), full_disk_is_named(run.path), stop_on_signal() as stop:
         torch.manual_seed(config.seed)
         origin = run.resumable
         model = origin.model if origin else study.model(config)
@@ -214,8 +223,9 @@ def train(
         loss_steps, began = facts["loss_steps"], time.time() - facts["seconds"]
         if main:
             save_artifacts(run)
-            run.cut_back(step)
+            run.cut_back(step if origin else -1)
             (run.path / "failed.json").unlink(missing_ok=True)
+            for left in run.path.glob("checkpoints/.step-*"): shutil.rmtree(left)  # by a kill
             run.begin_session(step=step, device=str(accelerator.device), threads=torch.get_num_threads(), processes=world)
 
         def measure():
@@ -233,7 +243,7 @@ def train(
             commit(run, step, bare, optimizers, loss_sum=loss_sum.item(), loss_steps=loss_steps, seconds=time.time() - began, headline=headline)
 
         try:
-            if step == 0 and main: headline = measure(); save()
+            if not origin and main: headline = measure(); save()
             bar, last_beat = progress_bar(run, step, progress and main), 0.0
             while step < config.steps:
                 share = learning_rate_share(config, step)
@@ -249,8 +259,11 @@ def train(
                 for o in optimizers: o.step(); o.zero_grad(set_to_none=True)
                 step, loss_steps = step + 1, loss_steps + 1
                 bar.update()
-                evaluated = main and (step % config.evaluate_every == 0 or step == config.steps)
+                due = step % config.evaluate_every == 0 or step == config.steps
+                if world > 1 and (due or step in planned): loss_sum = accelerator.reduce(loss_sum, "mean")
+                evaluated = main and due
                 value = measure() if evaluated else None
+                if due and not main: loss_sum, loss_steps = torch.zeros_like(loss_sum), 0
                 moved = config.checkpoint_on_change and value is not None and abs(value - (headline or 0.0)) >= config.checkpoint_on_change
                 if main and (step in planned or moved or stop):
                     if value is not None: headline = value
@@ -266,6 +279,7 @@ def train(
             message = f"{run.run_id}: the loss is not finite at step {step}; the last good checkpoint is step {good}. A lower lr, or clip, may help."
             write_atomic(run.path / "failed.json", json.dumps(dict(step=step, error=message)))
             raise TrainingDiverged(message) from None
+        accelerator.wait_for_everyone()
         accelerator.end_training()
     if stop and step < config.steps:
         where = f"stopped at step {step} of {config.steps}; run it again to go on"

@@ -11,14 +11,14 @@ import numpy as np
 from .. import InputError
 from .tasks import is_prime
 
-# %% ../../nbs/modular/02_algorithms.ipynb #40f1c467
+# %% ../../nbs/modular/02_algorithms.ipynb #e0e4fdef
 def ratio_matchable(
     context: np.ndarray, # inputs (x, y) of the shown examples, integers in [0, p), (…, shot, 2); no shots at all is allowed
     query: np.ndarray, # inputs (x, y) of the queries, integers in [0, p), (…, 2); leading axes broadcast against the context's
     p: int, # modulus, a prime
 ) -> np.ndarray: # bool, (…): is the query a multiple of a shown example, the multiple 0 included
     "Which queries Ratio Matching can answer from the shown examples (He et al. 2024, §5)."
-    if not is_prime(p): raise InputError(f"p={p}: ratio matching needs a prime modulus")
+    if not is_prime(p): raise InputError(f"p = {p}: ratio matching needs a prime modulus")
     context, query = np.asarray(context), np.asarray(query)
     cross = (query[..., None, 0] * context[..., 1] - query[..., None, 1] * context[..., 0]) % p
     reached = (cross == 0) & (context != 0).any(-1)

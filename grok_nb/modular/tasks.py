@@ -48,7 +48,7 @@ def _draw_rectangles(
         rectangles.append((a, b, a2, b2))
     return rectangles
 
-# %% ../../nbs/modular/01_tasks.ipynb #d8ab8f63
+# %% ../../nbs/modular/01_tasks.ipynb #17354057
 def rectangular_tasks(
     p: int, # modulus, a prime
     n_id: int, # training tasks, a multiple of 4 below p²
@@ -58,27 +58,27 @@ def rectangular_tasks(
 ) -> np.ndarray: # task vectors (a, b), (n_id, 2); rows 4i … 4i+3 are one rectangle: (a, b), (a, b′), (a′, b), (a′, b′)
     "Training tasks by the paper's rectangular rule (§2); a draw that comes to a dead end is drawn again."
     if n_id % 4 or not 4 <= n_id < p*p:
-        raise InputError(f"n_id={n_id}: the rectangular rule at p={p} needs a multiple of 4 between 4 and {p*p - 1}")
+        raise InputError(f"n_id = {n_id}: the rectangular rule at p={p} needs a multiple of 4 between 4 and {p*p - 1}")
     rng, longest, draws, spent = generator(seed, "tasks"), 0, 0, 0
     while draws < max_draws and spent < max_rectangles:
         rectangles = _draw_rectangles(p, n_id, rng)
         if len(rectangles) == n_id//4:
             return np.array([((a, b), (a, b2), (a2, b), (a2, b2)) for a, b, a2, b2 in rectangles], dtype=np.int64).reshape(-1, 2)
         longest, draws, spent = max(longest, len(rectangles)), draws + 1, spent + len(rectangles) + 1
-    raise InputError(f"n_id={n_id} is not reached by the rectangular rule at p={p}: {draws} draws ended early, the longest at {4*longest} "
+    raise InputError(f"n_id = {n_id}: not reached by the rectangular rule at p={p}: {draws} draws ended early, the longest at {4*longest} "
                      f"tasks; up to n_id={int(.7*p*p)//4*4} always works there, or task_choice='random'")
 
-# %% ../../nbs/modular/01_tasks.ipynb #279ea430
+# %% ../../nbs/modular/01_tasks.ipynb #8a53ff84
 def random_tasks(
     p: int, # modulus, a prime
     n_id: int, # training tasks, below p²
     seed: int = 0, # of the draw
 ) -> np.ndarray: # task vectors (a, b), all different, (n_id, 2)
     "Training tasks drawn at random: the control for the rectangular rule."
-    if not 1 <= n_id < p*p: raise InputError(f"n_id={n_id}: must be between 1 and {p*p - 1} at p={p}, so that unseen tasks remain")
+    if not 1 <= n_id < p*p: raise InputError(f"n_id = {n_id}: must be between 1 and {p*p - 1} at p={p}, so that unseen tasks remain")
     return np.stack(np.divmod(generator(seed, "tasks").choice(p*p, n_id, replace=False), p), -1)
 
-# %% ../../nbs/modular/01_tasks.ipynb #de20f10c
+# %% ../../nbs/modular/01_tasks.ipynb #d4e0ed63
 def split_inputs(
     p: int, # modulus
     alpha: float, # share of training inputs, in (0, 1)
@@ -87,12 +87,12 @@ def split_inputs(
     "Split the p² inputs into training and test inputs, shared by all tasks."
     n_train = round(alpha*p*p) if 0 < alpha < 1 else 0
     if not 1 <= n_train < p*p:
-        raise InputError(f"alpha={alpha}: must leave at least one training and one test input of the {p*p} at p={p}, "
+        raise InputError(f"alpha = {alpha}: must leave at least one training and one test input of the {p*p} at p={p}, "
                          f"so between {1/(p*p):.3g} and {1 - 1/(p*p):.3g}")
     order = generator(seed, "inputs").permutation(p*p)
     return tuple(np.stack(np.divmod(np.sort(part), p), -1) for part in (order[:n_train], order[n_train:]))
 
-# %% ../../nbs/modular/01_tasks.ipynb #9de4e074
+# %% ../../nbs/modular/01_tasks.ipynb #d93508b4
 def _integer(
     low: int, # smallest allowed
     high: int, # largest allowed
@@ -101,7 +101,7 @@ def _integer(
     "Refuse whatever is no integer in the range."
     for name, value in values.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
-            raise InputError(f"{name}={value!r}: must be an integer between {low} and {high}")
+            raise InputError(f"{name} = {value!r}: must be an integer between {low} and {high}")
 
 def check(
     *,
@@ -120,18 +120,18 @@ def check(
 ):
     "Raise a one-line `InputError` for the first thing that cannot be; takes well under half a second."
     if not isinstance(p, Integral) or not 3 <= p <= largest_p or not is_prime(p):
-        raise InputError(f"p={p!r}: must be a prime between 3 and {largest_p}")
+        raise InputError(f"p = {p!r}: must be a prime between 3 and {largest_p}")
     _integer(1, p*p - 1, n_id=n_id)
-    if not isinstance(alpha, Real): raise InputError(f"alpha={alpha!r}: must be a number between 0 and 1")
+    if not isinstance(alpha, Real): raise InputError(f"alpha = {alpha!r}: must be a number between 0 and 1")
     _integer(1, 512, n_shots=n_shots)
     _integer(1, 2**20, batch_size=batch_size, n_ood=n_ood, n_eval=n_eval)
     _integer(0, 2**32 - 1, seed=seed, data_seed=data_seed)
-    if task_choice not in task_choices: raise InputError(f"task_choice={task_choice!r}: must be one of {', '.join(task_choices)}")
+    if task_choice not in task_choices: raise InputError(f"task_choice = {task_choice!r}: must be one of {', '.join(task_choices)}")
     split_inputs(p, alpha)
     if paper_compat and (batch_size % n_id or not balanced):
-        raise InputError(f"batch_size={batch_size}: with paper_compat it must be a multiple of n_id={n_id}, and balanced")
+        raise InputError(f"batch_size = {batch_size}: with paper_compat it must be a multiple of n_id={n_id}, and balanced")
     if paper_compat and min(n_ood, p*p - n_id) < 8:
-        raise InputError(f"n_id={n_id}: paper_compat evaluates a multiple of 8 unseen tasks: n_id ≤ {p*p - 8} at p={p}, and n_ood ≥ 8")
+        raise InputError(f"n_id = {n_id}: paper_compat evaluates a multiple of 8 unseen tasks: n_id ≤ {p*p - 8} at p={p}, and n_ood ≥ 8")
     task_choices[task_choice](p, n_id, seed)
 
 task_choices = dict(rectangular=rectangular_tasks, random=random_tasks)
@@ -328,7 +328,7 @@ def accuracy(
         add("last", "all", matchable_share=reached.mean(), chance=1/stream.p)
     return rows
 
-# %% ../../nbs/modular/01_tasks.ipynb #676c0a1e
+# %% ../../nbs/modular/01_tasks.ipynb #8d17eb2b
 phases = {
     (False, False, False, False): "0 none yet",
     (True, False, False, False): "1 in-distribution memorisation",
@@ -356,7 +356,7 @@ def _four_sets(
     names = ("id_train", f"id_{unseen}", "ood_train", f"ood_{unseen}")
     there = list(last["accuracy"])
     if not set(names) <= set(there):
-        raise InputError(f"unseen={unseen!r}: needs the sets {', '.join(names)}; the table has {', '.join(there)}")
+        raise InputError(f"unseen = {unseen!r}: needs the sets {', '.join(names)}; the table has {', '.join(there)}")
     return names
 
 def phase(

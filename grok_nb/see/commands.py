@@ -46,13 +46,13 @@ def _say(message, parser):
     unknown = message.removeprefix("unrecognized arguments: ").split()[0] if message.startswith("unrecognized") else None
     return f"option {nearest(unknown, [o for a in parser._actions for o in a.option_strings if o not in ('--pdb', '--xtra')])}" if unknown else message
 
-# %% ../../nbs/see/03_commands.ipynb #4c83054d
+# %% ../../nbs/see/03_commands.ipynb #8a4c47af
 def changes(
     words: list[str], # `name=value`
 ) -> dict: # name → text; `Config.replace` converts and checks it
     "Options from the command line."
     for w in words:
-        if "=" not in w or w.startswith("="): raise InputError(f"--set {w}: write name=value")
+        if "=" not in w or w.startswith("="): raise InputError(f"--set {w!r}: write name=value")
     return dict(w.split("=", 1) for w in words)
 
 def _print_options(config):
@@ -60,7 +60,7 @@ def _print_options(config):
     for f in fields(config):
         print(f"{f.name:22}{str(getattr(config, f.name)):14}{f.metadata['doc']} ({_allowed(f)})")
 
-# %% ../../nbs/see/03_commands.ipynb #1ac6db8d
+# %% ../../nbs/see/03_commands.ipynb #6974eeb2
 @command
 def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
@@ -88,8 +88,11 @@ def grok_nb_train(
         config = config.replace(corpus="\n".join(corpus))
     config = config.replace(**changes(set))
     if options: _print_options(config); return
-    if threads < 0: raise InputError(f"--threads {threads}: must be a whole number, at least 1")
+    if not 0 <= threads <= os.cpu_count(): raise InputError(f"--threads {threads}: must be a whole number from 1 to {os.cpu_count()}, this machine's cores")
     if device not in ("", "cpu", "cuda", "mps"): raise InputError(f"--device {nearest(device, ('cpu', 'cuda', 'mps'))}")
+    if device in ("cuda", "mps"):
+        from grok_nb.training import check_device
+        check_device(device)
     run = Run.create(config, runs or None)
     print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
     from grok_nb.training import headline_name, pick, train
