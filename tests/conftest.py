@@ -1,10 +1,14 @@
 "Fixtures that every test may ask for."
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = {".git", ".venv", "_docs", "_proc", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints"}
