@@ -48,13 +48,13 @@ class Config(CoreConfig):
 
 def _stream_options(config): return {f.name: getattr(config, f.name) for f in fields(tasks.ModularStream)}
 
-# %% ../../nbs/modular/04_study.ipynb #8a5d965f
+# %% ../../nbs/modular/04_study.ipynb #91256519
 _small = Config(
     fidelity="demo", batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
     warmup_steps=100, final_lr=0.1, evaluate_every=200, checkpoints=25, checkpoint_on_change=0.1)
 
 presets = dict(
-    smoke=_small.replace(fidelity="smoke", p=5, n_id=20, alpha=0.8, n_shots=8, steps=1600, checkpoints=8),
+    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=8, steps=1200, evaluate_every=100, checkpoints=6),
     demo=_small.replace(steps=5000),
     control=_small.replace(steps=5000, n_id=12),
     shallow=_small.replace(steps=5000, depth=1),
