@@ -35,7 +35,7 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	{ echo "grok_nb needs Python 3.11 or newer$(if $(PYTHON),; $(PYTHON) is not). Name one: make PYTHON=python3.12" >&2; exit 2; }
 	@.venv/bin/python $(FITS) 2>/dev/null || { echo "Creating .venv with $(PYTHON)"; "$(PYTHON)" -m venv --clear .venv; } || \
 	{ echo "$(PYTHON) cannot create .venv: install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
-	@echo "Installing into .venv (about 3 minutes and 2 GB, once)"
+	@echo "Installing into .venv (about 2 minutes and 2.3 GB, once)"
 	.venv/bin/python -m pip install -c constraints.txt -e '.[dev]'
 	@if [ -d .git ]; then \
 	git config --local --get-all include.path | grep -qx ../.gitconfig || git config --local --add include.path ../.gitconfig; \
