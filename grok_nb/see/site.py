@@ -130,13 +130,17 @@ def _picture(data: str, mime: str, name: str, files: dict, options: dict, alt: s
     caption = caption and f"<figcaption>{caption}</figcaption>"
     return fenced(f'<figure><img src="{PurePosixPath(name).name}" alt="{alt}" loading="lazy">{caption}</figure>', "{=html}")
 
-# %% ../../nbs/see/04_site.ipynb #09d99a69
+# %% ../../nbs/see/04_site.ipynb #f1df16e1
+def _unlinked(markdown: str) -> str:
+    "Markdown without the links that nbdev puts into the comments of a signature, where a fence would print them as they are."
+    return re.sub(r"^```.*?^```", lambda fence: re.sub(r"\[(`[^`\n]+`)\]\([^)\s]*\)", r"\1", fence[0]), markdown, flags=re.M | re.S)
+
 def _output(output: dict, *picture) -> str:
     "One output of a cell as markdown; a picture is passed on to `_picture` with all it needs."
     if output["output_type"] == "stream": return fenced(_text(output["text"]), "{.output}")
     if output["output_type"] == "error": return fenced(f"{output['ename']}: {output['evalue']}", "{.output}")
     data = {mime: _text(value) for mime, value in output["data"].items() if isinstance(value, (str, list))}
-    if "text/markdown" in data: return data["text/markdown"]
+    if "text/markdown" in data: return _unlinked(data["text/markdown"])
     if "text/html" in data: return fenced(data["text/html"], "{=html}")
     for mime in _PICTURES:
         if mime in data: return _picture(data[mime], mime, *picture)
