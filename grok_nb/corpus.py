@@ -6,13 +6,13 @@
 __all__ = ['presets', 'headline', 'question', 'curves', 'Config', 'config', 'stream', 'model', 'probes', 'run', 'loss_figure',
            'figures', 'claims']
 
-# %% ../nbs/core/11_corpus.ipynb #93de3cc6
+# %% ../nbs/core/11_corpus.ipynb #1cdb899f
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import InputError, nearest
+from . import InputError
 from .models import llama, llama_parameters
-from .runs import Config as CoreConfig, Run, option, runs_root
+from .runs import Config as CoreConfig, Run, from_preset, option, runs_root
 from .streams import TextStream, check_tokenizer, held_out_loss, open_texts, prepare_corpus
 
 # %% ../nbs/core/11_corpus.ipynb #ab5b60d6
@@ -69,14 +69,13 @@ presets = dict(
     text=_small.replace(fidelity="demo", steps=300, evaluate_every=25, checkpoints=12),
 )
 
-# %% ../nbs/core/11_corpus.ipynb #051459c3
+# %% ../nbs/core/11_corpus.ipynb #b8efa90d
 def config(
     preset: str = "text", # one of `presets`
     **changes, # options to change; `corpus` at least
 ) -> Config:
     "A preset with some options changed."
-    if preset not in presets: raise InputError(f"preset {nearest(preset, presets)}")
-    return presets[preset].replace(**changes)
+    return from_preset(presets, preset, **changes)
 
 # %% ../nbs/core/11_corpus.ipynb #cb40433b
 def stream(config: Config) -> TextStream:

@@ -7,7 +7,7 @@ __all__ = ['end_of_text', 'splits', 'rng', 'check_stream', 'shuffled', 'FileText
            'open_texts', 'train_tokenizer', 'check_tokenizer', 'load_tokenizer', 'encode_texts', 'Corpus',
            'prepare_corpus', 'TextStream', 'held_out_loss']
 
-# %% ../nbs/core/03_streams.ipynb #bedfcbfe
+# %% ../nbs/core/03_streams.ipynb #1f9690a2
 import gzip, hashlib, json, os, re, sys, zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from . import InputError
+from . import InputError, is_watched
 from .files import atomic_folder, file_hash, read_manifest, sound
 
 # %% ../nbs/core/03_streams.ipynb #5dfc6b8b
@@ -219,14 +219,13 @@ def _open_texts(source, fingerprint):
     is_name = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) or (":" in name and Path(name.partition(":")[0]).is_dir())
     return load_dataset_texts(name) if is_name and not path.exists() and _suffix(path) not in _readers else FileTexts([path])
 
-# %% ../nbs/core/03_streams.ipynb #dc919cda
+# %% ../nbs/core/03_streams.ipynb #1d5e8c19
 def _check_vocab_size(size):
     if size < 257: raise InputError(f"vocab_size = {size}: must be at least 257: 256 bytes and the end-of-text token")
 
 def _progress(description, unit, total=None): # a bar where someone can see it
     from tqdm.auto import tqdm
-    visible = not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(desc=description, unit=unit, unit_scale=True, total=total, disable=not visible)
+    return tqdm(desc=description, unit=unit, unit_scale=True, total=total, disable=not is_watched())
 
 def train_tokenizer(
     texts: Iterable[str], # read once

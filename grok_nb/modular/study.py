@@ -6,13 +6,13 @@
 __all__ = ['presets', 'headline', 'question', 'curves', 'Config', 'config', 'model', 'stream', 'probes', 'loss', 'run',
            'queries_figure', 'figures', 'claims']
 
-# %% ../../nbs/modular/04_study.ipynb #3be6e05c
+# %% ../../nbs/modular/04_study.ipynb #d8bc085e
 from dataclasses import dataclass, fields
-from .. import InputError, nearest
+from .. import InputError
 from ..models import gpt, gpt_parameters
 from . import tasks
 from .tasks import accuracy_figure, phase, shots_figure
-from ..runs import Config as CoreConfig, Run, option
+from ..runs import Config as CoreConfig, Run, from_preset, option
 
 # %% ../../nbs/modular/04_study.ipynb #bbdfbb9a
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,13 @@ presets = dict(
         paper_compat=True, keep_states=1),
 )
 
-# %% ../../nbs/modular/04_study.ipynb #6e073cb0
+# %% ../../nbs/modular/04_study.ipynb #e7e5b3d9
 def config(
     preset: str = "demo", # one of `presets`
     **changes, # options to change
 ) -> Config:
     "A preset with some options changed."
-    if preset not in presets: raise InputError(f"preset {nearest(preset, presets)}")
-    return presets[preset].replace(**changes)
+    return from_preset(presets, preset, **changes)
 
 # %% ../../nbs/modular/04_study.ipynb #64b5a39d
 def model(config: Config):

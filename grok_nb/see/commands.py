@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['command', 'changes', 'grok_nb_train', 'find_run', 'grok_nb_report', 'grok_nb_demo']
 
-# %% ../../nbs/see/03_commands.ipynb #d04c47d8
+# %% ../../nbs/see/03_commands.ipynb #64787d17
 import os, sys
 from argparse import RawDescriptionHelpFormatter
 from dataclasses import fields
@@ -13,8 +13,7 @@ from functools import wraps
 from pathlib import Path
 from fastcore.script import Param, anno_parser, store_true
 from .. import InputError, RunError, nearest, studies
-from ..runs import Config, Run, runs_root
-from ..runs import _allowed
+from ..runs import Run, allowed, from_preset, runs_root
 
 # %% ../../nbs/see/03_commands.ipynb #67aad067
 def _stop(command, message, status):
@@ -46,7 +45,7 @@ def _say(message, parser):
     unknown = message.removeprefix("unrecognized arguments: ").split()[0] if message.startswith("unrecognized") else None
     return f"option {nearest(unknown, [o for a in parser._actions for o in a.option_strings if o not in ('--pdb', '--xtra')])}" if unknown else message
 
-# %% ../../nbs/see/03_commands.ipynb #8a4c47af
+# %% ../../nbs/see/03_commands.ipynb #66f2c084
 def changes(
     words: list[str], # `name=value`
 ) -> dict: # name → text; `Config.replace` converts and checks it
@@ -58,9 +57,9 @@ def changes(
 def _print_options(config):
     "Every option of a configuration: name, value, allowed range, meaning."
     for f in fields(config):
-        print(f"{f.name:22}{str(getattr(config, f.name)):14}{f.metadata['doc']} ({_allowed(f)})")
+        print(f"{f.name:22}{str(getattr(config, f.name)):14}{f.metadata['doc']} ({allowed(f)})")
 
-# %% ../../nbs/see/03_commands.ipynb #6974eeb2
+# %% ../../nbs/see/03_commands.ipynb #0e3b7e53
 @command
 def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
@@ -81,8 +80,7 @@ def grok_nb_train(
     study = study or ("corpus" if corpus else "modular")
     presets = studies[study].presets
     preset = preset or next(p for p in ("demo", "text", *presets) if p in presets)
-    if preset not in presets: raise InputError(f"preset {nearest(preset, presets)}")
-    config = presets[preset]
+    config = from_preset(presets, preset)
     if corpus:
         if not hasattr(config, "corpus"): raise InputError(f"--corpus: the study {study!r} makes its own data; leave one of the two out")
         config = config.replace(corpus="\n".join(corpus))

@@ -77,7 +77,7 @@ def notebooks(
         found += [p for p in inside if not any(part[0] in "._" for part in p.relative_to(path).parts)]
     return found
 
-# %% ../../nbs/see/04_site.ipynb #1c4dda4a
+# %% ../../nbs/see/04_site.ipynb #6925a3f1
 def _execute(path: Path) -> None:
     "Run one notebook in a fresh kernel and write it back, cleaned."
     import nbformat
@@ -87,7 +87,7 @@ def _execute(path: Path) -> None:
     from nbdev.config import get_config
     folder, nb = path.resolve().parent, nbformat.read(path, 4)
     NotebookClient(nb, timeout=1800, kernel_name="python3", resources=dict(metadata=dict(path=str(folder))),
-                   skip_cells_with_tag="skip-execution", store_widget_state=False,
+                   skip_cells_with_tag="skip-execution", store_widget_state=False, coalesce_streams=True,
                    extra_arguments=["--IPKernelApp.log_level=40"]).execute()
     for output in (o for cell in nb.cells for o in cell.get("outputs", [])):
         # Self-contained html works without a kernel; a widget view beside it would be shown instead, empty.
