@@ -48,7 +48,7 @@ class Config(CoreConfig):
 
 def _stream_options(config): return {f.name: getattr(config, f.name) for f in fields(tasks.ModularStream)}
 
-# %% ../../nbs/modular/04_study.ipynb #91256519
+# %% ../../nbs/modular/04_study.ipynb #4e0926a4
 _small = Config(
     fidelity="demo", batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
     warmup_steps=100, final_lr=0.1, evaluate_every=200, checkpoints=25, checkpoint_on_change=0.1)
@@ -60,7 +60,7 @@ presets = dict(
     shallow=_small.replace(steps=5000, depth=1),
     transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100),
     gpu=Config(
-        fidelity="gpu", p=29, n_id=256, alpha=0.6, n_shots=32, depth=2, width=512, heads=4, batch_size=1024, steps=20_000, precision="bf16",
+        fidelity="gpu", p=29, n_id=256, alpha=0.6, n_shots=32, depth=2, width=512, heads=4, batch_size=1024, steps=16_000, precision="bf16",
         init_std=0.02, optimizer="muon", lr=1e-3, weight_decay=0.3, beta2=0.98, muon_lr=2e-3, muon_weight_decay=0.1,
         warmup_steps=500, warmup_start=0.01, final_lr=0.1, evaluate_every=500, checkpoints=40, n_eval=1024, keep_states=1),
     paper=Config(
