@@ -6,14 +6,14 @@
 __all__ = ['option', 'allowed', 'Config', 'from_preset', 'runs_root', 'Checkpoint', 'is_checkpoint', 'Run', 'describe',
            'progress_bar', 'Context']
 
-# %% ../nbs/core/04_runs.ipynb #1b58e795
+# %% ../nbs/core/04_runs.ipynb #556dd55c
 import hashlib, json, os, platform, re, shutil, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from . import InputError, __version__, is_watched, nearest, studies
-from .files import read_manifest, remove_folder, sound, write_atomic, write_manifest
+from .files import read_manifest, remove_folder, sound, write_atomic
 
 # %% ../nbs/core/04_runs.ipynb #419f7f24
 def option(
@@ -140,7 +140,7 @@ def runs_root(
         if settings.is_file() and "lib_name = grok_nb" in settings.read_text(): return folder / "runs"
     return here / "runs"
 
-# %% ../nbs/core/04_runs.ipynb #904f361a
+# %% ../nbs/core/04_runs.ipynb #84c686fc
 class Checkpoint:
     "One committed moment of training: a Hugging Face folder with a manifest."
     def __init__(self,
@@ -181,7 +181,8 @@ class Checkpoint:
         "Forget the optimiser state; the weights stay."
         if not self.has_state: return
         for name in ("training_state.safetensors", "training_state.json"): (self.path / name).unlink(missing_ok=True)
-        write_manifest(self.path, **{k: v for k, v in self.manifest.items() if k != "files"})
+        files = {n: f for n, f in self.manifest["files"].items() if not n.startswith("training_state")} # the weights' hashes stay those of the day
+        write_atomic(self.path / "MANIFEST.json", json.dumps(self.manifest | dict(files=files), indent=1))
         del self.manifest
 
     def __repr__(self): return f"Checkpoint(step={self.step}, {self.path.name}{', resumable' if self.has_state else ''})"

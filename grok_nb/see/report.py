@@ -127,7 +127,7 @@ def shown(runs: Sequence[Run]) -> list[Run]:
     for r in sorted(runs, key=lambda r: r.config.seed): first.setdefault(r.preset if r.preset != "custom" else r.run_id, r)
     return [r for r in runs if r in first.values()]
 
-# %% ../../nbs/see/02_report.ipynb #b61d01be
+# %% ../../nbs/see/02_report.ipynb #5b6e793b
 def report(
     runs: Sequence[Run], # of one study, with at least one evaluation each
     path: str | Path | None = None, # where to write; None: `report-….html` in the folder of runs
@@ -137,9 +137,8 @@ def report(
     if empty := [r.run_id for r in runs if not r.records()]: raise InputError(f"report: {empty[0]} has not been evaluated yet")
     study, names, found = runs[0].study, labels(runs), when(runs)
     headline = headline_name(study)
-    some = shown(runs)
-    table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in some], ignore_index=True)
-    series = {names[r.run_id]: curve(r.metrics(), **study.headline) for r in some}
+    table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown(runs)], ignore_index=True)
+    series = {name: curve(part, **study.headline) for name, part in table.groupby("run", sort=False)}
     moved = {name: transitions(s) if len(s) >= fewest else [] for name, s in series.items()}
     body = [f"<h1>{html.escape(study.question)}</h1>"]
     body += [f'<p class="lead">{html.escape(s)}</p>' for s in answer(found, headline)]
