@@ -7,7 +7,7 @@ __all__ = ['learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_st
            'TrainingDiverged', 'commit', 'save_artifacts', 'check_device', 'stop_on_signal', 'pick', 'headline_name',
            'evaluate', 'train', 'split']
 
-# %% ../nbs/core/05_training.ipynb #c99d15d3
+# %% ../nbs/core/05_training.ipynb #8c4b01b3
 import json, math, os, shutil, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
 from .files import atomic_folder, full_disk_is_named, write_atomic
+from .models import logits_only_at
 from .runs import Checkpoint, Config, Context, Run, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
@@ -55,13 +56,13 @@ def make_optimizers(
         for g in o.param_groups: g["initial_lr"] = g["lr"]
     return optimizers
 
-# %% ../nbs/core/05_training.ipynb #4441f34b
+# %% ../nbs/core/05_training.ipynb #2dd75dd6
 def mean_loss(
     logits: torch.Tensor, # (batch, position, vocabulary)
-    labels: torch.Tensor, # (batch, position), aligned with the inputs; −100 is not scored
+    targets: torch.Tensor, # the token that each position should name, (batch, position); −100 is not scored
 ) -> torch.Tensor: # nats per scored token
     "Next-token cross-entropy, the mean over scored positions. A study that wants another one exports `loss(config)`."
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
 # %% ../nbs/core/05_training.ipynb #9234518e
 def checkpoint_steps(config: Config) -> list[int]:
@@ -190,7 +191,7 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     model.train()
     return rows
 
-# %% ../nbs/core/05_training.ipynb #2811ab87
+# %% ../nbs/core/05_training.ipynb #85de7e8b
 def train(
     config: Config, # what to train; its study is looked up by name
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -219,6 +220,8 @@ def train(
         probes, loss_function = study.probes(config), study.loss(config) if hasattr(study, "loss") else mean_loss
         planned, headline, shown = set(checkpoint_steps(config)), facts["headline"], {}
         name = headline_name(study)
+        scored = getattr(stream, "scored_positions", None)
+        if scored is not None: scored = torch.as_tensor(scored, device=accelerator.device)
         loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float32, device=accelerator.device)
         loss_steps, began = facts["loss_steps"], time.time() - facts["seconds"]
         if main:
@@ -251,8 +254,9 @@ def train(
                     for g in o.param_groups: g["lr"] = g["initial_lr"] * share
                 batch = {k: torch.from_numpy(v[rank::world]).to(accelerator.device, non_blocking=True) for k, v in stream.batch(step).items()}
                 for part in split(batch, config.accumulation):
-                    weight = part.pop("weight")
-                    loss = loss_function(model(**{k: v for k, v in part.items() if k != "labels"}, use_cache=False).logits, part["labels"]) * weight
+                    labels, weight = part.pop("labels"), part.pop("weight")
+                    with nullcontext() if scored is None else logits_only_at(bare, scored): logits = model(**part, use_cache=False).logits
+                    loss = loss_function(*(logits[:, :-1], labels[:, 1:]) if scored is None else (logits, labels[:, scored + 1])) * weight
                     accelerator.backward(loss)
                     loss_sum += loss.detach()
                 if config.clip: accelerator.clip_grad_norm_(model.parameters(), config.clip)

@@ -650,10 +650,10 @@ def test_divergence_keeps_the_last_good_checkpoint(lab, runs_root):
     nan = """
 tokens = training.mean_loss
 calls = 0
-def loss(logits, labels):
+def loss(logits, targets):
     global calls
     calls += 1
-    return tokens(logits, labels) * (float("nan") if calls == 45 else 1)
+    return tokens(logits, targets) * (float("nan") if calls == 45 else 1)
 import slow_study
 slow_study.loss = lambda config: loss"""
     job = lab.command(runs_root, TINY, nan)

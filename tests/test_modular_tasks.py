@@ -524,14 +524,14 @@ def test_shots_figure_draws_the_nearest_steps():
 
 def test_nonzero_mean_loss_leaves_out_terms_that_are_zero():
     torch.manual_seed(0)
-    logits, labels = torch.randn(3, 6, 5), torch.randint(0, 5, (3, 6))
-    labels[:, ::2] = -100
-    logits[0, 0] = F.one_hot(labels[0, 1], 5)*1e4
-    terms = [-logits[i, j].log_softmax(-1)[labels[i, j + 1]].item() for i in range(3) for j in range(5) if labels[i, j + 1] >= 0]
+    logits, targets = torch.randn(3, 6, 5), torch.randint(0, 5, (3, 6))
+    targets[:, 1::2] = -100
+    logits[0, 0] = F.one_hot(targets[0, 0], 5)*1e4
+    terms = [-logits[i, j].log_softmax(-1)[targets[i, j]].item() for i in range(3) for j in range(6) if targets[i, j] >= 0]
     kept = [t for t in terms if t != 0]
     assert len(kept) == len(terms) - 1
-    assert tasks.nonzero_mean_loss(logits, labels).item() == pytest.approx(sum(kept)/len(kept), rel=1e-5)
-    assert tasks.nonzero_mean_loss(logits, torch.full_like(labels, -100)).item() == 0
+    assert tasks.nonzero_mean_loss(logits, targets).item() == pytest.approx(sum(kept)/len(kept), rel=1e-5)
+    assert tasks.nonzero_mean_loss(logits, torch.full_like(targets, -100)).item() == 0
 
 
 # what is refused

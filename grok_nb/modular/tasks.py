@@ -166,7 +166,7 @@ class Sequences:
         from grok_nb.modular.algorithms import ratio_matchable # that page builds on this one
         return np.stack([ratio_matchable(self.inputs[:, :k], self.inputs[:, k], self.p) for k in range(self.inputs.shape[1])], -1)
 
-# %% ../../nbs/modular/01_tasks.ipynb #deec0649
+# %% ../../nbs/modular/01_tasks.ipynb #4f9eebe4
 @dataclass(frozen=True, kw_only=True)
 class ModularStream:
     "Batches and evaluation sequences of the modular study: pure functions of these fields and the step."
@@ -187,6 +187,11 @@ class ModularStream:
 
     @property
     def tokens_per_batch(self): return 3*self.n_shots*self.batch_size
+
+    @property
+    def scored_positions(self):
+        "Where z is predicted: the y of every shot, (shot,)"
+        return np.arange(1, 3*self.n_shots, 3)
 
     @cached_property
     def id_tasks(self): return task_choices[self.task_choice](self.p, self.n_id, self.seed)
@@ -452,12 +457,12 @@ def shots_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/01_tasks.ipynb #76fefe55
+# %% ../../nbs/modular/01_tasks.ipynb #63d140ad
 def nonzero_mean_loss(
     logits, # torch tensor, (batch, position, token)
-    labels, # torch tensor, aligned with the inputs, −100 = not scored, (batch, position)
+    targets, # torch tensor, the token that each position should name, −100 = not scored, (batch, position)
 ): # → torch scalar, nats
     "Mean of the loss terms that are not exactly zero, as in the official code."
     import torch.nn.functional as F
-    terms = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100, reduction="none")
+    terms = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="none")
     return terms.sum()/(terms != 0).sum().clamp(min=1)
