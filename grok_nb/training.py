@@ -7,7 +7,7 @@ __all__ = ['learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_st
            'TrainingDiverged', 'commit', 'save_artifacts', 'check_device', 'stop_on_signal', 'pick', 'headline_name',
            'evaluate', 'train', 'split']
 
-# %% ../nbs/core/05_training.ipynb #8c4b01b3
+# %% ../nbs/core/05_training.ipynb #418ca3f3
 import json, math, os, shutil, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
 from .files import atomic_folder, full_disk_is_named, write_atomic
-from .models import logits_only_at
+from .models import logits_at
 from .runs import Checkpoint, Config, Context, Run, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
@@ -191,7 +191,7 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     model.train()
     return rows
 
-# %% ../nbs/core/05_training.ipynb #85de7e8b
+# %% ../nbs/core/05_training.ipynb #10339be5
 def train(
     config: Config, # what to train; its study is looked up by name
     root: str | Path | None = None, # folder of runs, see `runs_root`
@@ -255,8 +255,9 @@ def train(
                 batch = {k: torch.from_numpy(v[rank::world]).to(accelerator.device, non_blocking=True) for k, v in stream.batch(step).items()}
                 for part in split(batch, config.accumulation):
                     labels, weight = part.pop("labels"), part.pop("weight")
-                    with nullcontext() if scored is None else logits_only_at(bare, scored): logits = model(**part, use_cache=False).logits
-                    loss = loss_function(*(logits[:, :-1], labels[:, 1:]) if scored is None else (logits, labels[:, scored + 1])) * weight
+                    if scored is None: logits, targets = model(**part, use_cache=False).logits[:, :-1], labels[:, 1:]
+                    else: logits, targets = logits_at(model, scored, **part, use_cache=False), labels[:, scored + 1]
+                    loss = loss_function(logits, targets) * weight
                     accelerator.backward(loss)
                     loss_sum += loss.detach()
                 if config.clip: accelerator.clip_grad_norm_(model.parameters(), config.clip)

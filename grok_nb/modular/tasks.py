@@ -7,7 +7,7 @@ __all__ = ['largest_p', 'task_choices', 'seen_and_unseen', 'phases', 'is_prime',
            'split_inputs', 'check', 'sequence_tokens', 'Sequences', 'ModularStream', 'accuracy', 'phase',
            'accuracy_figure', 'shots_figure', 'nonzero_mean_loss']
 
-# %% ../../nbs/modular/01_tasks.ipynb #861f200e
+# %% ../../nbs/modular/01_tasks.ipynb #05abf23a
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from numbers import Integral, Real
@@ -15,6 +15,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from .. import InputError
+from ..models import logits_at
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/01_tasks.ipynb #7bb6e989
@@ -283,7 +284,7 @@ def _official_evaluation(
         sets[name] = Sequences(sequence_tokens(task, inputs[draw], stream.p), task, stream.p, last_of=per_task)
     return sets
 
-# %% ../../nbs/modular/01_tasks.ipynb #66102161
+# %% ../../nbs/modular/01_tasks.ipynb #08c313e9
 seen_and_unseen = ("id_train", "id_test", "ood_train", "ood_test")
 
 def _score(
@@ -296,10 +297,10 @@ def _score(
     import torch
     import torch.nn.functional as F
     tokens, right, losses = torch.as_tensor(sequences.input_ids, device=device), [], []
-    shots = slice(-1, None) if sequences.only_last else slice(None)
+    at = torch.arange(1, tokens.shape[1], 3, device=device)[-1 if sequences.only_last else 0:]
     with torch.no_grad():
         for part in tokens.split(max(1, chunk_tokens//tokens.shape[1])):
-            logits, z = model(input_ids=part).logits[:, 1::3][:, shots].float(), part[:, 2::3][:, shots]
+            logits, z = logits_at(model, at, input_ids=part).float(), part[:, at + 1]
             right.append(logits.argmax(-1) == z)
             losses.append(F.cross_entropy(logits.flatten(0, 1), z.flatten(), reduction="none").view_as(z))
     return torch.cat(right).cpu().numpy(), torch.cat(losses).cpu().numpy()
