@@ -29,13 +29,14 @@ def curve(
     if rows.step.duplicated().any(): raise InputError(f"curve: {', '.join(f'{k}={v}' for k, v in where.items())} selects more than one curve")
     return rows.set_index("step").value.sort_index()
 
-# %% ../nbs/core/07_probes.ipynb #e2c61b31
+# %% ../nbs/core/07_probes.ipynb #32a9bcb6
 def measure(
     source, # a `Run`, a `Series`, or what makes one
     probes: dict[str, Callable] | None = None, # name → probe; by default the probes of the run's study
     folder: str | Path | None = None, # where the tables are saved; by default `tables/` in the run's folder
     device: str = "cpu", # where the model is put
-) -> pd.DataFrame: # run, step, tokens, probe, <keys…>, metric, value
+    most: int | None = None, # checkpoints at most, the last and others spread evenly over the steps before it; None: all
+) -> pd.DataFrame: # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
     "Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe."
     series = source if isinstance(source, Series) else Series(source)
     run = series.run
@@ -43,7 +44,7 @@ def measure(
     probes = run.study.probes(run.config) if probes is None else probes
     folder = Path(folder) if folder else run.path / "tables" if run else None
     tables = {name: _load(folder, name) for name in probes}
-    for checkpoint in series:
+    for checkpoint in series.spread(most):
         todo = [n for n, t in tables.items() if not ((t.run == series.name) & (t.step == checkpoint.step)).any()]
         if not todo: continue
         model = checkpoint.model.to(device)

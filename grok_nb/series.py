@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['step_of', 'Series', 'tensor_hashes', 'verify']
 
-# %% ../nbs/core/06_series.ipynb #8c4e4e6a
+# %% ../nbs/core/06_series.ipynb #511bbf83
 import hashlib, re
 from collections.abc import Iterator
 from pathlib import Path
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
 from . import InputError
 from .runs import Checkpoint, Run
 
-# %% ../nbs/core/06_series.ipynb #d9c23fe8
+# %% ../nbs/core/06_series.ipynb #dfd6de77
 def step_of(folder: Path) -> int | None:
     "The step in a checkpoint folder's name: the last number in `step-00001200`, `checkpoint-500`, `step143000`."
     found = re.findall(r"\d+", Path(folder).name)
@@ -44,6 +45,14 @@ class Series:
         steps = sorted(c.step for c in found)
         if twice := [a for a, b in zip(steps, steps[1:]) if a == b]: raise InputError(f"series: step {twice[0]} occurs twice")
         return sorted(found, key=lambda c: c.step)
+
+    def spread(self, most: int | None) -> list[Checkpoint]:
+        "At most so many checkpoints: the last, and those nearest to evenly spaced steps before it. None: all."
+        if most is not None and most < 1: raise InputError(f"most = {most}: must be at least 1")
+        if most is None or most >= len(self): return self.checkpoints
+        wanted = np.linspace(self.steps[-1], self.steps[0], most)
+        nearest = {min(range(len(self)), key=lambda i: abs(self.steps[i] - w)) for w in wanted}
+        return [self.checkpoints[i] for i in sorted(nearest)]
 
     @property
     def steps(self) -> list[int]: return [c.step for c in self.checkpoints]
