@@ -34,7 +34,7 @@ def grid(
     check_memory(f"p = {p}", 5*8*p*p)
     return np.stack(np.divmod(np.arange(p*p), p), -1)
 
-# %% ../../nbs/modular/02_algorithms.ipynb #6eaf9189
+# %% ../../nbs/modular/02_algorithms.ipynb #21aaf1c1
 def draw_context(
     stream, # has `split`: training inputs first, (input, 2)
     n_shots: int, # examples shown, 0 or more
@@ -50,7 +50,7 @@ def _inputs(
     name: str, # how the user calls them
     values, # inputs (x, y), (…, 2)
     p: int, # modulus
-) -> np.ndarray: # the same, int64: products of 16-bit numbers would overflow
+) -> np.ndarray: # the same, int64: products of small integers would overflow
     "Inputs as an array, or a one-line error."
     values = np.asarray(values)
     if values.size == 0: values = np.empty(values.shape if values.shape[-1:] == (2,) else (0, 2), int)
@@ -175,7 +175,7 @@ def grid_predictions(
     kind = np.select([shown | (query == 0).all(-1), matched >= 0, regressed >= 0], [0, 1, 2], 3)
     return dict(truth=query @ task_vector % p, ratio_matching=matched, modular_regression=regressed, shown=shown, kind=kind)
 
-# %% ../../nbs/modular/02_algorithms.ipynb #0eba648c
+# %% ../../nbs/modular/02_algorithms.ipynb #52412c44
 def shots_to_ask(
     n_shots: int, # examples in a training sequence, the query among them
 ) -> tuple: # numbers of shown examples: the powers of two, and the most there can be
@@ -194,7 +194,8 @@ def algorithms(
     stream, rows = context.stream, []
     shots = shots_to_ask(stream.n_shots) if shots is None else tuple(shots)
     if not shots or min(shots) < 0 or max(shots) >= stream.n_shots:
-        raise InputError(f"shots = {shots}: must be between 0 and {stream.n_shots - 1}; a sequence holds {stream.n_shots} examples, the query among them")
+        raise InputError(f"shots = {shots}: must be between 0 and {stream.n_shots - 1}; a sequence holds {stream.n_shots} examples, "
+                         "the query among them")
     if n_contexts < 1 or n_cells is not None and n_cells < 1:
         raise InputError(f"n_contexts = {n_contexts}, n_cells = {n_cells}: must be at least 1")
     tasks = generator(stream.seed, "algorithms").permutation(stream.ood_tasks)[np.arange(n_contexts) % len(stream.ood_tasks)]
@@ -241,21 +242,21 @@ def explained(
     place = lambda column: column.map({value: n for n, value in enumerate(cell_kinds if column.name == "cells" else column.unique())})
     return pd.DataFrame(rows).sort_values([*of, "shot", "cells"], key=lambda c: c if c.name in ("step", "shot") else place(c), ignore_index=True)
 
-# %% ../../nbs/modular/02_algorithms.ipynb #d18420e1
+# %% ../../nbs/modular/02_algorithms.ipynb #ad3bd2ed
 def verdict(
     table, # of `explained`, pandas
 ): # → pandas: (run, step) × shot → Modular Regression, Ratio Matching, either, neither or undecided
     "Which algorithm explains the answers, by rule (the rule is ours)."
     halfway = (1 + table["chance"])/2
     past = np.select([table["low"] > halfway, table["high"] < halfway], ["past", "short"], "across")
-    kinds = table.assign(past=past, run=table.get("run", ""), step=table.get("step", 0)).pivot(index=["run", "step", "shot"], columns="cells", values="past")
-    kinds = kinds.reindex(columns=["both", "regression only"])
+    table = table.assign(past=past, run=table.get("run", ""), step=table.get("step", 0))
+    kinds = table.pivot(index=["run", "step", "shot"], columns="cells", values="past").reindex(columns=["both", "regression only"])
     multiples, others = kinds["both"], kinds["regression only"]
     named = np.select([multiples == "short", multiples != "past", others.isna(), others == "past", others == "short"],
                       ["neither", "undecided", "either", "Modular Regression", "Ratio Matching"], "undecided")
-    return kinds.assign(verdict=named)["verdict"].unstack("shot").reindex(table.get("run", kinds.index.levels[0]).unique(), level="run")
+    return kinds.assign(verdict=named)["verdict"].unstack("shot").reindex(table["run"].unique(), level="run")
 
-# %% ../../nbs/modular/02_algorithms.ipynb #0a31c5ae
+# %% ../../nbs/modular/02_algorithms.ipynb #5c0a37a6
 _lines = {"given": ("shown itself, or (0, 0)", "grey", (0, (1, 1))), "both": ("multiple of a shown example", "#009E73", "-"),
           "regression only": ("only regression can answer", "#CC79A7", (0, (4, 2)))}
 
@@ -270,8 +271,9 @@ def explained_figure(
     if over not in ("shot", "step"): raise InputError(f"over: {nearest(over, ('shot', 'step'))}")
     table = table.assign(run=table.get("run", ""), step=table.get("step", 0))
     held, runs = "step" if over == "shot" else "shot", list(table["run"].unique())
-    if at is not None and at not in set(table[held]): raise InputError(f"at = {at}: must be a {held} of the table: {', '.join(map(str, sorted(set(table[held]))))}")
-    fig, axes = plt.subplots(1, len(runs), figsize=(1.4 + 2.6*len(runs), 3.2), sharey=True, squeeze=False, layout="constrained")
+    known = sorted(table[held].unique())
+    if at is not None and at not in known: raise InputError(f"at = {at}: must be a {held} of the table: {', '.join(map(str, known))}")
+    fig, axes = plt.subplots(1, len(runs), figsize=(1.4 + 2.1*len(runs), 3), sharey=True, squeeze=False, layout="constrained")
     for ax, run in zip(axes[0], runs):
         rows = table[table["run"] == run]
         rows = rows[rows[held] == (rows[held].max() if at is None else at)].sort_values(over)
@@ -281,13 +283,18 @@ def explained_figure(
             if kind != "given": ax.fill_between(line[over], line["low"], line["high"], color=colour, alpha=.2, linewidth=0)
         ax.axhline(rows["chance"].iloc[0], color="black", linestyle=":", linewidth=1, label="chance")
         ax.set(xlabel="shown examples" if over == "shot" else "optimizer steps", ylim=(-.02, 1.02), title=run)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if over == "step": ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        else:
+            ax.set_xscale("symlog", base=2, linthresh=1)
+            ax.set_xticks(rows["shot"].unique(), rows["shot"].unique())
+            ax.minorticks_off()
+            ax.set_xlim(.9*rows["shot"].min() - .1, 1.15*rows["shot"].max())
     axes[0, 0].set_ylabel("accuracy on unseen tasks")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4 if len(runs) > 2 else 2, frameon=False, fontsize=9)
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/02_algorithms.ipynb #2aef8922
+# %% ../../nbs/modular/02_algorithms.ipynb #3fd10b7f
 def grid_table(
     model, # called as model(input_ids=…).logits, in evaluation mode
     context: np.ndarray, # inputs (x, y) of the shown examples, (shot, 2)
@@ -316,6 +323,7 @@ def algorithms_figure(
     import matplotlib.pyplot as plt
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
     known = ("ratio_matching", "modular_regression")
     if algorithm not in known: raise InputError(f"algorithm: {nearest(algorithm, known)}")
     shots, name = list(table["shot"].unique()), algorithm.replace("_", " ").title()
@@ -332,10 +340,11 @@ def algorithms_figure(
         column[1].set_title(f"{reached.mean():.0%} right", fontsize=10)
         column[2].set_title(f"+{(model > reached).mean():.0%}  −{(model < reached).mean():.0%}", fontsize=10)
         column[2].set_xlabel("x")
+    for axis in (axes[0, 0].xaxis, axes[0, 0].yaxis): axis.set_major_locator(MaxNLocator(4, integer=True))
     for ax, row in zip(axes[:, 0], ("model", name, "difference")): ax.set_ylabel(f"{row}\n\ny")
-    handles = [Patch(color="#666666", label="right"), plt.Line2D([], [], color="#CC79A7", marker="o", linestyle="", markersize=4, label="shown example"),
-               Patch(color="#D55E00", label="only the model right"), Patch(color="#0072B2", label=f"only {name} right")]
-    fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    example = plt.Line2D([], [], color="#CC79A7", marker="o", linestyle="", markersize=4, label="shown example")
+    patches = [Patch(color=c, label=f"{who}right") for c, who in (("#666666", ""), ("#D55E00", "only the model "), ("#0072B2", f"only {name} "))]
+    fig.legend(handles=[patches[0], example, *patches[1:]], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     plt.close(fig)
     return fig
 
