@@ -65,7 +65,9 @@ def test_all_contexts_with_all_labels_right_or_corrupted(p, shots):
 def test_random_contexts_of_many_shots(p):
     rng = np.random.default_rng(p)
     for k in (0, 2, 3, 5, 8, 20):
-        for _ in range(6 if p < 11 else 2): assert_as_slow([tuple(e) for e in rng.integers(p, size=(k, 2)).tolist()], rng.integers(p, size=k).tolist(), p)
+        for _ in range(6 if p < 11 else 2):
+            context = [tuple(xy) for xy in rng.integers(p, size=(k, 2)).tolist()]
+            assert_as_slow(context, rng.integers(p, size=k).tolist(), p)
 
 
 @quick
@@ -122,7 +124,8 @@ def test_kinds_of_cells_are_what_their_names_say():
         context, task = draw_context(ModularStream(p=p, n_id=4, alpha=.6), k, generator(p, k)), (1, p - 1)
         predictions, z = grid_predictions(context, task, p), context @ task % p
         shown = {tuple(xy) for xy in context.tolist()}
-        for (x, y), kind, was_shown, m, r in zip(grid(p).tolist(), predictions["kind"], *(predictions[n] for n in ("shown", "ratio_matching", "modular_regression"))):
+        columns = (predictions[name] for name in ("kind", "shown", "ratio_matching", "modular_regression"))
+        for (x, y), kind, was_shown, m, r in zip(grid(p).tolist(), *columns):
             assert was_shown == ((x, y) in shown)
             name = "given" if was_shown or (x, y) == (0, 0) else "both" if m >= 0 and r >= 0 else "regression only" if r >= 0 else "neither"
             assert cell_kinds[kind] == name
@@ -197,7 +200,8 @@ def probed(rule, stream=ModularStream(), **options):
     return pd.DataFrame(algorithms(Answers(rule, stream.p), SimpleNamespace(stream=stream, device="cpu"), **options))
 
 
-@pytest.mark.parametrize("rule, right", [(copying, ["given"]), (ratio_matching, ["given", "both"]), (modular_regression, ["given", "both", "regression only"])])
+@pytest.mark.parametrize("rule, right", [
+    (copying, ["given"]), (ratio_matching, ["given", "both"]), (modular_regression, ["given", "both", "regression only"])])
 @pytest.mark.parametrize("n_cells", [None, 8, 1])
 def test_each_algorithm_is_right_on_its_cells_and_on_no_others(rule, right, n_cells):
     table = probed(rule, n_contexts=5, n_cells=n_cells)
@@ -231,10 +235,10 @@ def test_only_unseen_tasks_and_training_inputs_are_asked_and_contexts_are_nested
     few, many = (np.unique(asked.numpy()[:, :-2], axis=0) for asked in spy.asked)
     assert {tuple(row) for row in few.tolist()} == {tuple(row[:6]) for row in many.tolist()}
     train = {tuple(xy) for xy in stream.split[0].tolist()}
-    unseen = {tuple(t) for t in stream.ood_tasks.tolist()}
     for row in many.reshape(-1, 6, 3):
         assert {(x, y) for x, y, _ in row.tolist()} <= train
-        assert any((row[:, :2] @ t % 7 == row[:, 2]).all() for t in unseen) and not any((row[:, :2] @ t % 7 == row[:, 2]).all() for t in stream.id_tasks)
+        fitting = [[(row[:, :2] @ t % 7 == row[:, 2]).all() for t in tasks] for tasks in (stream.ood_tasks, stream.id_tasks)]
+        assert any(fitting[0]) and not any(fitting[1])
 
 
 @pytest.mark.parametrize("n_cells", [1, 5, None])
@@ -257,7 +261,8 @@ def test_no_shown_example_is_allowed_and_answered_by_nothing():
 # table, verdict and figures
 
 def of_contexts(**values): # cells → accuracy of each context
-    rows = [dict(shot="4", context=i, cells=cells.replace("_", " "), metric="accuracy", value=v) for cells, vs in values.items() for i, v in enumerate(vs)]
+    rows = [dict(shot="4", context=i, cells=cells.replace("_", " "), metric="accuracy", value=v)
+            for cells, accuracies in values.items() for i, v in enumerate(accuracies)]
     return pd.DataFrame(rows + [dict(shot="all", context=-1, cells="all", metric="chance", value=.2)])
 
 
@@ -273,7 +278,8 @@ def test_explained_is_mean_and_interval_over_contexts_of_every_run_and_step():
 
 
 def test_explained_takes_its_rows_out_of_a_table_of_several_probes():
-    rows = pd.concat([of_contexts(both=[1., 1.]).assign(probe="algorithms"), pd.DataFrame([dict(probe="accuracy", shot="1", metric="accuracy", value=.1)])])
+    of_another = pd.DataFrame([dict(probe="accuracy", shot="1", metric="accuracy", value=.1)])
+    rows = pd.concat([of_contexts(both=[1., 1.]).assign(probe="algorithms"), of_another])
     assert explained(rows)["accuracy"].tolist() == [1]
     with pytest.raises(InputError, match="holds no rows of the probe 'algorithms'"): explained(rows[rows["probe"] == "accuracy"])
 
@@ -356,7 +362,8 @@ def test_one_clear_line(ask, message):
 
 def test_what_does_not_fit_is_refused_before_it_is_allocated():
     tracemalloc.start()
-    for ask, message in ((lambda: grid(10**7 + 19), "p = 10000019: needs "), (lambda: grid_sequences(np.zeros((10**6, 2), int), (1, 1), 9973), "1000000 shown examples"),
+    for ask, message in ((lambda: grid(10**7 + 19), "p = 10000019: needs "),
+                         (lambda: grid_sequences(np.zeros((10**6, 2), int), (1, 1), 9973), "1000000 shown examples"),
                          (lambda: check_memory("much", 1e18), r"much: needs 1,000,000,000\.0 GB of memory, and \S+ GB are free")):
         with pytest.raises(InputError, match=message): ask()
     peak = tracemalloc.get_traced_memory()[1]
