@@ -83,7 +83,7 @@ def llama_parameters(vocab_size: int, width: int, mlp: int, depth: int) -> int:
     "Number of parameters of `llama`."
     return 2 * vocab_size * width + depth * (4 * width**2 + 3 * width * mlp + 2 * width) + width
 
-# %% ../nbs/core/01_models.ipynb #99aad4c1
+# %% ../nbs/core/01_models.ipynb #30c0c464
 def logits_at(
     model, # transformers causal language model, also a prepared one; of any other callable the whole `.logits` is computed
     positions, # token positions, (scored,), int
@@ -99,7 +99,8 @@ def logits_at(
 def _only_at(model, positions):
     "While open, the model's last block, or an unknown architecture's unembedding, answers at these positions alone."
     layer = getattr(model.base_model, "layers", [None])[-1]
-    if hasattr(getattr(layer, "self_attn", None), "k_proj") and hasattr(layer, "input_layernorm"):
+    watched = layer is not None and any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules()) # and may count on every position
+    if hasattr(getattr(layer, "self_attn", None), "k_proj") and hasattr(layer, "input_layernorm") and not watched:
         layer.forward = lambda hidden, **kwargs: _queries_at(layer, positions, hidden, **kwargs)
         try: yield
         finally: del layer.forward # the class's own is there again
