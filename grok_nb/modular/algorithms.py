@@ -7,13 +7,14 @@ __all__ = ['cell_kinds', 'check_memory', 'grid', 'draw_context', 'grid_sequences
            'ratio_matching', 'modular_regression', 'grid_predictions', 'shots_to_ask', 'algorithms', 'explained',
            'verdict', 'explained_figure', 'grid_table', 'algorithms_figure', 'paper_cell']
 
-# %% ../../nbs/modular/02_algorithms.ipynb #e9fcb9e6
+# %% ../../nbs/modular/02_algorithms.ipynb #8bcec417
 import os
 from pathlib import Path
 
 import numpy as np
 
 from .. import InputError, nearest
+from ..models import logits_at
 from .tasks import is_prime, sequence_tokens
 from ..streams import rng as generator
 
@@ -58,7 +59,7 @@ def _inputs(
         raise InputError(f"{name}: must be pairs (x, y) of integers from 0 to {p - 1}, as an array (…, 2)")
     return values.astype(np.int64)
 
-# %% ../../nbs/modular/02_algorithms.ipynb #f3441771
+# %% ../../nbs/modular/02_algorithms.ipynb #9c71a87a
 def grid_sequences(
     context: np.ndarray, # inputs (x, y) of the shown examples, (shot, 2); (0, 2) shows none
     task_vector: tuple, # the task (a, b)
@@ -91,7 +92,7 @@ def _answers(
     "Ask a model for the last token of each sequence, without showing it."
     import torch
     parts = torch.as_tensor(sequences[:, :-1]).split(max(1, chunk_tokens//(sequences.shape[1] - 1)))
-    with torch.no_grad(): answers = [model(input_ids=part.to(device)).logits[:, -1, :p].argmax(-1).cpu() for part in parts]
+    with torch.no_grad(): answers = [logits_at(model, [-1], input_ids=part.to(device))[:, 0, :p].argmax(-1).cpu() for part in parts]
     return torch.cat(answers).numpy()
 
 # %% ../../nbs/modular/02_algorithms.ipynb #e0e4fdef
