@@ -83,13 +83,13 @@ def llama_parameters(vocab_size: int, width: int, mlp: int, depth: int) -> int:
     "Number of parameters of `llama`."
     return 2 * vocab_size * width + depth * (4 * width**2 + 3 * width * mlp + 2 * width) + width
 
-# %% ../nbs/core/01_models.ipynb #b0dfe4ad
+# %% ../nbs/core/01_models.ipynb #b7b84c35
 def logits_at(
     model, # transformers causal language model, also a prepared one; of any other callable the whole `.logits` is computed
     positions, # token positions, negative ones from the end, (scored,), int
     **inputs, # of the model: input_ids (batch, position), …
 ): # torch tensor, (batch, scored, vocabulary)
-    "Logits at some positions: bit-equal to those rows of the whole, and cheaper."
+    "Logits at some positions: those rows of the whole up to rounding, at a smaller cost."
     import torch
     inner = getattr(model, "module", model) # inside DistributedDataParallel
     if not hasattr(inner, "base_model"): return model(**inputs).logits[:, positions]
