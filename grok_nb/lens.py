@@ -183,31 +183,42 @@ def embed_unembed(
     _adapter(model)
     return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach().T
 
-# %% ../nbs/core/02_lens.ipynb #5407e6fb
+# %% ../nbs/core/02_lens.ipynb #b1993524
 @contextmanager
 def ablate_heads(
     model, # transformers causal language model
     heads: list[tuple[int, int]], # (layer, head)
     mode: str = "zero", # "zero", or "mean": what the head writes on average at each position of `mean_over`
     mean_over=None, # token ids, (batch, position), at least as long as what the model will be given
-):
+): # a context manager
     "While open, some heads add nothing, or nothing particular, to the residual stream. Equal to zeroed weights, to the bit."
     model = getattr(model, "module", model)
     (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
     if mode not in ("zero", "mean"): raise InputError(f"mode: {nearest(mode, ('zero', 'mean'))}")
     if (mode == "mean") != (mean_over is not None): raise InputError(f"mean_over: needed with mode = 'mean', and only there; mode = {mode!r}")
-    by_layer = defaultdict(list)
     try: pairs = [(layer, head) for layer, head in heads]
     except (TypeError, ValueError): raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
-    for layer, head in pairs: by_layer[_chosen("layer", [layer], len(blocks))[0]] += _chosen("head", [head], n_heads)
-    means = dict.fromkeys(by_layer, 0.0)
-    if mode == "mean" and by_layer: means = dict(zip(by_layer, look(model, mean_over, "mixed", layers=list(by_layer))["mixed"].mean(1)))
+    gone = defaultdict(list)
+    for layer, head in pairs: gone[_chosen("layer", [layer], len(blocks))[0]] += _chosen("head", [head], n_heads)
+    means = dict.fromkeys(gone)
+    if mode == "mean" and gone: means = dict(zip(gone, look(model, mean_over, "mixed", layers=list(gone))["mixed"].mean(1)))
     with ExitStack() as stack:
-        if mode == "mean" and by_layer: stack.enter_context(_whole_sequences(model, len(next(iter(means.values())))))
-        for layer, gone in by_layer.items():
-            def replace(_, args, gone=gone, mean=means[layer]):
-                mixed = args[0].unflatten(-1, (n_heads, -1)).clone()
-                mixed[..., gone, :] = mean if mode == "zero" else mean[:mixed.shape[1], gone].to(mixed.dtype)
-                return mixed.flatten(-2), *args[1:]
-            stack.enter_context(blocks[layer].get_submodule(adapter.output).register_forward_pre_hook(replace))
-        yield model
+        for layer in gone:
+            attention, output = (blocks[layer].get_submodule(path) for path in (adapter.attention, adapter.output))
+            for handle in _replace(attention, output, n_heads, gone[layer], means[layer]): stack.enter_context(handle)
+        yield
+
+def _replace(attention, output, n_heads, gone, mean):
+    "Hooks that put the mean at each token's position, or zero where there is none, in the place of some heads' mixed values."
+    at = {}
+    def note(_, args, kwargs): # a token's position is not its column: a cache may hold what came before, padding may stand before it
+        at["positions"] = kwargs["position_ids"]
+        if at["positions"].max() >= len(mean): raise InputError(f"mean_over: has {len(mean)} positions, the model was given {at['positions'].max() + 1}")
+    def replace(_, args):
+        mixed = args[0].unflatten(-1, (n_heads, -1)).clone()
+        if mean is not None and at["positions"].shape[-1] != mixed.shape[1]:
+            raise InputError("mode = 'mean': the last block was run at some positions only; ask the model for all of them")
+        mixed[:, :, gone] = 0.0 if mean is None else mean[at["positions"]][:, :, gone].to(mixed.dtype)
+        return mixed.flatten(-2), *args[1:]
+    hooks = [] if mean is None else [attention.register_forward_pre_hook(note, with_kwargs=True)]
+    return [*hooks, output.register_forward_pre_hook(replace)]
