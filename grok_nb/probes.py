@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['curve', 'measure']
 
-# %% ../nbs/core/07_probes.ipynb #5c385a3a
+# %% ../nbs/core/07_probes.ipynb #00e18b7a
 import os
 from collections.abc import Callable
 from pathlib import Path
 import pandas as pd
 import torch
-from . import InputError
+from tqdm.auto import tqdm
+from . import InputError, is_watched
 from .runs import Context, Run
 from .series import Series
 
@@ -29,7 +30,7 @@ def curve(
     if rows.step.duplicated().any(): raise InputError(f"curve: {', '.join(f'{k}={v}' for k, v in where.items())} selects more than one curve")
     return rows.set_index("step").value.sort_index()
 
-# %% ../nbs/core/07_probes.ipynb #32a9bcb6
+# %% ../nbs/core/07_probes.ipynb #30b68174
 def measure(
     source, # a `Run`, a `Series`, or what makes one
     probes: dict[str, Callable] | None = None, # name → probe; by default the probes of the run's study
@@ -44,7 +45,7 @@ def measure(
     probes = run.study.probes(run.config) if probes is None else probes
     folder = Path(folder) if folder else run.path / "tables" if run else None
     tables = {name: _load(folder, name) for name in probes}
-    for checkpoint in series.spread(most):
+    for checkpoint in tqdm(series.spread(most), desc=series.name, unit="checkpoint", leave=False, disable=not is_watched()):
         todo = [n for n, t in tables.items() if not ((t.run == series.name) & (t.step == checkpoint.step)).any()]
         if not todo: continue
         model = checkpoint.model.to(device)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['presets', 'headline', 'question', 'curves', 'Config', 'config', 'model', 'stream', 'probes', 'loss', 'run',
-           'queries_figure', 'figures', 'claims']
+           'queries_figure', 'figures', 'inside', 'inside_figures', 'claims']
 
 # %% ../../nbs/modular/04_study.ipynb #d8bc085e
 from dataclasses import dataclass, fields
@@ -48,7 +48,7 @@ class Config(CoreConfig):
 
 def _stream_options(config): return {f.name: getattr(config, f.name) for f in fields(tasks.ModularStream)}
 
-# %% ../../nbs/modular/04_study.ipynb #4e0926a4
+# %% ../../nbs/modular/04_study.ipynb #048a5581
 _small = Config(
     fidelity="demo", batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
     warmup_steps=100, final_lr=0.1, evaluate_every=200, checkpoints=25, checkpoint_on_change=0.1)
@@ -69,6 +69,8 @@ presets = dict(
         schedule="cosine", warmup_steps=10_000, warmup_start=0.01, final_lr=0.1, clip=0.0, evaluate_every=1000, checkpoints=100,
         paper_compat=True, keep_states=1),
 )
+presets["paper_depth2"] = presets["paper"].replace(depth=2, n_id=512, alpha=0.6)
+presets["paper_depth4"] = presets["paper"].replace(depth=4, n_id=384, alpha=0.8, batch_size=1536)
 
 # %% ../../nbs/modular/04_study.ipynb #e7e5b3d9
 def config(
@@ -157,7 +159,61 @@ def figures(
          "c·z is the answer: no arithmetic on two examples is needed.", queries_figure(table)),
     ]
 
-# %% ../../nbs/modular/04_study.ipynb #c06cb014
+# %% ../../nbs/modular/04_study.ipynb #7db9cc95
+def inside(config: Config) -> dict:
+    "What is measured inside checkpoints: which algorithm, which geometry."
+    from grok_nb.modular.algorithms import algorithms
+    from grok_nb.modular.geometry import geometry
+    return dict(algorithms=algorithms) | (dict(geometry=geometry) if config.p > 3 else {}) # two non-zero numbers make no circle
+
+def _one_sequence(stream):
+    "An evaluation sequence on an unseen task whose last query is a multiple of two shown examples, or of as many as there are."
+    from grok_nb.modular.geometry import collinear
+    sequences = stream.evaluation["ood_train"]
+    number = sequences.inputs @ (stream.p, 1)
+    mates = collinear(stream.p)[number[:, :-1], number[:, -1:]].sum(1)
+    return sequences.input_ids[(abs(mates - 2)).argmin()]
+
+def inside_figures(
+    runs: list, # finished or not, with a checkpoint each; the first is drawn in full, the others beside it where they are compared
+    table, # of `inside`, measured on them, pandas; `run` holds the name to show
+) -> list: # (heading, caption, matplotlib Figure)
+    "What a report shows of the insides of runs."
+    import numpy as np
+    from grok_nb.lens import attention_patterns
+    from grok_nb.modular import algorithms, circuits, geometry
+    from grok_nb.probes import curve
+    from grok_nb.streams import rng
+    names, found = list(table["run"].unique()), []
+    models = {name: run.at(run.steps[-1]).model for name, run in zip(names, runs)}
+    first, stream, p = names[0], runs[0].stream, runs[0].stream.p
+    context, task = algorithms.draw_context(stream, stream.n_shots - 1, rng(stream.seed, "report")), stream.ood_tasks[0]
+    shots = algorithms.shots_to_ask(stream.n_shots)[1:]
+    last = algorithms.explained(table[table["probe"] == "algorithms"])
+    found.append(("Which algorithm", f"{first}, last checkpoint, unseen task {tuple(map(int, task))}: every query of the {p} × {p} grid after the same shown "
+                  "examples. Top: where the model is right. Middle: where Ratio Matching is. Bottom: the difference.",
+                  algorithms.algorithms_figure(algorithms.grid_table(models[first], context, task, p, shots))))
+    found.append(("How far it carries", "Last checkpoints: accuracy against the number of shown examples, on multiples of a shown example (both algorithms can "
+                  "answer) and on the others (Modular Regression alone can). Bands: 95 % over contexts.", algorithms.explained_figure(last)))
+    sequence = _one_sequence(stream)
+    found.append(("Where it attends", f"{first}: one sequence of an unseen task. Examples on the line of the last query are set in colour.",
+                  geometry.attention_figure(attention_patterns(models[first], sequence[None])[:, 0].numpy(), sequence, p)))
+    looks = {name: geometry.snapshot(model, run.stream) for (name, model), run in zip(models.items(), runs)}
+    for name, seen in looks.items():
+        found.append((f"Heads: {name}", f"{name}: the first two principal components of what every head writes at y and z of the query, one point a query. "
+                      "Colour: log of y/x. One colour, one place: the head has worked out the ratio.",
+                      geometry.planes_figure(geometry.planes(seen, "yz")[:, :, 0], p, "y/x")))
+    for name, seen in looks.items():
+        maps = geometry.cosine_map(seen.hidden[1:, 0].swapaxes(1, 2))
+        found.append((f"Alike: {name}", f"{name}: cosine of every two queries in the residual stream at x, y and z, sorted by line through the origin. "
+                      "Blocks on the diagonal: multiples of each other are alike.", geometry.cosine_figure(maps, p)))
+    scores = {name: circuits.best_scores(table[(table["run"] == name) & (table["probe"] == "geometry")]) for name in names}
+    behaviour = {name: curve(run.metrics(), **headline) for name, run in zip(names, runs)}
+    found.append(("When the parts arrive", "The behaviour and the scores of the geometry page over training; of each the head or layer that is best at the end. "
+                  "Dotted: what the score is without arithmetic, the 90th percentile over renamings of the numbers.", circuits.scores_figure(scores, behaviour)))
+    return found
+
+# %% ../../nbs/modular/04_study.ipynb #ce797248
 def _last(rows, set, queries="all", metric="accuracy"):
     "Mean of the last three evaluations at the last shot."
     from grok_nb.probes import curve
@@ -181,7 +237,27 @@ def _drop(rows):
     best = curve(rows, **{k: v for k, v in headline.items() if k != "probe"}).rolling(3).mean()
     return best.max() - best.iloc[-1]
 
-# %% ../../nbs/modular/04_study.ipynb #590cc3ce
+def _best_score(rows, quantity):
+    "Score and null of the best head or layer at the last checkpoint looked into."
+    from grok_nb.modular.circuits import best_scores
+    found = best_scores(rows[rows["quantity"] == quantity])
+    return found[found["step"] == found["step"].max()].iloc[0]
+
+def _above_null(rows, quantity):
+    "How far the best head or layer lies above what its score is without arithmetic."
+    best = _best_score(rows, quantity)
+    return best["score"] - best["null"]
+
+def _beyond_ratios(tables, preset):
+    "Accuracy above chance at the last shot, on cells that only Modular Regression can answer."
+    from grok_nb.claims import by_seed
+    def measure(rows):
+        last = rows[rows["step"] == rows["step"].max()]
+        chance, cells = last[last["metric"] == "chance"]["value"].iloc[0], last[(last["metric"] == "accuracy") & (last["cells"] == "regression only")]
+        return cells[cells["shot"].astype(int) == cells["shot"].astype(int).max()]["value"].mean() - chance
+    return by_seed(tables, "algorithms", measure, preset=preset)
+
+# %% ../../nbs/modular/04_study.ipynb #2a550ec8
 def claims() -> list:
     "The paper's claims that this package can test, each with its number and threshold."
     from grok_nb.claims import Claim, by_seed, over_seeds, paired
@@ -189,6 +265,8 @@ def claims() -> list:
     of = lambda tables, measure, preset="demo": by_seed(tables, "accuracy", measure, preset=preset)
     against = lambda tables, preset: over_seeds(paired(
         of(tables, lambda r: _last(r, "ood_train"), preset), of(tables, lambda r: _last(r, "ood_train"))), "accuracy")
+    best = lambda tables, quantity, preset="demo": by_seed(tables, "geometry", lambda r: _best_score(r, quantity)["score"], preset=preset)
+    above = lambda tables, quantity: by_seed(tables, "geometry", lambda r: _above_null(r, quantity), preset="demo")
     return [
         Claim("more tasks", "Trained on many tasks the model solves tasks it never saw; trained on few it does not.",
               "arXiv 2406.02550, finding 1", lambda t: against(t, "control"), ["accuracy"], 0.1),
@@ -202,6 +280,16 @@ def claims() -> list:
         Claim("ratio matching", "With two blocks, queries that are no multiple of a shown example stay at chance.", "arXiv 2406.02550, finding 5",
               lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train", "other") - _last(r, "ood_train", metric="chance")),
                                    "accuracy above chance"), ["accuracy"], 0.05, "below"),
+        Claim("attends to ratios", "A model that generalises attends to the examples on the line of its query.", "arXiv 2406.02550, finding 6",
+              lambda t: over_seeds(paired(best(t, "collinear attention", "control"), best(t, "collinear attention")), "times more than the control"),
+              ["geometry"], 0.5),
+        Claim("kaleidoscope", "In a model that generalises, queries of one ratio are alike in the residual stream; in one that does not, they are not.",
+              "arXiv 2406.02550, finding 7", lambda t: over_seeds(paired(best(t, "lines, residual", "control"), best(t, "lines, residual")), "contrast"),
+              ["geometry"], 0.1),
+        Claim("circle of circles", "A head of a model that generalises lays the numbers out as a circle of circles, in the order of their logs.",
+              "arXiv 2406.02550, finding 6", lambda t: over_seeds(above(t, "circle of circles"), "above the null"), ["geometry"], 0.1),
+        Claim("shift to regression", "With four blocks, at many shots, the model also answers what only Modular Regression can.", "arXiv 2406.02550, finding 5",
+              lambda t: over_seeds(_beyond_ratios(t, "paper_depth4"), "accuracy above chance"), ["algorithms"], 0.1),
         Claim("transient", "The ability on unseen tasks decays again while accuracy on seen tasks stays (in the paper at depth 4 and 6).",
               "arXiv 2406.02550, finding 3", lambda t: over_seeds(of(t, _drop, "transient"), "accuracy lost"), ["accuracy"], 0.05),
     ]

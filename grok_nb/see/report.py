@@ -115,13 +115,13 @@ def answer(
                              f"starting after step {r.onset_lo:,.0f}, half-way between {r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}, {end}.")
     return sentences
 
-# %% ../../nbs/see/02_report.ipynb #05d29cc1
+# %% ../../nbs/see/02_report.ipynb #1dd61367
 def inside(
     runs: Sequence[Run], # of one study
     most: int | None = 9, # checkpoints of each run at most
-) -> pd.DataFrame: # long table, `run` holds run ids; empty where the study has no `circuits`
-    "What the study's `circuits` find inside checkpoints; measured once and kept beside the run."
-    parts = [measure(r, r.study.circuits(r.config), most=most) for r in runs if hasattr(r.study, "circuits") and r.steps]
+) -> pd.DataFrame: # long table, `run` holds run ids; empty where the study has no `inside`
+    "What the study looks for inside checkpoints; measured once and kept beside the run."
+    parts = [measure(r, r.study.inside(r.config), most=most) for r in runs if hasattr(r.study, "inside") and r.steps]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 def tables(
