@@ -36,7 +36,7 @@ adapters = dict( # model type, as a configuration says it → adapter
     gpt_neox=Adapter("layers", "attention", "attention.dense", "mlp.dense_4h_to_h", _values_by_head),
     gpt2=Adapter("h", "attn", "attn.c_proj", "mlp.c_proj", _values_last))
 
-# %% ../nbs/core/02_lens.ipynb #b71b7817
+# %% ../nbs/core/02_lens.ipynb #8db411a0
 def _adapter(model):
     "The adapter of a model's architecture and its blocks."
     kind = model.config.model_type
@@ -48,7 +48,8 @@ def _chosen(name, wanted, n):
     if wanted is None: return list(range(n))
     try: places = [operator.index(i) for i in wanted]
     except TypeError: places = []
-    if not places or not all(-n <= i < n for i in places): raise InputError(f"{name} = {wanted}: must be a list of whole numbers from {-n} to {n - 1}")
+    if not places: raise InputError(f"{name} = {wanted}: must be a list of whole numbers")
+    if beyond := [i for i in places if not -n <= i < n]: raise InputError(f"{name} = {beyond[0]}: must be from {-n} to {n - 1}")
     return [i % n for i in places]
 
 def _tokens(model, input_ids):
@@ -83,21 +84,21 @@ def _as_found(model, eager):
         if eager: model.set_attn_implementation(implementation)
         for m, training in modes: m.training = training
 
-# %% ../nbs/core/02_lens.ipynb #0f70403f
+# %% ../nbs/core/02_lens.ipynb #4f7ac557
 kinds = "attention", "hidden", "heads", "mixed", "mlp" # what `look` can find
 
 def _hook(model, kind, layer, keep):
     "Hand what a forward pass holds at one layer to `keep`; returns the hook's handle."
     adapter, blocks = _adapter(model)
     if kind == "hidden": # before a block, or after the last
-        if layer == len(blocks): return blocks[-1].register_forward_hook(lambda _, args, out: keep(out))
+        if layer == len(blocks): return blocks[-1].register_forward_hook(lambda _, args, out: keep(out[0] if isinstance(out, tuple) else out))
         return blocks[layer].register_forward_pre_hook(lambda _, args: keep(args[0]))
     if kind == "attention": return blocks[layer].get_submodule(adapter.attention).register_forward_hook(lambda _, args, out: keep(out[1]))
     if kind == "mlp": return blocks[layer].get_submodule(adapter.down).register_forward_pre_hook(lambda _, args: keep(args[0]))
     split = lambda mixed: mixed.unflatten(-1, (model.config.num_attention_heads, -1))
     return blocks[layer].get_submodule(adapter.output).register_forward_pre_hook(lambda _, args: keep(split(args[0])))
 
-# %% ../nbs/core/02_lens.ipynb #4e6133b1
+# %% ../nbs/core/02_lens.ipynb #338d2215
 @torch.no_grad()
 def look(
     model, # transformers causal language model
@@ -130,7 +131,7 @@ def look(
     return {kind: torch.stack([found[kind][layer] for layer in wanted[kind]]) for kind in wanted}
 
 def _outputs(model, layer):
-    "One layer's output projection, as row vectors meet it, cut by heads: (head, d_head, hidden)."
+    "One layer's output projection, cut by heads: (head, d_head, hidden). Linear layers keep their weights transposed, GPT-2's do not."
     adapter, blocks = _adapter(model)
     projection = blocks[layer].get_submodule(adapter.output)
     rows = projection.weight if isinstance(projection, Conv1D) else projection.weight.T
@@ -153,27 +154,32 @@ def mlp_activations(model, input_ids, **where) -> torch.Tensor: # (layer, batch,
     "What the MLP's neurons hand to its last projection; `where` as in `look`."
     return look(model, input_ids, "mlp", **where)["mlp"]
 
-# %% ../nbs/core/02_lens.ipynb #8c8196a5
+# %% ../nbs/core/02_lens.ipynb #39361e85
 @torch.no_grad()
 def head_factors(
     model, # transformers causal language model
 ) -> tuple[torch.Tensor, torch.Tensor]: # values (layer, head, hidden, d_head), outputs (layer, head, d_head, hidden)
     "The two factors of every head's OV circuit, x @ values @ outputs; grouped value heads are repeated. Source: Elhage et al. 2021."
     model = getattr(model, "module", model)
+    layers = range(len(_adapter(model)[1]))
+    return torch.stack([_values(model, layer) for layer in layers]), torch.stack([_outputs(model, layer) for layer in layers])
+
+def _values(model, layer):
+    "One layer's value projection, cut by heads: (head, hidden, d_head)."
     adapter, blocks = _adapter(model)
     heads = model.config.num_attention_heads
-    rows = [adapter.values(block.get_submodule(adapter.attention), heads) for block in blocks]
-    values = torch.stack([r.repeat_interleave(heads // len(r), 0).mT for r in rows])
-    return values, torch.stack([_outputs(model, layer) for layer in range(len(blocks))])
+    rows = adapter.values(blocks[layer].get_submodule(adapter.attention), heads)
+    return rows.repeat_interleave(heads // len(rows), 0).mT # several heads may share one
 
+@torch.no_grad()
 def ov_matrices(
     model, # transformers causal language model
     layer: int, # from 0; from the last where negative
 ) -> torch.Tensor: # (head, hidden, hidden)
     "Every head's OV matrix in one layer: x @ OV is what the head writes where it attends to x alone, but for biases."
-    values, outputs = head_factors(model)
-    [layer] = _chosen("layer", [layer], len(values))
-    return values[layer] @ outputs[layer]
+    model = getattr(model, "module", model)
+    [layer] = _chosen("layer", [layer], len(_adapter(model)[1]))
+    return _values(model, layer) @ _outputs(model, layer)
 
 def embed_unembed(
     model, # transformers causal language model
@@ -183,7 +189,7 @@ def embed_unembed(
     _adapter(model)
     return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach().T
 
-# %% ../nbs/core/02_lens.ipynb #b1993524
+# %% ../nbs/core/02_lens.ipynb #38807253
 @contextmanager
 def ablate_heads(
     model, # transformers causal language model
@@ -191,7 +197,7 @@ def ablate_heads(
     mode: str = "zero", # "zero", or "mean": what the head writes on average at each position of `mean_over`
     mean_over=None, # token ids, (batch, position), at least as long as what the model will be given
 ): # a context manager
-    "While open, some heads add nothing, or nothing particular, to the residual stream. Equal to zeroed weights, to the bit."
+    "While open, some heads add nothing to the residual stream, as if their output weights were zero, or nothing particular, their mean."
     model = getattr(model, "module", model)
     (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
     if mode not in ("zero", "mean"): raise InputError(f"mode: {nearest(mode, ('zero', 'mean'))}")
@@ -212,12 +218,10 @@ def _replace(attention, output, n_heads, gone, mean):
     "Hooks that put the mean at each token's position, or zero where there is none, in the place of some heads' mixed values."
     at = {}
     def note(_, args, kwargs): # a token's position is not its column: a cache may hold what came before, padding may stand before it
-        at["positions"] = kwargs["position_ids"]
-        if at["positions"].max() >= len(mean): raise InputError(f"mean_over: has {len(mean)} positions, the model was given {at['positions'].max() + 1}")
+        at["positions"], last = kwargs["position_ids"], kwargs["position_ids"].max()
+        if last >= len(mean): raise InputError(f"mean_over: has {len(mean)} positions, the model was given {last + 1}")
     def replace(_, args):
         mixed = args[0].unflatten(-1, (n_heads, -1)).clone()
-        if mean is not None and at["positions"].shape[-1] != mixed.shape[1]:
-            raise InputError("mode = 'mean': the last block was run at some positions only; ask the model for all of them")
         mixed[:, :, gone] = 0.0 if mean is None else mean[at["positions"]][:, :, gone].to(mixed.dtype)
         return mixed.flatten(-2), *args[1:]
     hooks = [] if mean is None else [attention.register_forward_pre_hook(note, with_kwargs=True)]
