@@ -36,7 +36,7 @@ adapters = dict( # model type, as a configuration says it → adapter
     gpt_neox=Adapter("layers", "attention", "attention.dense", "mlp.dense_4h_to_h", _values_by_head),
     gpt2=Adapter("h", "attn", "attn.c_proj", "mlp.c_proj", _values_last))
 
-# %% ../nbs/core/02_lens.ipynb #8db411a0
+# %% ../nbs/core/02_lens.ipynb #c39f01ca
 def _adapter(model):
     "The adapter of a model's architecture and its blocks."
     kind = model.config.model_type
@@ -62,13 +62,14 @@ def _tokens(model, input_ids):
         raise InputError(f"input_ids: {ids.shape[1]} positions: the model has embeddings for {longest}")
     return ids
 
-def _mask(model, mask):
+def _mask(model, mask, ids):
     "An attention mask on the model's device: a bool one of four dimensions would be added as zeros and ones, silently."
     if mask is None: return None
     mask = torch.as_tensor(mask, device=model.device)
-    if mask.ndim not in (2, 4) or mask.ndim == 4 and mask.dtype != model.dtype:
-        raise InputError(f"attention_mask: {mask.dtype} of {mask.ndim} dimensions: must be (batch, position), or added to the scores, "
-                         f"(batch, 1, query, key) and {model.dtype}")
+    additive = mask.ndim == 4 and mask.shape[2:] == (ids.shape[1],)*2 and mask.dtype == model.dtype
+    if mask.shape != ids.shape and not additive:
+        raise InputError(f"attention_mask: {mask.dtype} of shape {tuple(mask.shape)}: must be (batch, position), as the tokens, "
+                         f"or (batch, 1, query, key), {model.dtype}, which is added to the scores")
     return mask
 
 # %% ../nbs/core/02_lens.ipynb #2316e93b
@@ -98,7 +99,7 @@ def _hook(model, kind, layer, keep):
     split = lambda mixed: mixed.unflatten(-1, (model.config.num_attention_heads, -1))
     return blocks[layer].get_submodule(adapter.output).register_forward_pre_hook(lambda _, args: keep(split(args[0])))
 
-# %% ../nbs/core/02_lens.ipynb #338d2215
+# %% ../nbs/core/02_lens.ipynb #46ccf048
 @torch.no_grad()
 def look(
     model, # transformers causal language model
@@ -113,7 +114,8 @@ def look(
     adapter, blocks = _adapter(model)
     if not what: raise InputError(f"what: name one or more of {', '.join(kinds)}")
     if unknown := set(what) - set(kinds): raise InputError(f"what: {nearest(min(unknown), kinds)}")
-    ids, mask = _tokens(model, input_ids), _mask(model, attention_mask)
+    ids = _tokens(model, input_ids)
+    mask = _mask(model, attention_mask, ids)
     wanted = {kind: _chosen("layers", layers, len(blocks) + (kind == "hidden")) for kind in what}
     at = slice(None) if positions is None else _chosen("positions", positions, ids.shape[1])
     found = {kind: {} for kind in wanted}
@@ -137,21 +139,37 @@ def _outputs(model, layer):
     rows = projection.weight if isinstance(projection, Conv1D) else projection.weight.T
     return rows.unflatten(0, (model.config.num_attention_heads, -1))
 
-# %% ../nbs/core/02_lens.ipynb #26a23569
-def attention_patterns(model, input_ids, **where) -> torch.Tensor: # (layer, batch, head, query, key); each row sums to one
-    "How much each query attends to each key; `where` as in `look`."
+# %% ../nbs/core/02_lens.ipynb #6e6230e6
+def attention_patterns(
+    model, # transformers causal language model
+    input_ids, # token ids, (batch, position)
+    **where, # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor: # (layer, batch, head, query, key); each row sums to one
+    "How much each query attends to each key."
     return look(model, input_ids, "attention", **where)["attention"]
 
-def hidden_states(model, input_ids, **where) -> torch.Tensor: # (layer + 1, batch, position, hidden)
-    "The residual stream before the first block and after each, without the final norm; `where` as in `look`."
+def hidden_states(
+    model, # transformers causal language model
+    input_ids, # token ids, (batch, position)
+    **where, # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor: # (layer + 1, batch, position, hidden)
+    "The residual stream before the first block and after each, without the final norm."
     return look(model, input_ids, "hidden", **where)["hidden"]
 
-def head_outputs(model, input_ids, **where) -> torch.Tensor: # (layer, batch, position, head, hidden)
-    "What each head adds to the residual stream, without the output projection's bias; `where` as in `look`."
+def head_outputs(
+    model, # transformers causal language model
+    input_ids, # token ids, (batch, position)
+    **where, # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor: # (layer, batch, position, head, hidden)
+    "What each head adds to the residual stream, without the output projection's bias."
     return look(model, input_ids, "heads", **where)["heads"]
 
-def mlp_activations(model, input_ids, **where) -> torch.Tensor: # (layer, batch, position, neuron)
-    "What the MLP's neurons hand to its last projection; `where` as in `look`."
+def mlp_activations(
+    model, # transformers causal language model
+    input_ids, # token ids, (batch, position)
+    **where, # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor: # (layer, batch, position, neuron)
+    "What the MLP's neurons hand to its last projection."
     return look(model, input_ids, "mlp", **where)["mlp"]
 
 # %% ../nbs/core/02_lens.ipynb #39361e85
