@@ -144,7 +144,7 @@ def against_renamings(
     if best_of is not None: renamed = renamed.max(best_of, keepdims=True)
     return found, np.quantile(renamed, .9, axis=0) + np.zeros_like(found)
 
-# %% ../../nbs/modular/03_geometry.ipynb #5a54e35b
+# %% ../../nbs/modular/03_geometry.ipynb #4777045a
 def planes(
     seen: Snapshot,
     pair: str = "xy", # two of the positions x, y, z, for example xz
@@ -152,7 +152,7 @@ def planes(
 ) -> np.ndarray: # coordinates of every query, (layer, head, context, p², components)
     "PCA of every head's outputs at two positions of the query (He et al. 2024, §5)."
     from sklearn.decomposition import PCA
-    if len(pair) != 2 or not set(pair) < set("xyz"): raise InputError(f"pair = {pair!r}: must be two of x, y, z, as in 'xy'")
+    if len(pair) != 2 or len(set(pair) & set("xyz")) != 2: raise InputError(f"pair = {pair!r}: must be two of x, y, z, as in 'xy'")
     vectors = seen.heads[..., ["xyz".index(position) for position in pair], :].astype(np.float64)
     vectors = vectors.reshape(*vectors.shape[:-2], -1)
     flat = [PCA(components, svd_solver="full").fit_transform(v) for v in vectors.reshape(-1, *vectors.shape[-2:])]
@@ -267,12 +267,12 @@ def line_contrast(
     within, between = (same - n)/(n*(p - 2)), (every - same)/(n*(n - (p - 1)))
     return 1 - (1 - within)/np.maximum(1 - between, 1e-12)
 
-# %% ../../nbs/modular/03_geometry.ipynb #663d4ed5
+# %% ../../nbs/modular/03_geometry.ipynb #583c8921
 def collinear(
     p: int, # modulus, a prime
 ) -> np.ndarray: # bool, (p², p²): is one input a multiple of the other, neither of them (0, 0)
     "Which two inputs lie on one line through the origin?"
-    check_memory(f"p = {p}", 8*p**4)
+    check_memory(f"p = {p}", 3*p**4)
     table = np.zeros((p*p, p*p), bool)
     for line in lines(p): table[np.ix_(line, line)] = True
     return table
