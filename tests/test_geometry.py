@@ -127,6 +127,7 @@ def test_a_circle_is_one_whatever_its_frequency_place_size_and_mirror_image(p):
     for m in set(range(1, p - 1)) - {(p - 1)//2}:
         for z in (clock(x, p, m), 3*np.exp(1j)*clock(x, p, m) + 5, clock(x, p, m).conj()):
             assert np.isclose(G.circle(G.spectrum(points(z), p), "x"), 1) and G.circle(G.spectrum(points(z), p), "y") < 1e-9
+    assert G.circle(G.spectrum(points(clock(x, p, (p - 1)//2)), p), "x") < 1e-9 # two points taking turns are no circle
     flat = points(clock(x, p).real + 0j)
     assert np.isclose(G.circle(G.spectrum(flat, p), "x"), .5) # a cosine on a line is half a circle
 

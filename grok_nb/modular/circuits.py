@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['best_scores', 'arrivals', 'scores_figure', 'linear_figure', 'top_heads', 'ablation', 'ablation_figure']
 
-# %% ../../nbs/modular/05_circuits.ipynb #bde10238
+# %% ../../nbs/modular/05_circuits.ipynb #46e2879d
 from itertools import combinations
 from math import comb
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from .. import InputError, nearest
 from ..lens import ablate_heads
-from .geometry import _sizes
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/05_circuits.ipynb #086755a6
@@ -101,7 +100,7 @@ def linear_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/05_circuits.ipynb #05cad54c
+# %% ../../nbs/modular/05_circuits.ipynb #74df516b
 def top_heads(
     table, # rows of the probe `geometry` of one checkpoint, pandas
     quantity: str, # as `collinear attention`
@@ -149,7 +148,7 @@ def ablation(
     "Accuracy without the named heads, and without other heads."
     import pandas as pd
     import torch
-    layers, heads, _ = _sizes(model)
+    layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
     named = tuple(sorted({(int(layer), int(head)) for layer, head in named}))
     for layer, head in named:
         if not (0 <= layer < layers and 0 <= head < heads):
