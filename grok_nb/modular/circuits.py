@@ -100,7 +100,7 @@ def linear_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/05_circuits.ipynb #74df516b
+# %% ../../nbs/modular/05_circuits.ipynb #bf3e7121
 def top_heads(
     table, # rows of the probe `geometry` of one checkpoint, pandas
     quantity: str, # as `collinear attention`
@@ -122,6 +122,7 @@ def _answers(
     with torch.no_grad(): right = model(input_ids=tokens[:, :-1]).logits[:, -1].argmax(-1) == tokens[:, -1]
     return float(right.cpu().numpy()[sequences.matchable[:, -1]].mean())
 
+# %% ../../nbs/modular/05_circuits.ipynb #82f1a201
 def _other_sets(
     layers: int, # blocks
     heads: int, # heads in each

@@ -54,7 +54,7 @@ def lines(
     powers = _powers(p)
     return np.array([powers*p + powers*slope % p for slope in (*powers, 0)] + [powers])
 
-# %% ../../nbs/modular/03_geometry.ipynb #fe554ed5
+# %% ../../nbs/modular/03_geometry.ipynb #983ed1bc
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     "What a checkpoint computes at the query x, y, z, for all p² queries after the same shown examples."
@@ -94,6 +94,7 @@ def _check(
     check_memory(f"p = {p}, contexts = {contexts}", 2*4*p*p*contexts*numbers)
     return n_shots
 
+# %% ../../nbs/modular/03_geometry.ipynb #7f47fb26
 def snapshot(
     model, # transformers causal language model
     stream, # of a modular run: p, unseen tasks, training inputs
