@@ -160,7 +160,7 @@ def figures(
          "c·z is the answer: no arithmetic on two examples is needed.", queries_figure(table)),
     ]
 
-# %% ../../nbs/modular/05_study.ipynb #804d408c
+# %% ../../nbs/modular/05_study.ipynb #d9c3b70b
 def inside(config: Config) -> dict:
     "What is measured inside checkpoints: which algorithm, which geometry."
     from grok_nb.modular.algorithms import algorithms
@@ -177,7 +177,8 @@ def typical_task(
     from grok_nb.modular.algorithms import grid_answers, grid_predictions
     from grok_nb.streams import rng
     tried = rng(stream.seed, "typical").permutation(stream.ood_tasks)[:most]
-    right = [(grid_answers(model, context, t, stream.p).ravel() == grid_predictions(context, t, stream.p)["truth"]).mean() for t in tried]
+    wanted = [grid_predictions(context, t, stream.p)["truth"].reshape(stream.p, -1) for t in tried]
+    right = [(grid_answers(model, context, t, stream.p, model.device) == w).mean() for t, w in zip(tried, wanted)]
     return tried[sorted(range(len(tried)), key=right.__getitem__)[len(tried) // 2]]
 
 def _one_sequence(stream):
@@ -191,15 +192,15 @@ def _one_sequence(stream):
 def inside_figures(
     runs: list, # finished or not, with a checkpoint each; the first is drawn in full, the others beside it where they are compared
     table, # of `inside`, measured on them, pandas; `run` holds the name to show
+    device: str = "cpu", # where the models are put
 ) -> list: # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
-    import numpy as np
     from grok_nb.lens import attention_patterns
     from grok_nb.modular import algorithms, circuits, geometry
     from grok_nb.probes import curve
     from grok_nb.streams import rng
     names, found = list(table["run"].unique()), []
-    models = {name: run.at(run.steps[-1]).model for name, run in zip(names, runs)}
+    models = {name: run.at(run.steps[-1]).model.to(device) for name, run in zip(names, runs)}
     first, stream, p = names[0], runs[0].stream, runs[0].stream.p
     context = algorithms.draw_context(stream, stream.n_shots - 1, rng(stream.seed, "report"))
     task = typical_task(models[first], stream, context)
@@ -208,14 +209,14 @@ def inside_figures(
     found.append((
         "Which algorithm", f"{first}, last checkpoint, unseen task {tuple(map(int, task))}, solved neither best nor worst: every query of the "
         f"{p} × {p} grid after the same shown examples. Top: where the model is right. Middle: where Ratio Matching is. Bottom: the difference.",
-        algorithms.algorithms_figure(algorithms.grid_table(models[first], context, task, p, shots))))
+        algorithms.algorithms_figure(algorithms.grid_table(models[first], context, task, p, shots, device))))
     found.append((
         "How far it carries", "Last checkpoints: accuracy against the number of shown examples, on multiples of a shown example (both algorithms can "
         "answer) and on the others (Modular Regression alone can). Bands: 95 % over contexts.", algorithms.explained_figure(last)))
     sequence = _one_sequence(stream)
     found.append((
         "Where it attends", f"{first}: one sequence of an unseen task. Examples on the line of the last query are set in colour.",
-        geometry.attention_figure(attention_patterns(models[first], sequence[None])[:, 0].numpy(), sequence, p)))
+        geometry.attention_figure(attention_patterns(models[first], sequence[None])[:, 0].cpu().numpy(), sequence, p)))
     looks = {name: geometry.snapshot(model, run.stream) for (name, model), run in zip(models.items(), runs)}
     for name, seen in looks.items():
         found.append((
