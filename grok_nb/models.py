@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['initialise', 'gpt', 'gpt_parameters', 'llama', 'llama_parameters', 'logits_at']
 
-# %% ../nbs/core/01_models.ipynb #011d2f7a
+# %% ../nbs/core/01_models.ipynb #64b221c5
 import math
+from . import InputError
 from contextlib import contextmanager
 
 # %% ../nbs/core/01_models.ipynb #70a1b29a
@@ -83,7 +84,7 @@ def llama_parameters(vocab_size: int, width: int, mlp: int, depth: int) -> int:
     "Number of parameters of `llama`."
     return 2 * vocab_size * width + depth * (4 * width**2 + 3 * width * mlp + 2 * width) + width
 
-# %% ../nbs/core/01_models.ipynb #b7b84c35
+# %% ../nbs/core/01_models.ipynb #cfe85e9e
 def logits_at(
     model, # transformers causal language model, also a prepared one; of any other callable the whole `.logits` is computed
     positions, # token positions, negative ones from the end, (scored,), int
@@ -93,7 +94,10 @@ def logits_at(
     import torch
     inner = getattr(model, "module", model) # inside DistributedDataParallel
     if not hasattr(inner, "base_model"): return model(**inputs).logits[:, positions]
-    positions = torch.as_tensor(positions, device=inner.device) % inputs["input_ids"].shape[1]
+    n = inputs["input_ids"].shape[1]
+    if not torch.is_tensor(positions) and (beyond := [i for i in map(int, positions) if not -n <= i < n]):
+        raise InputError(f"positions = {beyond[0]}: must be from {-n} to {n - 1}")
+    positions = torch.as_tensor(positions, device=inner.device) % n
     with _only_at(inner, positions): return model(**inputs).logits
 
 @contextmanager

@@ -61,7 +61,7 @@ def _convert(f, value):
     if m["low"] is not None and value < m["low"] or m["high"] is not None and value > m["high"]: raise wrong
     return value
 
-# %% ../nbs/core/04_runs.ipynb #4d43d7a2
+# %% ../nbs/core/04_runs.ipynb #bf804390
 @dataclass(frozen=True, kw_only=True)
 class Config:
     "What a run is: flat options, checked when made. A study subclasses it with `study` and its own options."
@@ -105,10 +105,14 @@ class Config:
     def slug(self): "What a reader should see of this configuration in a folder's name."; return f"{self.study}-s{self.seed}"
 
     @property
+    def identity(self) -> dict:
+        "Every option that can change a result, by name."
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["hashed"]}
+
+    @property
     def run_id(self) -> str:
         "Readable slug and a hash of every option that can change a result."
-        hashed = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["hashed"]}
-        return f"{self.slug()}-{hashlib.sha256(json.dumps([self.study, hashed], sort_keys=True).encode()).hexdigest()[:8]}"
+        return f"{self.slug()}-{hashlib.sha256(json.dumps([self.study, self.identity], sort_keys=True).encode()).hexdigest()[:8]}"
 
     def replace(self, **changes) -> "Config":
         "The same configuration with some options changed, given as values or as text."
@@ -192,7 +196,7 @@ def is_checkpoint(folder: Path) -> bool:
     "Is this a committed checkpoint, its weights all there?"
     return sound(folder, ignore="training_state")
 
-# %% ../nbs/core/04_runs.ipynb #a6f357d7
+# %% ../nbs/core/04_runs.ipynb #d87ade00
 class Run:
     "A run folder: configuration, metrics and checkpoints of one training."
     def __init__(self, path: str | Path):
@@ -221,13 +225,13 @@ class Run:
         "The configuration, as the study's own `Config`."
         try:
             saved = json.loads((self.path / "config.json").read_text())
-            config = studies[saved["study"]].Config(**saved["options"])
+            config, name = studies[saved["study"]].Config(**saved["options"]), saved["run_id"]
         except InputError: raise
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise InputError(f"run: {self.path}/config.json cannot be read by this version of grok_nb ({e})") from None
-        if config.run_id != saved["run_id"]:
+        if config.run_id != name:
             raise InputError(f"run: {self.path}/config.json was changed by hand or by another version: "
-                             f"it says {saved['run_id']}, its options make {config.run_id}")
+                             f"it says {name}, its options make {config.run_id}")
         return config
 
     @property
@@ -267,7 +271,7 @@ class Run:
     @property
     def preset(self) -> str:
         "The preset of the study that this run is, whatever its seed; `custom` if an option was changed."
-        return next((name for name, c in self.study.presets.items() if c.replace(seed=self.config.seed).run_id == self.run_id), "custom")
+        return next((name for name, c in self.study.presets.items() if c.replace(seed=self.config.seed).identity == self.config.identity), "custom")
 
     @property
     def state(self) -> str:

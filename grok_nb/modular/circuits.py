@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['best_scores', 'arrivals', 'scores_figure', 'linear_figure', 'top_heads', 'ablation', 'ablation_figure']
 
-# %% ../../nbs/modular/04_circuits.ipynb #46e2879d
+# %% ../../nbs/modular/04_circuits.ipynb #b8a5367c
 from itertools import combinations
 from math import comb
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import InputError, nearest
 from ..lens import ablate_heads
+from .algorithms import check_stream
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/04_circuits.ipynb #086755a6
@@ -122,7 +123,7 @@ def _answers(
     with torch.no_grad(): right = model(input_ids=tokens[:, :-1]).logits[:, -1].argmax(-1) == tokens[:, -1]
     return float(right.cpu().numpy()[sequences.matchable[:, -1]].mean())
 
-# %% ../../nbs/modular/04_circuits.ipynb #82f1a201
+# %% ../../nbs/modular/04_circuits.ipynb #502139a9
 def _other_sets(
     layers: int, # blocks
     heads: int, # heads in each
@@ -149,6 +150,7 @@ def ablation(
     "Accuracy without the named heads, and without other heads."
     import pandas as pd
     import torch
+    check_stream(model, stream)
     layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
     named = tuple(sorted({(int(layer), int(head)) for layer, head in named}))
     for layer, head in named:

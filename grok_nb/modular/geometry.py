@@ -8,7 +8,7 @@ __all__ = ['primitive_root', 'discrete_log', 'lines', 'Snapshot', 'snapshot', 'r
            'line_contrast', 'collinear', 'collinear_attention', 'periodic_neurons', 'linear_probes', 'geometry',
            'attention_figure', 'planes_figure', 'cosine_figure', 'neurons_figure']
 
-# %% ../../nbs/modular/03_geometry.ipynb #66b1b1f7
+# %% ../../nbs/modular/03_geometry.ipynb #7c8cde05
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import InputError
 from ..lens import look
-from .algorithms import check_memory, draw_context, grid, grid_sequences
+from .algorithms import check_memory, check_stream, draw_context, grid, grid_sequences
 from .tasks import is_prime
 from ..streams import rng as generator
 
@@ -54,7 +54,7 @@ def lines(
     powers = _powers(p)
     return np.array([powers*p + powers*slope % p for slope in (*powers, 0)] + [powers])
 
-# %% ../../nbs/modular/03_geometry.ipynb #983ed1bc
+# %% ../../nbs/modular/03_geometry.ipynb #014557c7
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     "What a checkpoint computes at the query x, y, z, for all p² queries after the same shown examples."
@@ -80,10 +80,8 @@ def _check(
     contexts: int, # draws
 ) -> int: # examples shown
     "Refuse another study's checkpoint, and what does not fit into memory."
-    if not all(hasattr(stream, name) for name in ("p", "ood_tasks", "split", "n_shots")):
-        raise InputError(f"stream = {type(stream).__name__}: must be the stream of a modular run, `run.stream`")
+    check_stream(model, stream)
     p, (layers, heads, hidden) = stream.p, _sizes(model)
-    if model.config.vocab_size < p: raise InputError(f"model: has {model.config.vocab_size} tokens, a modular run with p = {p} at least {p}")
     if p < 5: raise InputError(f"p = {p}: must be a prime from 5 on; two non-zero numbers make no circle")
     n_shots = stream.n_shots - 1 if n_shots is None else n_shots
     if not 1 <= n_shots < stream.n_shots:
@@ -416,7 +414,7 @@ def attention_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/03_geometry.ipynb #293525f2
+# %% ../../nbs/modular/03_geometry.ipynb #4930acc9
 def planes_figure(
     points: np.ndarray, # plane of every head, (layer, head, p², 2 or more)
     p: int, # modulus, a prime
@@ -425,10 +423,10 @@ def planes_figure(
     "PCA of all heads: a point is a query, its colour the log of a variable, a number the mean of its points."
     import matplotlib.pyplot as plt
     from matplotlib.patheffects import withStroke
-    variables = dict(x=grid(p)[:, 0], y=grid(p)[:, 1])
+    variables, log = dict(x=grid(p)[:, 0], y=grid(p)[:, 1]), discrete_log(p)
     inverse = np.array([0, *(pow(n, -1, p) for n in range(1, p))])
     value = variables["y"]*inverse[variables["x"]] % p if colour == "y/x" else variables[colour]
-    logs = discrete_log(p)[value]
+    logs = log[value]
     layers, heads = points.shape[:2]
     fig, axes = plt.subplots(layers, heads, figsize=(1.95*heads + .9, 2.05*layers), squeeze=False, layout="constrained")
     for (layer, head), ax in np.ndenumerate(axes):

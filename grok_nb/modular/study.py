@@ -49,7 +49,7 @@ class Config(CoreConfig):
 
 def _stream_options(config): return {f.name: getattr(config, f.name) for f in fields(tasks.ModularStream)}
 
-# %% ../../nbs/modular/05_study.ipynb #048a5581
+# %% ../../nbs/modular/05_study.ipynb #d94c94c3
 _small = Config(
     fidelity="demo", batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
     warmup_steps=100, final_lr=0.1, evaluate_every=200, checkpoints=25, checkpoint_on_change=0.1)
@@ -59,6 +59,7 @@ presets = dict(
     demo=_small.replace(steps=5000),
     control=_small.replace(steps=5000, n_id=12),
     shallow=_small.replace(steps=5000, depth=1),
+    deep=_small.replace(steps=5000, depth=4),
     transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100),
     gpu=Config(
         fidelity="gpu", p=29, n_id=256, alpha=0.6, n_shots=32, depth=2, width=512, heads=4, batch_size=1024, steps=16_000, precision="bf16",
@@ -160,12 +161,13 @@ def figures(
          "c·z is the answer: no arithmetic on two examples is needed.", queries_figure(table)),
     ]
 
-# %% ../../nbs/modular/05_study.ipynb #d9c3b70b
+# %% ../../nbs/modular/05_study.ipynb #2a38603c
 def inside(config: Config) -> dict:
     "What is measured inside checkpoints: which algorithm, which geometry."
     from grok_nb.modular.algorithms import algorithms
     from grok_nb.modular.geometry import geometry
-    return dict(algorithms=algorithms) | (dict(geometry=geometry) if config.p > 3 else {}) # two non-zero numbers make no circle
+    shapes = config.p > 3 and config.n_shots > 1 # two non-zero numbers make no circle, and a first shot has nothing to attend to
+    return dict(algorithms=algorithms) | (dict(geometry=geometry) if shapes else {})
 
 def typical_task(
     model, # in evaluation mode
@@ -190,8 +192,8 @@ def _one_sequence(stream):
     return sequences.input_ids[(abs(mates - 2)).argmin()]
 
 def inside_figures(
-    runs: list, # finished or not, with a checkpoint each; the first is drawn in full, the others beside it where they are compared
-    table, # of `inside`, measured on them, pandas; `run` holds the name to show
+    runs: dict, # name → run with a checkpoint; the first is drawn in full, the others beside it where they are compared
+    table, # of `inside`, measured on them, pandas; `run` holds the name
     device: str = "cpu", # where the models are put
 ) -> list: # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
@@ -199,13 +201,14 @@ def inside_figures(
     from grok_nb.modular import algorithms, circuits, geometry
     from grok_nb.probes import curve
     from grok_nb.streams import rng
-    names, found = list(table["run"].unique()), []
-    models = {name: run.at(run.steps[-1]).model.to(device) for name, run in zip(names, runs)}
-    first, stream, p = names[0], runs[0].stream, runs[0].stream.p
+    first, found = next(iter(runs)), []
+    models, stream = {name: run.at(run.steps[-1]).model.to(device) for name, run in runs.items()}, runs[first].stream
+    p, seen_inside = stream.p, table[table["run"].isin(runs)]
     context = algorithms.draw_context(stream, stream.n_shots - 1, rng(stream.seed, "report"))
     task = typical_task(models[first], stream, context)
-    shots = algorithms.shots_to_ask(stream.n_shots)[1:]
-    last = algorithms.explained(table[table["probe"] == "algorithms"])
+    shots = algorithms.shots_to_ask(stream.n_shots)
+    shots = shots[1:] or shots
+    last = algorithms.explained(seen_inside[seen_inside["probe"] == "algorithms"])
     found.append((
         "Which algorithm", f"{first}, last checkpoint, unseen task {tuple(map(int, task))}, solved neither best nor worst: every query of the "
         f"{p} × {p} grid after the same shown examples. Top: where the model is right. Middle: where Ratio Matching is. Bottom: the difference.",
@@ -217,27 +220,27 @@ def inside_figures(
     found.append((
         "Where it attends", f"{first}: one sequence of an unseen task. Examples on the line of the last query are set in colour.",
         geometry.attention_figure(attention_patterns(models[first], sequence[None])[:, 0].cpu().numpy(), sequence, p)))
-    looks = {name: geometry.snapshot(model, run.stream) for (name, model), run in zip(models.items(), runs)}
+    of_geometry = seen_inside[seen_inside["probe"] == "geometry"] # of p = 3 there is none
+    looks = {name: geometry.snapshot(models[name], run.stream) for name, run in runs.items() if name in set(of_geometry["run"])}
     for name, seen in looks.items():
         found.append((
             f"Heads: {name}", f"{name}: the first two principal components of what every head writes at y and z of the query, one point a query. "
             "Colour: log of y/x. One colour, one place: the head has worked out the ratio.",
-            geometry.planes_figure(geometry.planes(seen, "yz")[:, :, 0], p, "y/x")))
+            geometry.planes_figure(geometry.planes(seen, "yz")[:, :, 0], seen.p, "y/x")))
     for name, seen in looks.items():
         stages = {f"after block {i}": geometry.cosine_map(hidden[0].swapaxes(0, 1)) for i, hidden in enumerate(seen.hidden[1:])}
         found.append((
             f"Alike: {name}", f"{name}: cosine of every two queries in the residual stream at x, y and z, sorted by line through the origin. "
-            "Blocks on the diagonal: multiples of each other are alike.", geometry.cosine_figure(stages, p)))
-    of_geometry = table[table["probe"] == "geometry"]
-    scores = {name: circuits.best_scores(of_geometry[of_geometry["run"] == name]) for name in names}
-    behaviour = {name: curve(run.metrics(), **headline) for name, run in zip(names, runs)}
-    found.append((
+            "Blocks on the diagonal: multiples of each other are alike.", geometry.cosine_figure(stages, seen.p)))
+    scores = {name: circuits.best_scores(of_geometry[of_geometry["run"] == name]) for name in looks}
+    behaviour = {name: curve(runs[name].metrics(), **headline) for name in looks}
+    if scores: found.append((
         "When the parts arrive", "Accuracy on unseen tasks, and the scores of the geometry page over training, of each the head or layer that is "
         "best at the end. Dotted: what a score is without arithmetic, the 90th percentile over renamings of the numbers.",
         circuits.scores_figure(scores, behaviour)))
     return found
 
-# %% ../../nbs/modular/05_study.ipynb #ce797248
+# %% ../../nbs/modular/05_study.ipynb #2fea3298
 def _last(rows, set, queries="all", metric="accuracy"):
     "Mean of the last three evaluations at the last shot."
     from grok_nb.probes import curve
@@ -263,25 +266,34 @@ def _drop(rows):
 
 def _best_score(rows, quantity):
     "Score and null of the best head or layer at the last checkpoint looked into."
+    from grok_nb.claims import NotTested
     from grok_nb.modular.circuits import best_scores
-    found = best_scores(rows[rows["quantity"] == quantity])
+    rows = rows[rows["quantity"] == quantity]
+    if rows.empty: raise NotTested(f"no {quantity!r} in the table geometry")
+    found = best_scores(rows)
     return found[found["step"] == found["step"].max()].iloc[0]
+
+def _doublings(rows, quantity):
+    "The best score as a power of two; of no attention at all there is none."
+    from grok_nb.claims import NotTested
+    if not (best := _best_score(rows, quantity)["score"]) > 0: raise NotTested(f"{quantity}: {best:g} has no logarithm")
+    return math.log2(best)
 
 def _above_null(rows, quantity):
     "How far the best head or layer lies above what its score is without arithmetic."
     best = _best_score(rows, quantity)
     return best["score"] - best["null"]
 
-def _beyond_ratios(tables, preset):
-    "Accuracy above chance at the last shot, on cells that only Modular Regression can answer."
+def _beyond_ratios(tables):
+    "Accuracy above chance of models with four blocks, at the most shots, on cells that only Modular Regression can answer."
     from grok_nb.claims import by_seed
     def measure(rows):
         last = rows[rows["step"] == rows["step"].max()]
         chance, cells = last[last["metric"] == "chance"]["value"].iloc[0], last[(last["metric"] == "accuracy") & (last["cells"] == "regression only")]
         return cells[cells["shot"].astype(int) == cells["shot"].astype(int).max()]["value"].mean() - chance
-    return by_seed(tables, "algorithms", measure, preset=preset)
+    return by_seed(tables, "algorithms", measure, preset="paper_depth4" if "paper_depth4" in set(tables["runs"]["preset"]) else "deep")
 
-# %% ../../nbs/modular/05_study.ipynb #6199dc89
+# %% ../../nbs/modular/05_study.ipynb #9630084b
 def claims() -> list:
     "The paper's claims that this package can test, each with its number and threshold."
     from grok_nb.claims import Claim, by_seed, over_seeds, paired
@@ -305,7 +317,7 @@ def claims() -> list:
               lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train", "other") - _last(r, "ood_train", metric="chance")),
                                    "accuracy above chance"), ["accuracy"], 0.05, "below"),
         Claim("attends to ratios", "A model that generalises attends to the examples on the line of its query.", "arXiv 2406.02550, finding 6",
-              lambda t: over_seeds(paired(*({s: math.log2(v) for s, v in best(t, "collinear attention to z", preset).items()}
+              lambda t: over_seeds(paired(*(by_seed(t, "geometry", lambda r: _doublings(r, "collinear attention to z"), preset=preset)
                                             for preset in ("control", "demo"))), "doublings against the control"), ["geometry"], 0.5),
         Claim("kaleidoscope", "Where a model generalises, queries of one ratio are alike in the residual stream; where it does not, they are not.",
               "arXiv 2406.02550, finding 7", lambda t: against_control(t, "lines, residual", "contrast, above the control"), ["geometry"], 0.1),
@@ -314,7 +326,7 @@ def claims() -> list:
               lambda t: over_seeds(by_seed(t, "geometry", lambda r: _above_null(r, "circle of circles"), preset="demo"), "above the null"),
               ["geometry"], 0.1),
         Claim("shift to regression", "With four blocks, at many shots, the model also answers what only Modular Regression can.",
-              "arXiv 2406.02550, finding 5", lambda t: over_seeds(_beyond_ratios(t, "paper_depth4"), "accuracy above chance"), ["algorithms"], 0.1),
+              "arXiv 2406.02550, finding 5", lambda t: over_seeds(_beyond_ratios(t), "accuracy above chance"), ["algorithms"], 0.1),
         Claim("transient", "The ability on unseen tasks decays again while accuracy on seen tasks stays (in the paper at depth 4 and 6).",
               "arXiv 2406.02550, finding 3", lambda t: over_seeds(of(t, _drop, "transient"), "accuracy lost"), ["accuracy"], 0.05),
     ]

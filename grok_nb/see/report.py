@@ -64,13 +64,14 @@ def page(
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(title)}</title><style>{_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n")
 
-# %% ../../nbs/see/02_report.ipynb #f0a6ca4b
+# %% ../../nbs/see/02_report.ipynb #f752cb8b
 def labels(
     runs: Sequence[Run],
 ) -> dict[str, str]: # run id → how the report calls it: its preset, with the seed where there are several
     "Short names of runs."
     presets = [r.preset if r.preset != "custom" else r.config.slug() for r in runs]
-    return {r.run_id: p if presets.count(p) == 1 else f"{p}, seed {r.config.seed}" for r, p in zip(runs, presets)}
+    names = [p if presets.count(p) == 1 else f"{p}, seed {r.config.seed}" for r, p in zip(runs, presets)]
+    return {r.run_id: n if names.count(n) == 1 else r.run_id for r, n in zip(runs, names)} # they differ in an option that no name tells
 
 def when(
     runs: Sequence[Run], # of one study
@@ -140,7 +141,7 @@ def shown(runs: Sequence[Run]) -> list[Run]:
     for r in sorted(runs, key=lambda r: r.config.seed): first.setdefault(r.preset if r.preset != "custom" else r.run_id, r)
     return [r for r in runs if r in first.values()]
 
-# %% ../../nbs/see/02_report.ipynb #5f83f901
+# %% ../../nbs/see/02_report.ipynb #7489dcec
 def report(
     runs: Sequence[Run], # of one study, with at least one evaluation each
     path: str | Path | None = None, # where to write; None: `report-….html` in the folder of runs
@@ -149,6 +150,7 @@ def report(
     "One offline HTML report about some runs; an `InputError` if they are of several studies or have not been evaluated."
     if len({r.config.study for r in runs}) != 1: raise InputError("report: needs one run or more, all of one study")
     if empty := [r.run_id for r in runs if not r.records()]: raise InputError(f"report: {empty[0]} has not been evaluated yet")
+    if bare := [r.run_id for r in runs if not r.steps]: raise InputError(f"report: {bare[0]} has no checkpoint yet")
     study, names, found = runs[0].study, labels(runs), when(runs)
     headline = headline_name(study)
     table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown(runs)], ignore_index=True)
@@ -160,7 +162,8 @@ def report(
              '<p class="soft">Times are optimiser steps, as intervals between two evaluations: 2,600 – 3,000 means after step 2,600, at or before '
              "step 3,000. Noise shows a rise of this kind in less than 5 % of curves that have none.</p>"]
     figures = study.figures(table, moved)
-    if hasattr(study, "inside_figures"): figures += study.inside_figures(shown(runs), inside(shown(runs)).replace(dict(run=names)))
+    if hasattr(study, "inside_figures"):
+        figures += study.inside_figures({names[r.run_id]: r for r in shown(runs)}, inside(shown(runs)).replace(dict(run=names)))
     for heading, caption, fig in figures:
         body += [f"<h2>{html.escape(heading)}</h2><figure>{picture(fig, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"]
     body += _claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values()))
