@@ -290,7 +290,7 @@ main h3 { font-size: 1.12rem; margin: 1.8rem 0 .4rem; }
 main hr { border: 0; border-top: 1px solid var(--line); margin: 2rem 0 .6rem; }
 """
 
-# %% ../../nbs/see/04_site.ipynb #96815cca
+# %% ../../nbs/see/04_site.ipynb #b2cca174
 _STYLE += """
 code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   background: var(--tint); border-radius: 4px; padding: .1em .3em; }
@@ -309,7 +309,7 @@ pre.numberSource > code > span:target { background: color-mix(in srgb, var(--mar
 .co, .do { color: var(--soft); font-style: italic; } .fu, .at, .dt { color: var(--blue); } .op, .bu, .va { color: inherit; }
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
-table { border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%; margin: 1rem 0; font-size: .93rem; }
+table { border: 0; border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%; margin: 1rem 0; font-size: .93rem; }
 th, td { border: 0; border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid var(--line); } .dataframe td { font-variant-numeric: tabular-nums; }
 blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--line); color: var(--soft); }
