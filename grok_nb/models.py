@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['initialise', 'gpt', 'gpt_parameters', 'llama', 'llama_parameters', 'logits_at']
 
-# %% ../nbs/core/01_models.ipynb #64b221c5
+# %% ../nbs/core/01_models.ipynb #65e90d29
 import math
-from . import InputError
 from contextlib import contextmanager
+from . import InputError
 
 # %% ../nbs/core/01_models.ipynb #70a1b29a
 def initialise(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['best_scores', 'arrivals', 'scores_figure', 'linear_figure', 'top_heads', 'ablation', 'ablation_figure']
 
-# %% ../../nbs/modular/04_circuits.ipynb #b8a5367c
+# %% ../../nbs/modular/04_circuits.ipynb #603bd4cf
 from itertools import combinations
 from math import comb
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import InputError, nearest
 from ..lens import ablate_heads
-from .algorithms import check_stream
+from .algorithms import _answers, check_stream
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/04_circuits.ipynb #086755a6
@@ -101,7 +101,7 @@ def linear_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/04_circuits.ipynb #bf3e7121
+# %% ../../nbs/modular/04_circuits.ipynb #c30e7bb7
 def top_heads(
     table, # rows of the probe `geometry` of one checkpoint, pandas
     quantity: str, # as `collinear attention`
@@ -113,17 +113,15 @@ def top_heads(
     best = rows[rows["quantity"] == quantity].sort_values("value", ascending=False).drop_duplicates(["layer", "head"])
     return [(int(layer), int(head)) for layer, head in best[["layer", "head"]].to_numpy()[:n]]
 
-def _answers(
+def _accuracy(
     model, # transformers causal language model
     sequences, # to be answered at their last shot, `tasks.Sequences`
-) -> float: # accuracy on matchable queries
+) -> float: # on matchable queries
     "How many matchable queries are answered right."
-    import torch
-    tokens = torch.as_tensor(sequences.input_ids, device=model.device)
-    with torch.no_grad(): right = model(input_ids=tokens[:, :-1]).logits[:, -1].argmax(-1) == tokens[:, -1]
-    return float(right.cpu().numpy()[sequences.matchable[:, -1]].mean())
+    right = _answers(model, sequences.input_ids, model.config.vocab_size, model.device, 16_384) == sequences.input_ids[:, -1]
+    return float(right[sequences.matchable[:, -1]].mean())
 
-# %% ../../nbs/modular/04_circuits.ipynb #502139a9
+# %% ../../nbs/modular/04_circuits.ipynb #afc606b5
 def _other_sets(
     layers: int, # blocks
     heads: int, # heads in each
@@ -158,12 +156,12 @@ def ablation(
             raise InputError(f"head = ({layer}, {head}): must be (layer, head) with layer 0 … {layers - 1} and head 0 … {heads - 1}")
     if not 0 < len(named) < layers*heads: raise InputError(f"named = {len(named)} heads: must be 1 to {layers*heads - 1}, so that others are left")
     sets = {tasks: stream.evaluation[name] for tasks, name in dict(unseen="ood_train", seen="id_train").items() if name in stream.evaluation}
-    rows = [dict(heads="", kind="intact", mode="", tasks=tasks, accuracy=_answers(model, s)) for tasks, s in sets.items()]
+    rows = [dict(heads="", kind="intact", mode="", tasks=tasks, accuracy=_accuracy(model, s)) for tasks, s in sets.items()]
     for kind, removed in [("named", named), *_other_sets(layers, heads, named, draws, generator(seed, "ablation"))]:
         for mode in ("mean", "zero"):
             for tasks, s in sets.items():
                 over = torch.as_tensor(s.input_ids[:, :-1], device=model.device) if mode == "mean" else None
-                with ablate_heads(model, removed, mode, over): accuracy = _answers(model, s)
+                with ablate_heads(model, removed, mode, over): accuracy = _accuracy(model, s)
                 rows.append(dict(heads=" ".join(f"{layer}.{head}" for layer, head in removed), kind=kind, mode=mode, tasks=tasks, accuracy=accuracy))
     return pd.DataFrame(rows)
 

@@ -8,7 +8,7 @@ __all__ = ['primitive_root', 'discrete_log', 'lines', 'Snapshot', 'snapshot', 'r
            'line_contrast', 'collinear', 'collinear_attention', 'periodic_neurons', 'linear_probes', 'geometry',
            'attention_figure', 'planes_figure', 'cosine_figure', 'neurons_figure']
 
-# %% ../../nbs/modular/03_geometry.ipynb #7c8cde05
+# %% ../../nbs/modular/03_geometry.ipynb #88d32064
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import InputError
 from ..lens import look
-from .algorithms import check_memory, check_stream, draw_context, grid, grid_sequences
+from .algorithms import _inverses, check_memory, check_stream, draw_context, grid, grid_sequences
 from .tasks import is_prime
 from ..streams import rng as generator
 
@@ -414,7 +414,7 @@ def attention_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/03_geometry.ipynb #4930acc9
+# %% ../../nbs/modular/03_geometry.ipynb #701897f9
 def planes_figure(
     points: np.ndarray, # plane of every head, (layer, head, p², 2 or more)
     p: int, # modulus, a prime
@@ -424,8 +424,7 @@ def planes_figure(
     import matplotlib.pyplot as plt
     from matplotlib.patheffects import withStroke
     variables, log = dict(x=grid(p)[:, 0], y=grid(p)[:, 1]), discrete_log(p)
-    inverse = np.array([0, *(pow(n, -1, p) for n in range(1, p))])
-    value = variables["y"]*inverse[variables["x"]] % p if colour == "y/x" else variables[colour]
+    value = variables["y"]*_inverses(p)[variables["x"]] % p if colour == "y/x" else variables[colour]
     logs = log[value]
     layers, heads = points.shape[:2]
     fig, axes = plt.subplots(layers, heads, figsize=(1.95*heads + .9, 2.05*layers), squeeze=False, layout="constrained")

@@ -293,7 +293,7 @@ def _beyond_ratios(tables):
         return cells[cells["shot"].astype(int) == cells["shot"].astype(int).max()]["value"].mean() - chance
     return by_seed(tables, "algorithms", measure, preset="paper_depth4" if "paper_depth4" in set(tables["runs"]["preset"]) else "deep")
 
-# %% ../../nbs/modular/05_study.ipynb #dc53792a
+# %% ../../nbs/modular/05_study.ipynb #9e272164
 def claims() -> list:
     "The paper's claims that this package can test, each with its number and threshold."
     from grok_nb.claims import Claim, by_seed, over_seeds, paired
@@ -301,8 +301,8 @@ def claims() -> list:
     of = lambda tables, measure, preset="demo": by_seed(tables, "accuracy", measure, preset=preset)
     against = lambda tables, preset: over_seeds(paired(
         of(tables, lambda r: _last(r, "ood_train"), preset), of(tables, lambda r: _last(r, "ood_train"))), "accuracy")
-    best = lambda tables, quantity, preset: by_seed(tables, "geometry", lambda r: _best_score(r, quantity)["score"], preset=preset)
-    against_control = lambda tables, quantity, unit: over_seeds(paired(best(tables, quantity, "control"), best(tables, quantity, "demo")), unit)
+    against_control = lambda tables, measure, unit: over_seeds(paired(*(
+        by_seed(tables, "geometry", measure, preset=preset) for preset in ("control", "demo"))), unit)
     return [
         Claim("more tasks", "Trained on many tasks the model solves tasks it never saw; trained on few it does not.",
               "arXiv 2406.02550, finding 1", lambda t: against(t, "control"), ["accuracy"], 0.1),
@@ -317,10 +317,12 @@ def claims() -> list:
               lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train", "other") - _last(r, "ood_train", metric="chance")),
                                    "accuracy above chance"), ["accuracy"], 0.05, "below"),
         Claim("attends to ratios", "A model that generalises attends to the examples on the line of its query.", "arXiv 2406.02550, finding 6",
-              lambda t: over_seeds(paired(*(by_seed(t, "geometry", lambda r: _doublings(r, "collinear attention to z"), preset=preset)
-                                            for preset in ("control", "demo"))), "doublings against the control"), ["geometry"], 0.5),
+              lambda t: against_control(t, lambda r: _doublings(r, "collinear attention to z"), "doublings against the control"),
+              ["geometry"], 0.5),
         Claim("kaleidoscope", "Where a model generalises, queries of one ratio are alike in the residual stream; where it does not, they are not.",
-              "arXiv 2406.02550, finding 7", lambda t: against_control(t, "lines, residual", "contrast, above the control"), ["geometry"], 0.1),
+              "arXiv 2406.02550, finding 7",
+              lambda t: against_control(t, lambda r: _best_score(r, "lines, residual")["score"], "contrast, above the control"),
+              ["geometry"], 0.1),
         Claim("circle of circles", "A head of a model that generalises lays the numbers out as a circle of circles, in the order of their logs.",
               "arXiv 2406.02550, finding 6",
               lambda t: over_seeds(by_seed(t, "geometry", lambda r: _above_null(r, "circle of circles"), preset="demo"), "above the null"),
