@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['adapters', 'kinds', 'Adapter', 'look', 'attention_patterns', 'hidden_states', 'head_outputs', 'mlp_activations',
-           'head_factors', 'ov_matrices', 'embed_unembed', 'ablate_heads']
+           'head_factors', 'ov_matrices', 'embed_unembed', 'norms', 'ablate_heads']
 
 # %% ../nbs/core/02_lens.ipynb #b7e6e910
 import operator
@@ -16,7 +16,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 from . import InputError, nearest
 
-# %% ../nbs/core/02_lens.ipynb #2f84bfeb
+# %% ../nbs/core/02_lens.ipynb #e7165b55
 @dataclass(frozen=True)
 class Adapter:
     "Where an architecture keeps its parts."
@@ -24,6 +24,8 @@ class Adapter:
     attention: str # path from a block
     output: str # path from a block: the attention's output projection
     down: str # path from a block: the MLP's second projection, back into the residual stream
+    norm: str # path from a block: the norm that its attention reads through
+    last_norm: str # path from the base model: the norm that the unembedding reads through
     values: Callable # (attention module, heads) → rows of the value projection, (value heads, d_head, hidden)
 
 def _own_values(attention, heads): return attention.v_proj.weight.unflatten(0, (-1, attention.head_dim))
@@ -31,10 +33,10 @@ def _values_by_head(attention, heads): return attention.query_key_value.weight.u
 def _values_last(attention, heads): return attention.c_attn.weight.T.unflatten(0, (3, heads, -1))[2]
 
 adapters = dict( # model type, as a configuration says it → adapter
-    llama=Adapter("layers", "self_attn", "self_attn.o_proj", "mlp.down_proj", _own_values),
-    starcoder2=Adapter("layers", "self_attn", "self_attn.o_proj", "mlp.c_proj", _own_values),
-    gpt_neox=Adapter("layers", "attention", "attention.dense", "mlp.dense_4h_to_h", _values_by_head),
-    gpt2=Adapter("h", "attn", "attn.c_proj", "mlp.c_proj", _values_last))
+    llama=Adapter("layers", "self_attn", "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "norm", _own_values),
+    starcoder2=Adapter("layers", "self_attn", "self_attn.o_proj", "mlp.c_proj", "input_layernorm", "norm", _own_values),
+    gpt_neox=Adapter("layers", "attention", "attention.dense", "mlp.dense_4h_to_h", "input_layernorm", "final_layer_norm", _values_by_head),
+    gpt2=Adapter("h", "attn", "attn.c_proj", "mlp.c_proj", "ln_1", "ln_f", _values_last))
 
 # %% ../nbs/core/02_lens.ipynb #c39f01ca
 def _adapter(model):
@@ -172,7 +174,7 @@ def mlp_activations(
     "What the MLP's neurons hand to its last projection."
     return look(model, input_ids, "mlp", **where)["mlp"]
 
-# %% ../nbs/core/02_lens.ipynb #39361e85
+# %% ../nbs/core/02_lens.ipynb #972f43e5
 @torch.no_grad()
 def head_factors(
     model, # transformers causal language model
@@ -206,6 +208,14 @@ def embed_unembed(
     model = getattr(model, "module", model)
     _adapter(model)
     return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach().T
+
+def norms(
+    model, # transformers causal language model
+) -> tuple[list, torch.nn.Module]: # a norm for each block, and the last
+    "The norms that each block's attention and the unembedding read the residual stream through: what it takes to fold their gains in."
+    model = getattr(model, "module", model)
+    adapter, blocks = _adapter(model)
+    return [block.get_submodule(adapter.norm) for block in blocks], model.base_model.get_submodule(adapter.last_norm)
 
 # %% ../nbs/core/02_lens.ipynb #38807253
 @contextmanager

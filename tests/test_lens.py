@@ -11,7 +11,7 @@ from transformers import (AutoModelForCausalLM, DynamicCache, GPT2Config, GPTNeo
 
 from grok_nb import InputError
 from grok_nb.lens import (ablate_heads, adapters, attention_patterns, embed_unembed, head_factors, head_outputs, hidden_states, kinds, look,
-                          mlp_activations, ov_matrices)
+                          mlp_activations, norms, ov_matrices)
 from grok_nb.models import logits_at
 
 LAYERS, HEADS, HIDDEN, VOCABULARY, LONGEST = 3, 4, 32, 13, 24
@@ -260,6 +260,14 @@ def test_embeddings_lead_in_and_out(exact):
     assert not any(t.requires_grad for t in (into, out, *head_factors(exact), ov_matrices(exact, 0)))
 
 
+@torch.no_grad()
+def test_norms_are_those_that_attention_and_unembedding_read_through(exact):
+    inside, hidden, (before, last) = Numpy(exact)(sequences()), hidden_states(exact, sequences()), norms(exact)
+    for layer in range(LAYERS): close(before[layer](hidden[layer]), inside["normed"][layer])
+    close(last(hidden[-1]), inside["last"])
+    assert len(before) == LAYERS and norms(torch.nn.DataParallel(exact))[1] is last
+
+
 # ---- ablation ----
 
 def zeroed(model, heads):
@@ -462,7 +470,7 @@ def test_an_architecture_without_adapter_is_told_which_have_one():
     model = AutoModelForCausalLM.from_config(OPTConfig(vocab_size=13, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2,
                                                        max_position_embeddings=16, word_embed_proj_dim=16))
     for ask in (lambda: look(model, IDS, "hidden"), lambda: head_factors(model), lambda: ov_matrices(model, 0), lambda: embed_unembed(model),
-                lambda: ablate_heads(model, [(0, 0)]).__enter__()):
+                lambda: norms(model), lambda: ablate_heads(model, [(0, 0)]).__enter__()):
         with pytest.raises(InputError, match="no adapter for 'opt'; it has for gpt2, gpt_neox, llama, starcoder2"): ask()
 
 
