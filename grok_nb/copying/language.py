@@ -6,9 +6,10 @@
 __all__ = ['zipf', 'bigram_chain', 'check', 'LanguageStream', 'copied', 'bigram_losses', 'ideal_losses', 'repeated',
            'evaluation_rows', 'losses', 'token_losses', 'recall_sequences', 'few_shot_sequences', 'other_abilities']
 
-# %% ../../nbs/copying/04_language.ipynb #8f6b3d95
-from functools import cached_property
+# %% ../../nbs/copying/04_language.ipynb #92023f48
+from functools import cached_property, lru_cache
 import numpy as np
+from fastcore.basics import patch
 from .. import InputError
 from ..streams import rng
 
@@ -133,6 +134,16 @@ def ideal_losses(
             weight[z] *= predicted / chance
     return losses
 
+# %% ../../nbs/copying/04_language.ipynb #3d42ab85
+@patch
+@lru_cache(8)
+def floors(self: LanguageStream,
+    count: int = 256, # evaluation documents
+) -> dict[str, np.ndarray]: # "bigrams alone", "ideal observer" → (document, position − 1), nats
+    "What the evaluation documents cost with and without copying; computed once."
+    ids, _ = self.documents(count, "evaluation")
+    return {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)}
+
 # %% ../../nbs/copying/04_language.ipynb #c4c95036
 def repeated(
     ids: np.ndarray, # (row, position)
@@ -146,7 +157,7 @@ def repeated(
         mark[order:] = first[which.ravel()] < np.arange(len(grams))
     return marks
 
-# %% ../../nbs/copying/04_language.ipynb #65775fc8
+# %% ../../nbs/copying/04_language.ipynb #5ea34a3f
 def evaluation_rows(
     stream, # a `LanguageStream`, or a `TextStream` with held-out text
     count: int = 256, # rows, at most
@@ -166,12 +177,14 @@ def losses(
     model, # transformers causal language model, in evaluation mode
     context, # of a run: has `stream` and `device`
     rows: int = 256, # evaluation rows, at most
-) -> list[dict]: # tokens ("all", "copyable", "other"), metric "loss" in nats per token
+) -> list[dict]: # scored ("all", "copyable", "other"), metric "loss", of the language also "bigrams alone", "ideal observer"; nats a token
     "Mean loss on text that is never trained on, by what could be copied."
     ids, can = evaluation_rows(context.stream, rows)
     nats, can = token_losses(model, ids, context.device), can[:, 1:]
+    known = dict(loss=nats) | (context.stream.floors(rows) if isinstance(context.stream, LanguageStream) else {})
     chosen = dict(all=np.ones_like(can), copyable=can, other=~can)
-    return [dict(tokens=name, metric="loss", value=float(nats[mask].mean())) for name, mask in chosen.items() if mask.any()]
+    return [dict(scored=name, metric=metric, value=float(each[mask].mean()))
+            for name, mask in chosen.items() if mask.any() for metric, each in known.items()]
 
 # %% ../../nbs/copying/04_language.ipynb #20536b9a
 def token_losses(
