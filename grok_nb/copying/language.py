@@ -6,10 +6,9 @@
 __all__ = ['zipf', 'bigram_chain', 'check', 'LanguageStream', 'copied', 'bigram_losses', 'ideal_losses', 'repeated',
            'evaluation_rows', 'losses', 'token_losses', 'recall_sequences', 'few_shot_sequences', 'other_abilities']
 
-# %% ../../nbs/copying/04_language.ipynb #92023f48
-from functools import cached_property, lru_cache
+# %% ../../nbs/copying/04_language.ipynb #8f6b3d95
+from functools import cached_property
 import numpy as np
-from fastcore.basics import patch
 from .. import InputError
 from ..streams import rng
 
@@ -31,7 +30,7 @@ def bigram_chain(
     rows = np.maximum(rows, 1e-9)
     return rows / rows.sum(1, keepdims=True)
 
-# %% ../../nbs/copying/04_language.ipynb #5eb94091
+# %% ../../nbs/copying/04_language.ipynb #332b7f0d
 def check(vocab_size, context, batch_size, seed, span_min, span_max, copy_rate, language_seed):
     "Raise `InputError` for options that make no language."
     if vocab_size < 2: raise InputError(f"vocab_size = {vocab_size}: must be at least 2")
@@ -45,8 +44,8 @@ class LanguageStream:
         context: int = 64, # tokens in a document
         batch_size: int = 32, # documents
         seed: int = 0, # of the documents
-        span_min: int = 6, # shortest copied span, tokens
-        span_max: int = 24, # longest copied span, tokens; at most half of `context`
+        span_min: int = 8, # shortest copied span, tokens
+        span_max: int = 28, # longest copied span, tokens; at most half of `context`
         copy_rate: float = 1.0, # share of the documents with a copied span
         language_seed: int = 0, # of the chain: the language itself
     ):
@@ -84,6 +83,12 @@ class LanguageStream:
         "The batch of one step, whatever was asked for before."
         ids, _ = self.documents(self.batch_size, self.seed, step)
         return dict(input_ids=ids, labels=ids)
+
+    @cached_property
+    def evaluation(self) -> tuple: # input_ids (document, position), copyable (document, position) bool, and what others lose on them, by name
+        "Documents that are never trained on, which of their tokens copying can tell, and the two floors of their loss."
+        ids, spans = self.documents(256, "evaluation")
+        return ids, copied(spans, self.context), {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)}
 
 # %% ../../nbs/copying/04_language.ipynb #c2ee4a05
 def copied(
@@ -134,16 +139,6 @@ def ideal_losses(
             weight[z] *= predicted / chance
     return losses
 
-# %% ../../nbs/copying/04_language.ipynb #3d42ab85
-@patch
-@lru_cache(8)
-def floors(self: LanguageStream,
-    count: int = 256, # evaluation documents
-) -> dict[str, np.ndarray]: # "bigrams alone", "ideal observer" → (document, position − 1), nats
-    "What the evaluation documents cost with and without copying; computed once."
-    ids, _ = self.documents(count, "evaluation")
-    return {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)}
-
 # %% ../../nbs/copying/04_language.ipynb #c4c95036
 def repeated(
     ids: np.ndarray, # (row, position)
@@ -157,15 +152,13 @@ def repeated(
         mark[order:] = first[which.ravel()] < np.arange(len(grams))
     return marks
 
-# %% ../../nbs/copying/04_language.ipynb #5ea34a3f
+# %% ../../nbs/copying/04_language.ipynb #2d850d36
 def evaluation_rows(
     stream, # a `LanguageStream`, or a `TextStream` with held-out text
     count: int = 256, # rows, at most
 ) -> tuple[np.ndarray, np.ndarray]: # input_ids (row, position), copyable (row, position) bool
     "Rows that are never trained on, always the same ones."
-    if isinstance(stream, LanguageStream):
-        ids, spans = stream.documents(count, "evaluation")
-        return ids, copied(spans, stream.context)
+    if isinstance(stream, LanguageStream): return tuple(part[:count] for part in stream.evaluation[:2])
     from grok_nb.streams import shuffled
     text = stream.held_out()
     whole = len(text.corpus.tokens("held_out")) // text.context if text.layout == "packed" else text.rows_per_epoch
@@ -181,7 +174,8 @@ def losses(
     "Mean loss on text that is never trained on, by what could be copied."
     ids, can = evaluation_rows(context.stream, rows)
     nats, can = token_losses(model, ids, context.device), can[:, 1:]
-    known = dict(loss=nats) | (context.stream.floors(rows) if isinstance(context.stream, LanguageStream) else {})
+    known = dict(loss=nats)
+    if isinstance(context.stream, LanguageStream): known |= {name: floor[:rows] for name, floor in context.stream.evaluation[2].items()}
     chosen = dict(all=np.ones_like(can), copyable=can, other=~can)
     return [dict(scored=name, metric=metric, value=float(each[mask].mean()))
             for name, mask in chosen.items() if mask.any() for metric, each in known.items()]
