@@ -84,7 +84,7 @@ def llama_parameters(vocab_size: int, width: int, mlp: int, depth: int) -> int:
     "Number of parameters of `llama`."
     return 2 * vocab_size * width + depth * (4 * width**2 + 3 * width * mlp + 2 * width) + width
 
-# %% ../nbs/core/01_models.ipynb #cfe85e9e
+# %% ../nbs/core/01_models.ipynb #5b5bd311
 def logits_at(
     model, # transformers causal language model, also a prepared one; of any other callable the whole `.logits` is computed
     positions, # token positions, negative ones from the end, (scored,), int
@@ -100,12 +100,14 @@ def logits_at(
     positions = torch.as_tensor(positions, device=inner.device) % n
     with _only_at(inner, positions): return model(**inputs).logits
 
+_llama_like = "llama", "mistral", "qwen2", "starcoder2" # keys as they leave `k_proj`, rotated whole
+
 @contextmanager
 def _only_at(model, positions):
     "While open, the model's last block, or an unknown architecture's unembedding, answers at these positions alone."
     layer = getattr(model.base_model, "layers", [None])[-1]
     watched = layer is not None and any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules()) # and may count on every position
-    if hasattr(getattr(layer, "self_attn", None), "k_proj") and hasattr(layer, "input_layernorm") and not watched:
+    if model.config.model_type in _llama_like and not watched:
         layer.forward = lambda hidden, **kwargs: _queries_at(layer, positions, hidden, **kwargs)
         try: yield
         finally: del layer.forward # the class's own is there again
