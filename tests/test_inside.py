@@ -653,9 +653,15 @@ def test_a_report_on_a_checkpoint_of_another_study_is_one_line(two_blocks, tmp_p
     assert not list(tmp_path.glob("*.html")) and not (copy.path/"tables").exists()
 
 
-def test_a_report_of_two_studies_or_before_an_evaluation_is_one_line(shelf, two_blocks, text_run, capsys):
+def test_a_report_of_two_studies_has_a_section_for_each(two_blocks, text_run, tmp_path):
+    text = report([two_blocks, text_run], tmp_path/"both.html").read_text()
+    for study in (two_blocks.study, text_run.study):
+        assert f'<h1 id="{study.Config.study}">{study.question}</h1>' in text and f'<a href="#{study.Config.study}">' in text
+    assert text.count("How these runs were made") == 2
+
+
+def test_a_report_before_an_evaluation_is_one_line(shelf, two_blocks, capsys):
     before = sorted(shelf.rglob("*"))
-    assert "all of one study" in stopped(capsys, two_blocks.run_id, text_run.run_id, "--runs", shelf)
     assert "has not been evaluated yet" in stopped(capsys, two_blocks.config.replace(seed=7).run_id, "--runs", shelf)
     assert "modulo" in stopped(capsys, shelf/"unknown")
     assert [p for p in sorted(shelf.rglob("*")) if p.name != ".lock"] == [p for p in before if p.name != ".lock"]

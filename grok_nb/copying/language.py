@@ -30,7 +30,7 @@ def bigram_chain(
     rows = np.maximum(rows, 1e-9)
     return rows / rows.sum(1, keepdims=True)
 
-# %% ../../nbs/copying/04_language.ipynb #332b7f0d
+# %% ../../nbs/copying/04_language.ipynb #a404f5ea
 def check(vocab_size, context, batch_size, seed, span_min, span_max, copy_rate, language_seed):
     "Raise `InputError` for options that make no language."
     if vocab_size < 2: raise InputError(f"vocab_size = {vocab_size}: must be at least 2")
@@ -87,7 +87,7 @@ class LanguageStream:
     @cached_property
     def evaluation(self) -> tuple: # input_ids (document, position), copyable (document, position) bool, and what others lose on them, by name
         "Documents that are never trained on, which of their tokens copying can tell, and the two floors of their loss."
-        ids, spans = self.documents(256, "evaluation")
+        ids, spans = self.documents(128, "evaluation")
         return ids, copied(spans, self.context), {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)}
 
 # %% ../../nbs/copying/04_language.ipynb #c2ee4a05
@@ -152,10 +152,10 @@ def repeated(
         mark[order:] = first[which.ravel()] < np.arange(len(grams))
     return marks
 
-# %% ../../nbs/copying/04_language.ipynb #2d850d36
+# %% ../../nbs/copying/04_language.ipynb #e9260408
 def evaluation_rows(
     stream, # a `LanguageStream`, or a `TextStream` with held-out text
-    count: int = 256, # rows, at most
+    count: int = 128, # rows, at most
 ) -> tuple[np.ndarray, np.ndarray]: # input_ids (row, position), copyable (row, position) bool
     "Rows that are never trained on, always the same ones."
     if isinstance(stream, LanguageStream): return tuple(part[:count] for part in stream.evaluation[:2])
@@ -169,7 +169,7 @@ def evaluation_rows(
 def losses(
     model, # transformers causal language model, in evaluation mode
     context, # of a run: has `stream` and `device`
-    rows: int = 256, # evaluation rows, at most
+    rows: int = 128, # evaluation rows, at most
 ) -> list[dict]: # scored ("all", "copyable", "other"), metric "loss", of the language also "bigrams alone", "ideal observer"; nats a token
     "Mean loss on text that is never trained on, by what could be copied."
     ids, can = evaluation_rows(context.stream, rows)
@@ -232,13 +232,13 @@ def few_shot_sequences(
     right, other = labels[every, asked ^ swap[:, 0]], labels[every, 1 - asked ^ swap[:, 0]]
     return np.hstack([np.stack([items, said], 2).reshape(count, -1), query[:, None]]), np.stack([right, other], 1)
 
-# %% ../../nbs/copying/04_language.ipynb #d9b46f20
+# %% ../../nbs/copying/04_language.ipynb #d67991b4
 def other_abilities(
     model, # transformers causal language model, in evaluation mode
     context=None, # of a run; None: the model's device
     pairs: int = 8, # of the recall test
     shots: int = 8, # of the few-shot test
-    count: int = 256, # sequences of each
+    count: int = 128, # sequences of each
 ) -> list[dict]: # test ("recall", "few-shot"), metric ("accuracy", "chance")
     "Key–value recall and few-shot labelling."
     import torch

@@ -139,34 +139,34 @@ def grok_nb_report(
     from grok_nb.see.report import report
     print(report(found, out or None))
 
-# %% ../../nbs/see/03_commands.ipynb #9abb5c3c
+# %% ../../nbs/see/03_commands.ipynb #f224bca9
 @command
 def grok_nb_demo(
     seed: int = 0, # seed of tasks, initialisation and batches
     workers: int = 0, # processes; default: one a core
     runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
-    """Watch a transformer learn to solve tasks that it was never trained on: trains the modular demo and its control, writes a report.
+    """Watch two abilities arrive: unseen tasks are solved, random text is copied. Trains both demos and their controls, writes a report.
 
     grok_nb_demo
     grok_nb_demo --seed 1
     """
-    from grok_nb.modular import study
     if workers < 0: raise InputError(f"--workers {workers}: must be a whole number, at least 1")
-    configs = [study.config(preset, seed=seed) for preset in ("demo", "control")]
+    configs = [studies[study].config(preset, seed=seed) for study in ("modular", "copying") for preset in ("demo", "control")]
     root = runs_root(runs or None)
     trained = [Run.create(c, root) for c in configs]
-    print(f"{study.question}\n")
-    for c in configs: print(f"  {c.run_id}: {c.n_id} of {c.p ** 2} tasks, {c.n_parameters:,} parameters, {c.steps:,} steps")
+    for name in ("modular", "copying"):
+        print(studies[name].question)
+        for r in trained:
+            if r.config.study == name: print(f"  {r.run_id}: {r.preset}, {r.config.n_parameters:,} parameters, {r.config.steps:,} steps")
     waiting = [r for r in trained if not r.finished]
-    print(f"\n{'Both are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
+    print(f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
     from grok_nb.sweeps import train_all
     train_all(configs, root, workers or None)
-    from grok_nb.see.report import answer, readable, report, when
-    found = when(trained)
-    print(readable(found).to_string(index=False), end="\n\n")
-    print("\n".join(answer(found, "unseen tasks")), end="\n\n")
-    seeds = finished_runs("modular", root)
-    print("Report:", report(trained, root / f"demo-seed{seed}.html", seeds))
-    if (n := sum(r.preset == "demo" for r in seeds)) < 3:
-        print(f"\nThe claims in it need three seeds, and {n} of the demo {'is' if n == 1 else 'are'} trained: grok_nb_demo --seed {seed + 1} adds one.")
+    from grok_nb.see.report import answer, report, when
+    evidence = [r for name in ("modular", "copying") for r in finished_runs(name, root)]
+    for name in ("modular", "copying"):
+        print("\n".join(answer(when([r for r in trained if r.config.study == name]), studies[name])), end="\n\n")
+    print("Report:", report(trained, root / f"demo-seed{seed}.html", evidence))
+    if (n := min(sum(r.preset == "demo" and r.config.study == name for r in evidence) for name in ("modular", "copying"))) < 3:
+        print(f"\nThe claims in it need three seeds, and {n} of the demos {'is' if n == 1 else 'are'} trained: grok_nb_demo --seed {seed + 1} adds one.")
