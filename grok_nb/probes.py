@@ -31,12 +31,13 @@ def curve(
     if rows.step.duplicated().any(): raise InputError(f"curve: {', '.join(f'{k}={v}' for k, v in where.items())} selects more than one curve")
     return rows.set_index("step").value.sort_index()
 
-# %% ../nbs/core/07_probes.ipynb #b89068ab
+# %% ../nbs/core/07_probes.ipynb #78055e1e
 def fingerprint(
-    probe: Callable, # a function, or a `functools.partial` of one
+    probe: Callable, # a function, an object that can be called, or a `functools.partial` of one
 ) -> str: # the same as long as the probe's code is
-    "What a probe is made of: the text of its module, or, in a notebook, of the function itself; and the arguments bound to it."
+    "What a probe is made of: the text of its module, or, in a notebook, of the function itself; what an object's repr says; and the arguments bound to it."
     function, bound = (probe.func, repr((probe.args, probe.keywords))) if isinstance(probe, partial) else (probe, "")
+    if not inspect.isroutine(function): function, bound = type(function), repr(function) + bound
     module = inspect.getmodule(function)
     try: text = inspect.getsource(function if module is None or module.__name__ == "__main__" else module)
     except (OSError, TypeError): text = f"{function.__module__}.{function.__qualname__}" # no text to be had, as in a bare interpreter
