@@ -424,6 +424,8 @@ def test_mistakes_about_sequences_and_figures():
     for wrong, says in ((lambda: repeated_sequences(10, 11), "s = 11: must be from 1 to 10"), (lambda: repeated_sequences(10, 0), "s = 0"),
                         (lambda: scores_figure(made(2, 2, [0]), ["induction score"]), "did you mean 'induction_score'"),
                         (lambda: scores_figure(made(2, 2, [0]).assign(run=["a"]*8 + ["b"]*8)), "the table holds 2"),
+                        (lambda: scores_figure(made(2, 2, [0]), per_layer="best"), "per_layer: 'best' is unknown"),
+                        (lambda: heads_figure(made(2, 2, [0]).drop(columns="step")), "needs a column 'step'"),
                         (lambda: heads_figure(made(2, 2, [0]), "atention"), "did you mean 'attention'"),
                         (lambda: heads_figure(made(2, 2, [0, 10]), steps=[5]), "5")):
         with pytest.raises(InputError, match=says): wrong()

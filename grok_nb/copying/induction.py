@@ -61,13 +61,13 @@ def _behind(norm, rows):
     rows = norm.weight.to(rows.dtype)[:, None]*rows
     return rows - rows.mean(-2, keepdim=True) if isinstance(norm, torch.nn.LayerNorm) else rows
 
-# %% ../../nbs/copying/02_induction.ipynb #4e946f33
+# %% ../../nbs/copying/02_induction.ipynb #f145d997
 @torch.no_grad()
 def induction_scores(
     model, # transformers causal language model
     context=None, # of a run, as probes are given it; not needed
     *,
-    s: int = 100, # tokens before the sequence repeats; from 3 to half the model's context
+    s: int = 100, # tokens before the sequence repeats; from 3, or the stripe is the previous token's, to half the model's context
     n_samples: int = 16, # sequences
     seed: int = 0, # of their draw
     fold_norms: bool = True, # see `eigenvalue_positivity`
@@ -132,11 +132,12 @@ def stripe_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/copying/02_induction.ipynb #2edca928
+# %% ../../nbs/copying/02_induction.ipynb #815c499e
 _metrics = "previous_token", "attention", "eigenvalue_positivity", "induction_score"
 
-def _grids(table, metrics):
-    "Refuse a table that is not of one run or lacks a metric."
+def _check_table(table, metrics):
+    "Refuse a table that is not of one run over steps, or lacks a metric."
+    if "step" not in table: raise InputError("table: needs a column 'step'; table.assign(step=0) gives it to the rows of one model")
     if unknown := set(metrics) - set(table["metric"]): raise InputError(f"metric {nearest(min(unknown), set(table['metric']))}")
     if "run" in table and table["run"].nunique() > 1: raise InputError(f"run: one can be drawn, the table holds {table['run'].nunique()}")
 
@@ -151,7 +152,8 @@ def scores_figure(
 ): # → matplotlib Figure
     "Scores over training: a row for each head, or for each layer. Source: arXiv 2409.09281, figure 6."
     import matplotlib.pyplot as plt
-    _grids(table, metrics)
+    _check_table(table, metrics)
+    if per_layer not in ("max", "mean"): raise InputError(f"per_layer: {nearest(per_layer, ('max', 'mean'))}")
     by = ["layer", "head"] if table.groupby(["layer", "head"]).ngroups <= 16 else ["layer"]
     n = table.groupby(by).ngroups
     fig, axes = plt.subplots(1, len(metrics), figsize=(2.1*len(metrics) + 1.2, .2*n + 1.5), layout="constrained", sharey=True, squeeze=False)
@@ -167,7 +169,7 @@ def scores_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/copying/02_induction.ipynb #982a76af
+# %% ../../nbs/copying/02_induction.ipynb #150d0653
 def heads_figure(
     table, # of one run: step, layer, head, metric, value, pandas
     metric: str = "induction_score", # what is drawn
@@ -175,7 +177,7 @@ def heads_figure(
 ): # → matplotlib Figure
     "One score of every head, layer by head, at some steps."
     import matplotlib.pyplot as plt
-    _grids(table, [metric])
+    _check_table(table, [metric])
     known = np.unique(table["step"])
     steps = known[np.unique(np.linspace(0, len(known) - 1, 4).astype(int))] if steps is None else steps
     if unknown := set(steps) - set(known): raise InputError(f"step {nearest(min(unknown), known)}")
