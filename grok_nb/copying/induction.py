@@ -61,7 +61,7 @@ def _behind(norm, rows):
     rows = norm.weight.to(rows.dtype)[:, None]*rows
     return rows - rows.mean(-2, keepdim=True) if isinstance(norm, torch.nn.LayerNorm) else rows
 
-# %% ../../nbs/copying/02_induction.ipynb #f145d997
+# %% ../../nbs/copying/02_induction.ipynb #4381ac44
 @torch.no_grad()
 def induction_scores(
     model, # transformers causal language model
@@ -82,7 +82,7 @@ def induction_scores(
             for layer in range(len(positivity)) for head in range(positivity.shape[1]) for metric, values in scores.items()]
 
 def _sequences(model, context, s, n_samples, seed, special):
-    "What the model is asked, (sample, 2·s), on its device; or what is wrong with the question."
+    "What the model is asked, (sample, 2·s), or what is wrong with the question."
     if isinstance(context, int): raise InputError(f"context = {context}: must be a run's context or None; give the length as s = {context}")
     norms(model) # an architecture without adapter ends here
     _check_weights(model)
