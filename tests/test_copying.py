@@ -1,0 +1,237 @@
+"The generated language against brute force, and the copying study: its options, its times, its claims."
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from grok_nb import InputError
+from grok_nb.copying import language, study
+from grok_nb.copying.language import (LanguageStream, bigram_losses, copied, evaluation_rows, few_shot_sequences, ideal_losses, losses, other_abilities,
+                                      recall_sequences, repeated, token_losses)
+from grok_nb.models import llama
+from grok_nb.runs import Context
+from grok_nb.streams import check_stream
+from grok_nb.transitions import Interval
+
+# ---- the language ----
+
+def tiny(**changes): return LanguageStream(**dict(vocab_size=3, context=8, batch_size=4, span_min=2, span_max=4, copy_rate=0.7) | changes)
+
+
+def hypotheses(stream):
+    "Every way a document can come about, written down from the text: (source, copy, length), probability."
+    half, n = stream.context // 2, stream.span_max - stream.span_min + 1
+    yield (0, 0, 0), 1 - stream.copy_rate
+    for length in range(stream.span_min, stream.span_max + 1):
+        places = [(source, copy, length) for source in range(half - length + 1) for copy in range(half, stream.context - length + 1)]
+        for place in places: yield place, stream.copy_rate / n / len(places)
+
+
+def probability(stream, row):
+    "Of a document given its first token, summed over how it came about."
+    total = 0.0
+    for (source, copy, length), prior in hypotheses(stream):
+        chance = prior
+        for t in range(1, len(row)):
+            if copy <= t < copy + length: chance *= float(row[t] == row[source + t - copy])
+            else: chance *= stream.chain[row[t - 1], row[t]]
+        total += chance
+    return total
+
+
+def test_the_ideal_observer_is_the_probability_of_the_document():
+    stream = tiny()
+    ids, _ = stream.documents(40, "test")
+    for row, nats in zip(ids, ideal_losses(ids, stream)): assert np.isclose(nats.sum(), -np.log(probability(stream, row)), rtol=1e-9)
+
+
+def test_probabilities_of_all_documents_sum_to_one():
+    stream = tiny(vocab_size=2, context=6, span_max=3)
+    every = np.array([row for row in itertools.product(range(2), repeat=6) if row[0] == 1])
+    assert np.isclose(np.exp(-ideal_losses(every, stream).sum(1)).sum(), 1)
+    assert np.isclose(np.exp(-bigram_losses(every, stream.chain).sum(1)).sum(), 1)
+
+
+def test_no_one_does_better_than_the_ideal_observer():
+    stream = LanguageStream()
+    ids, spans = stream.documents(300, "test")
+    ideal, bigram = ideal_losses(ids, stream), bigram_losses(ids, stream.chain)
+    knows_the_spans = np.where(copied(spans, 64)[:, 1:], 0, bigram)
+    assert knows_the_spans.mean() < ideal.mean() < bigram.mean()
+    assert np.isfinite(ideal).all() and (ideal >= -1e-12).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 6), st.integers(0, 6), st.sampled_from([0.0, 0.3, 1.0]))
+def test_spans_are_where_the_stream_says(seed, low, more, rate):
+    stream = LanguageStream(vocab_size=20, context=24, span_min=low, span_max=low + more, copy_rate=rate)
+    ids, spans = stream.documents(50, seed)
+    assert ids.min() >= 0 and ids.max() < 20
+    for row, (source, copy, length) in zip(ids, spans):
+        if not length: continue
+        assert low <= length <= low + more and 0 <= source and source + length <= 12 <= copy and copy + length <= 24
+        assert (row[source:source + length] == row[copy:copy + length]).all()
+    assert (spans[:, 2] > 0).all() if rate == 1 else (spans[:, 2] == 0).all() if rate == 0 else True
+    assert (copied(spans, 24).sum(1) == np.maximum(spans[:, 2] - 1, 0)).all()
+
+
+def test_the_stream_keeps_the_contract_and_its_seeds():
+    check_stream(tiny())
+    one, two, other = (LanguageStream(seed=s, language_seed=l) for s, l in ((0, 0), (1, 0), (0, 1)))
+    assert np.array_equal(one.chain, two.chain) and not np.array_equal(one.chain, other.chain)
+    assert not np.array_equal(one.batch(0)["input_ids"], two.batch(0)["input_ids"])
+    assert np.array_equal(one.evaluation[0], two.evaluation[0]), "evaluation documents are the language's, not the run's"
+    seen = {row.tobytes() for step in range(200) for row in one.batch(step)["input_ids"]}
+    assert not any(row.tobytes() in seen for row in one.evaluation[0])
+
+
+def test_tokens_follow_zipf_and_the_chain():
+    stream = LanguageStream(copy_rate=0.0)
+    ids, _ = stream.documents(4000, "test")
+    share = np.bincount(ids[:, 0], minlength=64) / 4000
+    assert abs(share - language.zipf(64)).max() < 0.03
+    counts = np.zeros((64, 64)); np.add.at(counts, (ids[:, :-1].ravel(), ids[:, 1:].ravel()), 1)
+    often = counts.sum(1) > 2000
+    assert often.sum() > 20 and abs(counts[often] / counts[often].sum(1, keepdims=True) - stream.chain[often]).max() < 0.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 3))
+def test_repeated_is_what_its_line_says(row, order):
+    if len(row) <= order: return
+    wanted = [t >= order and any(row[s - order:s + 1] == row[t - order:t + 1] for s in range(order, t)) for t in range(len(row))]
+    assert repeated(np.array([row]), order)[0].tolist() == wanted
+
+
+def test_losses_by_token():
+    stream = LanguageStream()
+    model = llama(64, 32, 64, 1, 2, 64, seed=3).eval()
+    ids, can = evaluation_rows(stream, 10)
+    nats = token_losses(model, ids)
+    assert np.allclose(nats, token_losses(model, ids, at_once=64 * 64), atol=1e-5), "how many are held at once changes nothing"
+    rows = {(r["scored"], r["metric"]): r["value"] for r in losses(model, Context(stream=stream), rows=10)}
+    assert np.isclose(rows["all", "loss"], model(input_ids=torch.tensor(ids), labels=torch.tensor(ids)).loss.item(), atol=1e-5)
+    assert np.isclose(rows["copyable", "loss"], nats[can[:, 1:]].mean()) and np.isclose(rows["other", "loss"], nats[~can[:, 1:]].mean())
+    assert np.isclose(rows["copyable", "ideal observer"], ideal_losses(ids, stream)[can[:, 1:]].mean())
+
+
+def test_where_nothing_was_copied_there_is_no_row_about_it():
+    rows = losses(llama(64, 32, 64, 1, 2, 64).eval(), Context(stream=LanguageStream(copy_rate=0.0)), rows=4)
+    assert {r["scored"] for r in rows} == {"all", "other"} and all(np.isfinite(r["value"]) for r in rows)
+
+
+# ---- other abilities ----
+
+def test_recall_asks_for_the_value_beside_the_key():
+    ids, answers = recall_sequences(30, pairs=5, count=200, seed=1)
+    for row, answer in zip(ids, answers):
+        assert len(set(row[:10])) == 10 and row[:-1][list(row[:10]).index(row[-1]) + 1] == answer and list(row[:10]).index(row[-1]) % 2 == 0
+    assert not np.array_equal(ids, recall_sequences(30, pairs=5, count=200, seed=2)[0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([2, 4, 8]))
+def test_few_shot_can_be_answered_by_the_rule_alone(seed, shots):
+    ids, labels = few_shot_sequences(40, shots, 50, seed)
+    for row, (right, other) in zip(ids, labels):
+        items, said, query = row[:-1:2], row[1:-1:2], row[-1]
+        of_half = {bool(item >= 20): label for item, label in zip(items, said)}
+        assert len(of_half) == 2 and all(of_half[bool(i >= 20)] == l for i, l in zip(items, said)) # one label a half, everywhere
+        assert of_half[bool(query >= 20)] == right and of_half[not query >= 20] == other and query not in row[:-1]
+        assert (said == right).sum() == (said == other).sum() == shots // 2
+
+
+def test_who_copies_recalls_and_who_does_not_cannot():
+    from grok_nb.copying.copy_test import copier
+    score = lambda model: {r["test"]: r["value"] for r in other_abilities(model) if r["metric"] == "accuracy"}
+    copier, nobody = score(copier(512, 64)), score(llama(512, 32, 64, 2, 2, 64).eval())
+    assert copier["recall"] > 0.7 and nobody["recall"] < 0.1
+    assert abs(nobody["few-shot"] - 0.5) < 0.2
+
+
+# ---- the study ----
+
+def test_presets_are_the_papers_where_they_say_so():
+    paper = study.presets["paper"]
+    assert paper.n_parameters == 162_417_408 and paper.batch_size * paper.context * paper.steps >= 40e9
+    assert {study.presets[f"paper{x}"].lr for x in ("", "_lr1e-4", "_lr4e-4")} == {1e-4, 2e-4, 4e-4}
+    assert (paper.test_sequences, paper.test_prefix, paper.test_suffix, paper.test_samples, paper.test_every) == (50, 12, 6, 500, 5)
+    assert len({c.identity.__repr__() for c in study.presets.values()}) == len(study.presets), "two presets are one"
+
+
+@pytest.mark.parametrize("changes, says", [
+    (dict(corpus="books.parquet"), "the generated language reads none"),
+    (dict(span_max=40), "at most half of context"),
+    (dict(span_min=1), "span_min = 1"),
+    (dict(test_sequences=8), "holds 7 and a query"),
+    (dict(test_every=6), "at most test_sequences"),
+    (dict(language="texts"), "did you mean 'text'"),
+    (dict(language="text"), "at least 257"),
+    (dict(vocab_size=1), "from 2 to"),
+    (dict(width=30), "multiple of 2·heads"),
+    (dict(copy_rate=1.5), "from 0.0 to 1.0"),
+])
+def test_options_that_do_not_fit(changes, says):
+    with pytest.raises(InputError, match=says) as error: study.config("demo", **changes)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_text_without_a_name_has_no_run():
+    with pytest.raises(InputError, match="corpus is not given"): study.config("text").run_id
+
+
+def test_when_a_loss_is_flat():
+    steps = np.arange(0, 2001, 100)
+    cliff = pd.Series(np.where(steps < 500, 4.0, 3.0), steps)
+    assert study.flat(cliff) == Interval(400, 500)
+    falling = pd.Series(4 * np.maximum(steps, 50) ** -0.5, steps) # twice the steps always bring 29 %
+    assert not study.flat(falling).reached
+    slowly = pd.Series(4 * np.maximum(steps, 50) ** -0.05, steps) # 3.4 %: flat as soon as it has fallen at all
+    assert study.flat(slowly) == Interval(100, 200)
+    jumps_later = pd.Series(np.where(steps < 300, 4.0, np.where(steps < 1500, 3.0, 2.0)), steps)
+    assert study.flat(jumps_later) == Interval(200, 300), "what the loss does later does not take it back"
+
+
+@pytest.mark.parametrize("power", [0.0, -0.5, -1.0])
+def test_the_exponent_of_planted_times(power):
+    assert np.isclose(study.exponent({b: Interval(900 * b**power, 1100 * b**power) for b in (16, 32, 64, 128)}), power)
+
+
+def test_the_exponent_without_emergence_is_not_tested():
+    from grok_nb.claims import NotTested
+    with pytest.raises(NotTested, match="batch 32"): study.exponent({16: Interval(1, 2), 32: Interval(5, np.inf)})
+
+
+def test_every_contradiction_is_the_opposite_of_a_claim():
+    names = [c.name for c in study.claims()]
+    assert len(set(names)) == len(names) and set(study.contradictions.values()) <= set(names)
+
+
+def planted(seed, preset, copying, step=100):
+    "A table with the rows that claims about copying read."
+    return pd.DataFrame([dict(run=f"{preset} {seed}", study="copying", preset=preset, fidelity="demo", seed=seed, step=i * step, tokens=i * step * 2048,
+                              probe="copy", position="mean", metric="exact", value=v) for i, v in enumerate(copying)])
+
+
+def judge(name, *tables):
+    claim = next(c for c in study.claims() if c.name == name)
+    return claim.judge(pd.concat(tables, ignore_index=True)).verdict
+
+
+def test_claims_on_planted_runs():
+    jump = lambda at, n=31, top=0.6: np.where(np.arange(n) < at, 0.0, top) + 1e-3 * np.random.default_rng(at).normal(size=n)
+    runs = {s: planted(s, "demo", jump(15 + s)) for s in range(3)}
+    assert judge("surge", *runs.values()) == "inconclusive", "three of three seeds are an interval from .29 on"
+    assert judge("not linear", *runs.values()) == "supported"
+    assert judge("not linear", *(planted(s, "demo", np.linspace(0, 1, 31) + 1e-3 * s) for s in range(3))) == "not supported"
+    assert judge("two blocks", *(planted(s, "depth1", 1e-3 * s + np.zeros(31)) for s in range(3))) == "supported"
+    assert judge("learning rate", *runs.values(), *(planted(s, "lr1e-3", jump(25 + s)) for s in range(3))) == "supported"
+    assert judge("learning rate", *runs.values(), *(planted(s, "lr1e-3", jump(5 + s)) for s in range(3))) == "not supported"
+    by_tokens = [planted(s, name, jump(8 + s % 2), step=32 * 200 // b) for b, name in study.batches.items() for s in range(3)]
+    assert judge("steps, not tokens", *by_tokens) == "not supported"
+    by_steps = [planted(s, name, jump(8 + s % 2), step=200) for name in study.batches.values() for s in range(3)]
+    assert judge("steps, not tokens", *by_steps) == "supported"
+    assert judge("dropout", *runs.values()) == "not tested"
