@@ -40,14 +40,15 @@ def table_html(
     body = table.to_html(index=False, border=0, escape=True, na_rep="–", float_format=lambda v: f"{v:.3g}")
     return f'<div class="wide">{body}</div>'
 
-# %% ../../nbs/see/02_report.ipynb #20d9ff56
+# %% ../../nbs/see/02_report.ipynb #cc34792b
 _style = """
 :root { --ink:#1a1f24; --soft:#5d6770; --line:#dde2e6; --paper:#fff; --tint:#f5f7f9; --accent:#0072b2 }
 @media (prefers-color-scheme: dark) { :root { --ink:#e4e8eb; --soft:#9aa5ad; --line:#343c43; --paper:#15191d; --tint:#1d2328; --accent:#56b4e9 } }
 * { box-sizing:border-box }
 body { margin:0; background:var(--paper); color:var(--ink); font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif }
 main { max-width:1060px; margin:0 auto; padding:2.5rem 1.25rem 4rem }
-h1 { font-size:1.7rem; line-height:1.25; margin:0 0 .5rem } * + h1 { margin-top:4.5rem } a { color:var(--accent) } h2 { font-size:1.2rem; margin:2.6rem 0 .5rem; padding-top:.6rem; border-top:1px solid var(--line) }
+h1 { font-size:1.7rem; line-height:1.25; margin:0 0 .5rem }
+* + h1 { margin-top:4.5rem } a { color:var(--accent) } h2 { font-size:1.2rem; margin:2.6rem 0 .5rem; padding-top:.6rem; border-top:1px solid var(--line) }
 p { max-width:46rem; margin:.5rem 0 } .lead { font-size:1.12rem } .soft { color:var(--soft); font-size:.9rem }
 figure { margin:1rem 0 } figcaption { color:var(--soft); font-size:.92rem; max-width:46rem; margin-top:.4rem }
 img { max-width:100%; height:auto; background:#fff; border-radius:6px; border:1px solid var(--line) }
@@ -141,7 +142,7 @@ def shown(runs: Sequence[Run]) -> list[Run]:
     for r in sorted(runs, key=lambda r: r.config.seed): first.setdefault(r.preset if r.preset != "custom" else r.run_id, r)
     return [r for r in runs if r in first.values()]
 
-# %% ../../nbs/see/02_report.ipynb #bc6e5778
+# %% ../../nbs/see/02_report.ipynb #8f55773d
 def section(
     runs: Sequence[Run], # of one study, with at least one evaluation each
     evidence: Sequence[Run] = (), # more runs of the study for the claims to be judged on
@@ -200,7 +201,9 @@ def _claims(study, runs):
     if book.empty: return []
     counts = pd.Series([r.preset for r in runs if r.preset != "custom"]).value_counts(sort=False)
     rests = ", ".join(f"{n} × {preset}" for preset, n in counts.items())
-    return ["<h2>Claims so far</h2>", f'<div class="wide">{book._repr_html_()}</div>',
+    against = [what for what, name in getattr(study, "contradictions", {}).items() if (book[book.claim == name].verdict == "not supported").any()]
+    said = "".join(f"<li>{html.escape(what)}</li>" for what in against)
+    return ["<h2>Claims so far</h2>", f'<div class="wide">{book._repr_html_()}</div>', *([f"<p>Against the paper, in these runs:</p><ul>{said}</ul>"] if said else []),
             f'<p class="soft">Judged on {rests or "no run with the options of a preset"}. Below three seeds nothing is decided.</p>']
 
 def _details(run):
