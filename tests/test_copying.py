@@ -166,7 +166,7 @@ def test_presets_are_the_papers_where_they_say_so():
     (dict(corpus="books.parquet"), "the generated language reads none"),
     (dict(span_max=40), "at most half of context"),
     (dict(span_min=1), "span_min = 1"),
-    (dict(test_sequences=8), "holds 7 and a query"),
+    (dict(test_sequences=8), "holds 6 and a query"),
     (dict(test_every=6), "at most test_sequences"),
     (dict(language="texts"), "did you mean 'text'"),
     (dict(language="text"), "at least 257"),

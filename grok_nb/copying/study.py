@@ -14,7 +14,7 @@ from . import language
 from ..models import llama, llama_parameters
 from ..runs import Run, from_preset, option
 
-# %% ../../nbs/copying/05_study.ipynb #72da2613
+# %% ../../nbs/copying/05_study.ipynb #96dac0aa
 @dataclass(frozen=True, kw_only=True)
 class Config(corpus.Config):
     "A run of the copying study."
@@ -42,10 +42,10 @@ class Config(corpus.Config):
             raise InputError(f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257")
         if self.test_every > self.test_sequences:
             raise InputError(f"test_every = {self.test_every}: must be at most test_sequences = {self.test_sequences}")
-        each = self.test_prefix + self.test_suffix
-        if (self.test_sequences + 1) * each > self.context:
-            raise InputError(f"test_sequences = {self.test_sequences}: {self.test_sequences} sequences and a query take "
-                             f"{(self.test_sequences + 1) * each} tokens, context = {self.context} holds {max(0, self.context // each - 1)} and a query")
+        query = self.test_prefix + self.test_suffix
+        takes, most = self.test_sequences * (query + 1) + query, max(0, (self.context - query) // (query + 1)) # each with a newline, in hex
+        if takes > self.context:
+            raise InputError(f"test_sequences = {self.test_sequences}: with a query they take {takes} tokens; context = {self.context} holds {most} and a query")
         super().check()
 
     def slug(self):
@@ -59,13 +59,13 @@ class Config(corpus.Config):
 def _language_options(config):
     return {name: getattr(config, name) for name in ("vocab_size", "context", "batch_size", "seed", "span_min", "span_max", "copy_rate", "language_seed")}
 
-# %% ../../nbs/copying/05_study.ipynb #d474bb31
+# %% ../../nbs/copying/05_study.ipynb #e1df54c4
 _small = Config(
     fidelity="demo", depth=2, width=64, heads=2, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none", batch_size=32, steps=3000, lr=3e-3,
     weight_decay=0.1, schedule="constant", warmup_steps=100, clip=1.0, evaluate_every=100, checkpoints=30)
 _text = Config(
     language="text", vocab_size=2048, context=256, depth=4, width=128, heads=4, batch_size=32, lr=2e-3, weight_decay=0.1, schedule="constant", warmup_steps=200,
-    clip=1.0, test_sequences=25, test_prefix=6, test_every=5)
+    clip=1.0, test_sequences=20, test_prefix=6, test_every=5)
 
 presets = dict(
     smoke=_small.replace(fidelity="smoke", steps=300, evaluate_every=50, checkpoints=3),
@@ -81,7 +81,7 @@ presets = dict(
     text=_text.replace(fidelity="demo", steps=20_000, evaluate_every=250, checkpoints=40),
     gpu=_text.replace(
         fidelity="gpu", vocab_size=8192, context=512, depth=12, width=384, heads=6, mlp=1024, batch_size=64, steps=9000, lr=6e-4, warmup_steps=500,
-        precision="bf16", test_prefix=12, test_suffix=6, test_samples=200, evaluate_every=250, checkpoints=36, keep_states=1),
+        precision="bf16", test_sequences=25, test_prefix=12, test_suffix=6, test_samples=200, evaluate_every=250, checkpoints=36, keep_states=1),
     paper=_text.replace(
         fidelity="paper", corpus="cerebras/SlimPajama-627B", fingerprint="SlimPajama-627B", tokenizer="hf-internal-testing/llama-tokenizer", vocab_size=32_000,
         context=1024, depth=12, width=768, heads=12, mlp=3072, batch_size=512, accumulation=1, steps=76_294, lr=2e-4, weight_decay=0.0, warmup_steps=2000,
@@ -112,12 +112,17 @@ def stream(config: Config):
     "The documents of the generated language, or the rows of the text."
     return corpus.stream(config) if config.language == "text" else language.LanguageStream(**_language_options(config))
 
-# %% ../../nbs/copying/05_study.ipynb #c41107c9
-def copy_test(config: Config, tokenizer=None): # → copy_test.CopyTest
-    "The copy test of a configuration; a text's needs its tokenizer."
+# %% ../../nbs/copying/05_study.ipynb #825e16e8
+def copy_test(
+    config: Config,
+    tokenizer=None, # of the text
+    alphabet: str = "vocabulary", # or "hex"
+): # → copy_test.CopyTest
+    "The copy test of a configuration."
     from grok_nb.copying.copy_test import CopyTest
     vocab_size = config.vocab_size if tokenizer is None else len(tokenizer)
-    return CopyTest(vocab_size, config.test_sequences, config.test_prefix, config.test_suffix, config.test_samples, config.test_every, tokenizer=tokenizer)
+    return CopyTest(vocab_size, config.test_sequences, config.test_prefix, config.test_suffix, config.test_samples, config.test_every,
+                    alphabet=alphabet, tokenizer=tokenizer)
 
 def _repeat(config): return min(100, config.context // 2 - 2) # tokens of the sequence that induction scores repeat
 
@@ -135,7 +140,7 @@ def probes(config: Config) -> dict:
     from functools import partial
     from grok_nb.copying.induction import induction_scores
     tokenizer = stream(config).tokenizer if config.language == "text" else None
-    rows = dict(losses=language.losses, in_context=in_context, copy=copy_test(config, tokenizer),
+    rows = dict(losses=language.losses, in_context=in_context, copy=copy_test(config, tokenizer), copy_hex=copy_test(config, tokenizer, "hex"),
                 induction=partial(induction_scores, s=_repeat(config)))
     return rows | (dict(abilities=language.other_abilities) if config.language == "generated" else {})
 
@@ -153,7 +158,7 @@ def run(
     from grok_nb.training import train
     return train(config(preset, **changes), root)
 
-# %% ../../nbs/copying/05_study.ipynb #15d47c1e
+# %% ../../nbs/copying/05_study.ipynb #ef35b33e
 basic_copying = 0.2 # share of suffixes copied whole, from which on a model is said to copy
 
 def emergence(
@@ -169,12 +174,12 @@ def flat(
     loss, # pandas Series over steps, nats
     share: float = 0.05, # of the loss
 ): # → transitions.Interval, steps
-    "When a loss goes flat: the first evaluation from which twice the steps bring less than `share` of it."
+    "When a loss goes flat: the first evaluation, once it has fallen by `share`, from which twice the steps bring less than `share` of it."
     import numpy as np
     from grok_nb.transitions import Interval
     steps, values = loss.index.to_numpy(float), loss.to_numpy()
     inside = (steps > 0) & (2*steps <= steps[-1])
-    still = values[inside] - np.interp(2*steps[inside], steps, values) < share * values[inside]
+    still = (values[inside] < (1 - share) * values[0]) & (values[inside] - np.interp(2*steps[inside], steps, values) < share * values[inside])
     if not still.any(): return Interval(steps[inside][-1] if inside.any() else steps[0], np.inf)
     first = steps[inside][still.argmax()]
     return Interval(steps[steps < first][-1], first)
@@ -277,19 +282,23 @@ def abilities_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/copying/05_study.ipynb #3700c83f
+# %% ../../nbs/copying/05_study.ipynb #bb31f538
 def figures(
     table, # long table of one or more runs, pandas; `run` holds the name to show
     transitions: dict, # run → its transitions on the headline curve
 ) -> list: # (heading, caption, matplotlib Figure)
     "What a report shows of runs of this study."
+    from grok_nb.copying.copy_test import copy_figure
     from grok_nb.copying.induction import scores_figure
     first = table["run"].iloc[0]
+    last = table[(table["run"] == first) & (table["step"] == table[table["run"] == first]["step"].max())]
     heads = table[(table["run"] == first) & (table["probe"] == "induction")]
     return [
         ("When", "Bars: the share of random sequences that are finished exactly right. Line: held-out loss.", delay_figure(table)),
         ("What the loss hides", "Held-out loss on tokens that copying can tell, and on the others. Dotted: one who knows the bigrams and does not copy. "
          "Dashed: the ideal observer, who knows how the documents are made.", losses_figure(table)),
+        ("Which sequence", f"{first}, last evaluation: copying by the number of the sequence that is asked for, in random tokens and in hexadecimal characters.",
+         copy_figure({name: last[last["probe"] == probe] for name, probe in (("random tokens", "copy"), ("hexadecimal", "copy_hex"))})),
         ("In which heads", f"{first}: of every head, over training, how much it attends to the previous token; to what followed the last occurrence; how "
          "positively its weights map a token to its own logit; and the product of the last two.", scores_figure(heads)),
         ("Does more come with it?", "Copying beside key–value recall and few-shot labelling, with chance dotted, and the ICL score: how much less a late token "
