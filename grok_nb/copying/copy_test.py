@@ -300,13 +300,13 @@ def __call__(self: CopyTest, model, context=None, **how) -> list[dict]:
     "As a probe: `accuracy`."
     return self.accuracy(model, **how)
 
-# %% ../../nbs/copying/01_copy_test.ipynb #c663aa74
+# %% ../../nbs/copying/01_copy_test.ipynb #51c02008
 def copier(
     vocab_size: int, # tokens
     context: int = 1024, # longest sequence, tokens
     width: int = 64, # of the code of a token; the hidden size is three times as wide
     sharpness: float = 16.0, # attention score of a match, in the second head
-    rope_base: float = 1e8, # RoPE's θ; the smaller, the worse far matches are found
+    rope_base: float = 10_000.0, # RoPE's θ; the smaller, the worse far matches are found
     seed: int = 0, # of the codes
 ): # LlamaForCausalLM on the CPU, fp32, in evaluation mode
     "A Llama that copies, made by hand: a previous-token head, then an induction head. Other weights are zero."
