@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['presets', 'headline', 'unit', 'basic_copying', 'question', 'curves', 'batches', 'contradictions', 'Config', 'config',
-           'model', 'stream', 'copy_test', 'in_context', 'probes', 'run', 'emergence', 'flat', 'fitted', 'delay_figure',
-           'losses_figure', 'abilities_figure', 'figures', 'inside', 'inside_figures', 'exponent', 'claims']
+           'model', 'stream', 'copy_test', 'in_context', 'probes', 'run', 'emergence', 'flat', 'fitted', 'figures',
+           'inside', 'inside_figures', 'exponent', 'claims']
 
 # %% ../../nbs/copying/05_study.ipynb #682546ae
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def stream(config: Config):
     "The documents of the generated language, or the rows of the text."
     return corpus.stream(config) if config.language == "text" else language.LanguageStream(**_language_options(config))
 
-# %% ../../nbs/copying/05_study.ipynb #825e16e8
+# %% ../../nbs/copying/05_study.ipynb #1b351454
 def copy_test(
     config: Config,
     tokenizer=None, # of the text
@@ -144,7 +144,7 @@ def probes(config: Config) -> dict:
                 induction=partial(induction_scores, s=_repeat(config)))
     return rows | (dict(abilities=language.other_abilities) if config.language == "generated" else {})
 
-headline = dict(probe="copy", position="mean", metric="exact") # the study's one curve
+headline = language.copied_whole # the study's one curve
 
 unit = "share of suffixes copied whole" # of the headline curve, in words
 
@@ -203,86 +203,7 @@ curves = { # what happens when: label → selection of one curve of a run's tabl
     "ICL score": dict(probe="in_context", metric="icl_score"),
 }
 
-# %% ../../nbs/copying/05_study.ipynb #38eabf84
-def _panels(table, height=3.0):
-    "A row of axes for each three runs: figure, [(axes, run, rows)]."
-    import math
-    import matplotlib.pyplot as plt
-    runs = list(table["run"].unique())
-    columns = min(3, len(runs))
-    fig, axes = plt.subplots(math.ceil(len(runs) / columns), columns, figsize=(1.4 + 3.9*columns, height * math.ceil(len(runs) / columns)), squeeze=False,
-                             layout="constrained", sharey=True)
-    for ax in axes.flat[len(runs):]: ax.set_visible(False)
-    for ax, run in zip(axes.flat, runs):
-        if len(runs) > 1: ax.set_title(run)
-    return fig, [(ax, run, table[table["run"] == run]) for ax, run in zip(axes.flat, runs)]
-
-def delay_figure(
-    table, # long table of one or more runs, pandas
-): # → matplotlib Figure
-    "Copying as bars, the loss as a line, over training tokens. Source: arXiv 2409.09281, figure 2."
-    import matplotlib.pyplot as plt
-    from grok_nb.probes import curve
-    fig, panels = _panels(table)
-    for ax, run, rows in panels:
-        tokens = rows.drop_duplicates("step").set_index("step")["tokens"] / 1e6
-        copying, loss = (curve(rows, **curves[name]) for name in ("copying", "held-out loss"))
-        x = tokens[copying.index]
-        bars = ax.bar(x, copying, width=0.8 * x.diff().median(), color="#56B4E9", label="suffixes copied whole (left)")
-        right = ax.twinx()
-        line, = right.plot(tokens[loss.index], loss, color="#D55E00", label="held-out loss (right)")
-        ax.set(xlabel="training tokens (millions)", ylim=(0, 1)); right.set_ylim(0, loss.max() * 1.05)
-        ax.set_ylabel("share of suffixes" if ax.get_subplotspec().is_first_col() else None)
-        right.set_ylabel("loss (nats per token)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None)
-    fig.legend(handles=[bars, line], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    plt.close(fig)
-    return fig
-
-def losses_figure(
-    table, # long table of one or more runs, pandas
-): # → matplotlib Figure
-    "Held-out loss on copyable and on other tokens, with what bigrams alone and the ideal observer lose where that is known."
-    import matplotlib.pyplot as plt
-    fig, panels = _panels(table)
-    for ax, run, rows in panels:
-        rows = rows[rows["probe"] == "losses"]
-        for scored, color in (("copyable", "#0072B2"), ("other", "#D55E00")):
-            lines = rows[rows["scored"] == scored].pivot(index="step", columns="metric", values="value")
-            if lines.empty: continue
-            ax.plot(lines.index, lines["loss"], color=color, label=f"{scored} tokens")
-            for metric, dash in (("bigrams alone", (0, (1, 2))), ("ideal observer", (0, (5, 2)))):
-                if metric in lines: ax.plot(lines.index, lines[metric], color=color, linestyle=dash, linewidth=1, label=f"{scored}, {metric}")
-        ax.set(xlabel="optimizer steps", ylim=(0, None), ylabel="loss (nats per token)" if ax.get_subplotspec().is_first_col() else None)
-    fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    plt.close(fig)
-    return fig
-
-# %% ../../nbs/copying/05_study.ipynb #27f5a92c
-def abilities_figure(
-    table, # long table of one or more runs, pandas
-): # → matplotlib Figure
-    "Copying beside other uses of the context: recall, few-shot labelling, and the ICL score."
-    import matplotlib.pyplot as plt
-    from grok_nb.probes import curve
-    fig, panels = _panels(table)
-    for ax, run, rows in panels:
-        copying, gained = curve(rows, **headline), curve(rows, **curves["ICL score"])
-        ax.plot(copying.index, copying, color="#0072B2", label="copying")
-        for test, color in (("recall", "#009E73"), ("few-shot", "#CC79A7")):
-            if test not in set(rows.get("test", ())): continue
-            ax.plot(curve(rows, test=test, metric="accuracy"), color=color, label=test)
-            ax.axhline(curve(rows, test=test, metric="chance").iloc[0], color=color, linestyle=":", linewidth=1)
-        right = ax.twinx()
-        right.plot(gained.index, gained, color="#E69F00", linestyle="--")
-        ax.plot([], color="#E69F00", linestyle="--", label="ICL score (right)")
-        right.set_ylim(1.05 * min(gained.min(), -0.1), 0.2); ax.set(xlabel="optimizer steps", ylim=(0, 1))
-        ax.set_ylabel("accuracy" if ax.get_subplotspec().is_first_col() else None)
-        right.set_ylabel("ICL score (nats)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None)
-    fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    plt.close(fig)
-    return fig
-
-# %% ../../nbs/copying/05_study.ipynb #bb31f538
+# %% ../../nbs/copying/05_study.ipynb #c6434993
 def figures(
     table, # long table of one or more runs, pandas; `run` holds the name to show
     transitions: dict, # run → its transitions on the headline curve
@@ -290,6 +211,7 @@ def figures(
     "What a report shows of runs of this study."
     from grok_nb.copying.copy_test import copy_figure
     from grok_nb.copying.induction import scores_figure
+    from grok_nb.copying.language import abilities_figure, delay_figure, losses_figure
     first = table["run"].iloc[0]
     last = table[(table["run"] == first) & (table["step"] == table[table["run"] == first]["step"].max())]
     heads = table[(table["run"] == first) & (table["probe"] == "induction")]
