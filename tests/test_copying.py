@@ -202,7 +202,7 @@ def test_the_exponent_of_planted_times(power):
 
 def test_the_exponent_without_emergence_is_not_tested():
     from grok_nb.claims import NotTested
-    with pytest.raises(NotTested, match="batch 32"): study.exponent({16: Interval(1, 2), 32: Interval(5, np.inf)})
+    with pytest.raises(NotTested, match="at 32"): study.exponent({16: Interval(1, 2), 32: Interval(5, np.inf)})
 
 
 def test_every_contradiction_is_the_opposite_of_a_claim():

@@ -272,7 +272,7 @@ def inside_figures(
         "Needed since when", f"{first}: copying over training, with all heads and without each.", circuits.course_figure(causes[causes["run"] == first])))
     return found
 
-# %% ../../nbs/copying/05_study.ipynb #71d2911d
+# %% ../../nbs/copying/05_study.ipynb #f0d2e884
 def _ends(rows, **where):
     "Mean of the last three evaluations."
     from grok_nb.probes import curve
@@ -281,23 +281,23 @@ def _ends(rows, **where):
 def _copies(rows): return _ends(rows, **headline)
 
 def exponent(
-    when: dict, # batch size → emergence in steps, transitions.Interval
-) -> float: # 0: a number of steps decides; −1: a number of tokens does
+    when: dict, # batch size, or learning rate → emergence in steps, transitions.Interval
+) -> float: # over batch size 0: a number of steps decides, −1: a number of tokens
     "The slope of log steps over log batch size, through the middles of the intervals. Raises `claims.NotTested` where copying did not begin."
     import numpy as np
     from grok_nb.claims import NotTested
-    if late := [b for b, t in when.items() if not t.reached]: raise NotTested(f"copying did not begin at batch {late[0]}")
+    if late := [x for x, t in when.items() if not t.reached]: raise NotTested(f"copying did not begin at {late[0]:g}")
     return float(np.polyfit(np.log(list(when)), np.log([max(t.mid, 1) for t in when.values()]), 1)[0])
 
 batches = {16: "batch16", 32: "demo", 64: "batch64", 128: "batch128"} # batch size → preset
 
-def _exponents(tables):
-    "Seed → exponent, of the seeds that were run at every batch size."
+def _exponents(tables, presets):
+    "Seed → exponent, of the seeds that every preset was run with."
     from grok_nb.claims import NotTested, by_seed
-    when = {b: by_seed(tables, "copy", emergence, preset=name) for b, name in batches.items()}
+    when = {x: by_seed(tables, "copy", emergence, preset=name) for x, name in presets.items()}
     seeds = set.intersection(*map(set, when.values()))
-    if not seeds: raise NotTested("no seed was run at every batch size")
-    return {seed: exponent({b: times[seed] for b, times in when.items()}) for seed in sorted(seeds)}
+    if not seeds: raise NotTested("no seed was run with every preset")
+    return {seed: exponent({x: times[seed] for x, times in when.items()}) for seed in sorted(seeds)}
 
 def _straight(rows):
     "Share of the variance of copying that a straight line over tokens explains."
@@ -358,9 +358,11 @@ def claims() -> list:
               lambda t: over_seeds(paired(of(t, settled, probe="in_context"), of(t, emergence)), "steps"), ["copy", "in_context"]),
         Claim("surge", "Copying surges: it does not rise smoothly.", paper + "1", lambda t: share_of_seeds(of(t, jump)), ["copy"], 0.5),
         Claim("steps, not tokens", "Whatever the batch, copying begins after as many steps: the exponent of steps over batch size is nearer to 0 than to −1.",
-              paper + "2", lambda t: over_seeds(_exponents(t), "exponent"), ["copy"], -0.5),
+              paper + "2", lambda t: over_seeds(_exponents(t, batches), "exponent"), ["copy"], -0.5),
         Claim("learning rate", "A larger learning rate brings copying earlier (3e-3 against 1e-3).", paper + "3",
               lambda t: sooner(t, "lr1e-3", "demo"), ["copy"], 0, "below"),
+        Claim("intensity", "Below the optimum the product of learning rate and steps decides: the exponent of steps over lr is nearer to −1 than to 0 (1e-3, 3e-3).",
+              "arXiv 2409.09281, conjecture", lambda t: over_seeds(_exponents(t, {1e-3: "lr1e-3", 3e-3: "demo"}), "exponent"), ["copy"], -0.5, "below"),
         Claim("too large a rate", "Beyond an optimum it comes later again, though lr × steps is larger (1e-2 against 3e-3).", "ours",
               lambda t: sooner(t, "demo", "lr1e-2"), ["copy"]),
         Claim("dropout", "Attention dropout of 10 % makes a better copier at the same step.", paper + "5", lambda t: shift(t, "dropout"), ["copy"]),
