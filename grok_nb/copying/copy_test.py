@@ -186,14 +186,15 @@ def tree_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/copying/01_copy_test.ipynb #2639e24e
+# %% ../../nbs/copying/01_copy_test.ipynb #27585058
 @patch
 def check(self: CopyTest,
     model, # transformers causal language model
 ):
     "Raise `InputError` if the test does not fit the model."
     config = getattr(model, "module", model).config
-    if getattr(config, "is_encoder_decoder", False): raise InputError(f"model: {config.model_type!r} has an encoder; the copy test asks a decoder alone")
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"model: {config.model_type!r} has an encoder; the copy test asks a decoder alone")
     if config.vocab_size <= self.tokens.max():
         raise InputError(f"vocab_size = {self.vocab_size}: the test draws token {self.tokens.max()}, the model's vocabulary has {config.vocab_size}")
     context = getattr(config, "max_position_embeddings", None)
@@ -280,7 +281,7 @@ def answers(self: CopyTest,
         said = [ask(self, model, which).cpu() for which in np.split(np.arange(count), range(at_once, count, at_once))]
     return torch.cat(said).reshape(self.n_samples, queries, self.suffix).numpy()
 
-# %% ../../nbs/copying/01_copy_test.ipynb #d62a6886
+# %% ../../nbs/copying/01_copy_test.ipynb #9f749eed
 @patch
 def accuracy(self: CopyTest,
     model, # transformers causal language model
@@ -296,7 +297,11 @@ def accuracy(self: CopyTest,
             for position, distance, i in places for metric, values in metrics.items()]
 
 @patch
-def __call__(self: CopyTest, model, context=None, **how) -> list[dict]:
+def __call__(self: CopyTest,
+    model, # transformers causal language model
+    context=None, # of a probe, not needed
+    **how, # method, tokens_per_pass
+) -> list[dict]: # rows, see `accuracy`
     "As a probe: `accuracy`."
     return self.accuracy(model, **how)
 
