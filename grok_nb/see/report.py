@@ -66,7 +66,7 @@ def page(
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(title)}</title><style>{_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n")
 
-# %% ../../nbs/see/02_report.ipynb #f752cb8b
+# %% ../../nbs/see/02_report.ipynb #370107f1
 def labels(
     runs: Sequence[Run],
 ) -> dict[str, str]: # run id → how the report calls it: its preset, with the seed where there are several
@@ -78,11 +78,12 @@ def labels(
 def when(
     runs: Sequence[Run], # of one study
 ) -> pd.DataFrame: # `transition_table` of the curves that the study names, with the columns run (its label) and curve
-    "Every transition of every curve that the study names."
+    "Every transition of every curve that the study names and the run has."
     names, parts = labels(runs), []
     for r in runs:
         table = r.metrics()
         for name, where in r.study.curves.items():
+            if not (table[[*where]] == [*where.values()]).all(axis=1).any(): continue # such as a loss on copyable tokens where none are
             series = curve(table, **where).reset_index().assign(run=names[r.run_id], curve=name)
             parts.append(transition_table(series, by=["run", "curve"]))
     return pd.concat(parts, ignore_index=True)
