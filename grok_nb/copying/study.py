@@ -158,17 +158,20 @@ def run(
     from grok_nb.training import train
     return train(config(preset, **changes), root)
 
-# %% ../../nbs/copying/05_study.ipynb #2de9ea61
-basic_copying = 0.25 # share of suffixes copied whole, from which on a model is said to copy; to name any suffix of the sample gives the demo 0.2
+# %% ../../nbs/copying/05_study.ipynb #253ab316
+basic_copying = 0.2 # share of suffixes copied whole, above which a model is said to copy
 
 def emergence(
     table, # long table of one run, pandas
-    level: float = basic_copying, # share of suffixes copied whole
+    level: float = basic_copying, # which its rise must exceed
 ): # → transitions.Interval, steps; not reached: `hi` is infinite
-    "When a model begins to copy: the level is crossed, for three evaluations or more."
+    "When a model begins to copy: half-way up the rise."
+    import numpy as np
     from grok_nb.probes import curve
-    from grok_nb.transitions import crossing
-    return crossing(curve(table, **headline), level)
+    from grok_nb.transitions import Interval, transition
+    copying = curve(table, **headline)
+    rise = transition(copying, "up")
+    return rise.midpoint if rise and rise.plateau > level else Interval(copying.index[-1], np.inf)
 
 def flat(
     loss, # pandas Series over steps, nats
