@@ -74,7 +74,7 @@ def measure(
     table.attrs = {}
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
 
-# %% ../nbs/core/07_probes.ipynb #7f72dc86
+# %% ../nbs/core/07_probes.ipynb #18c67a2c
 def _load(folder, name, made_by):
     "What was measured by this very probe; of another one of the same name nothing."
     empty = pd.DataFrame(columns=["run", "step", "tokens", "probe", "metric", "value"])
@@ -87,5 +87,7 @@ def _load(folder, name, made_by):
 def _save(table, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    table.to_parquet(partial, index=False)
-    os.replace(partial, path)
+    try:
+        table.to_parquet(partial, index=False)
+        os.replace(partial, path)
+    except BaseException: partial.unlink(missing_ok=True); raise

@@ -18,7 +18,7 @@ from ..lens import _as_found, adapters
 from ..models import logits_at, tree_inputs
 from ..streams import rng
 
-# %% ../../nbs/copying/01_copy_test.ipynb #d100c9cb
+# %% ../../nbs/copying/01_copy_test.ipynb #a46e5714
 alphabets = "vocabulary", "hex"
 hex_characters = "0123456789abcdef\n" # the newline ends each sequence
 
@@ -31,6 +31,8 @@ def drawable_tokens(
     "The tokens that sequences are made of."
     if alphabet not in alphabets: raise InputError(f"alphabet {nearest(alphabet, alphabets)}")
     if beyond := [i for i in special if not 0 <= i < vocab_size]: raise InputError(f"special = {beyond[0]}: must be from 0 to {vocab_size - 1}")
+    if tokenizer is not None and not hasattr(tokenizer, "get_vocab"):
+        raise InputError(f"tokenizer = {tokenizer!r}: must be a tokenizer of transformers, such as AutoTokenizer.from_pretrained makes")
     if tokenizer is None: named, special = {str(i): i for i in range(vocab_size)}, set(special)
     else: named, special = tokenizer.get_vocab(), {*special, *tokenizer.all_special_ids, *_marked(tokenizer)}
     usable = sorted({i for i in named.values() if i < vocab_size} - special)

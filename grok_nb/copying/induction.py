@@ -194,7 +194,7 @@ def heads_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/copying/02_induction.ipynb #558f6b52
+# %% ../../nbs/copying/02_induction.ipynb #41cc41b9
 @torch.no_grad()
 def icl_score(
     model, # transformers causal language model
@@ -207,7 +207,7 @@ def icl_score(
     inner = getattr(model, "module", model) # inside DistributedDataParallel
     ids = _tokens(inner, input_ids)
     n = ids.shape[1]
-    early, late = (round(n*share/512) if at is None else at for at, share in ((early, 50), (late, 500)))
+    early, late = (min(round(n*share/512), n - 1) if at is None else at for at, share in ((early, 50), (late, 500)))
     if not 1 <= window <= early <= late - window <= n - 1 - window:
         raise InputError(f"early = {early}, late = {late}, window = {window}: must be at least 1, "
                          f"with window ≤ early ≤ late − window, and late ≤ {n - 1}, the last of {n} positions")

@@ -31,12 +31,13 @@ def bigram_chain(
     rows = np.maximum(rows, 1e-9)
     return rows / rows.sum(1, keepdims=True)
 
-# %% ../../nbs/copying/04_language.ipynb #a404f5ea
+# %% ../../nbs/copying/04_language.ipynb #b31c61f0
 def check(vocab_size, context, batch_size, seed, span_min, span_max, copy_rate, language_seed):
     "Raise `InputError` for options that make no language."
     if vocab_size < 2: raise InputError(f"vocab_size = {vocab_size}: must be at least 2")
     if not 2 <= span_min <= span_max: raise InputError(f"span_min = {span_min}: must be from 2 to span_max = {span_max}")
     if span_max > context // 2: raise InputError(f"span_max = {span_max}: must be at most half of context = {context}, which is {context // 2}")
+    if not 0 <= copy_rate <= 1: raise InputError(f"copy_rate = {copy_rate}: must be from 0 to 1")
 
 class LanguageStream:
     "Documents of the generated language, one a row. `batch(step)` is a pure function of `(seed, step)`."
@@ -153,16 +154,18 @@ def repeated(
         mark[order:] = first[which.ravel()] < np.arange(len(grams))
     return marks
 
-# %% ../../nbs/copying/04_language.ipynb #e9260408
+# %% ../../nbs/copying/04_language.ipynb #bc6a2c85
 def evaluation_rows(
-    stream, # a `LanguageStream`, or a `TextStream` with held-out text
+    stream, # a `LanguageStream`, or a packed `TextStream` with held-out text
     count: int = 128, # rows, at most
 ) -> tuple[np.ndarray, np.ndarray]: # input_ids (row, position), copyable (row, position) bool
     "Rows that are never trained on, always the same ones."
     if isinstance(stream, LanguageStream): return tuple(part[:count] for part in stream.evaluation[:2])
-    from grok_nb.streams import shuffled
+    from grok_nb.streams import TextStream, shuffled
+    if not isinstance(stream, TextStream): raise InputError(f"stream = {type(stream).__name__}: must be a LanguageStream or a TextStream")
+    if stream.layout != "packed": raise InputError(f"layout = {stream.layout!r}: must be 'packed'; padding would count as text that was copied")
     text = stream.held_out()
-    whole = len(text.corpus.tokens("held_out")) // text.context if text.layout == "packed" else text.rows_per_epoch
+    whole = len(text.corpus.tokens("held_out")) // text.context
     if not whole: raise InputError(f"context = {text.context}: the held-out text is shorter than one row; give more text, or a shorter context")
     ids = text.read(shuffled(np.arange(min(count, whole)), whole, "evaluation"))["input_ids"]
     return ids, repeated(ids)
@@ -197,15 +200,15 @@ def token_losses(
         parts.append(cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none").cpu())
     return torch.cat(parts).numpy()
 
-# %% ../../nbs/copying/04_language.ipynb #acadeb3b
+# %% ../../nbs/copying/04_language.ipynb #c73c4a01
 def recall_sequences(
-    vocab_size: int, # tokens, more than twice `pairs`
+    vocab_size: int, # tokens, at least twice `pairs`
     pairs: int = 8, # in a sequence
     count: int = 256, # sequences
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]: # input_ids (sequence, 2·pairs + 1), answers (sequence,)
     "Key–value pairs of distinct random tokens, and one key again."
-    if vocab_size < 2*pairs: raise InputError(f"pairs = {pairs}: must be at most half the vocabulary, which is {vocab_size // 2}")
+    if not 1 <= pairs <= vocab_size // 2: raise InputError(f"pairs = {pairs}: must be from 1 to half the vocabulary, which is {vocab_size // 2}")
     g = rng(seed, "recall")
     shown = g.permuted(np.tile(np.arange(vocab_size), (count, 1)), axis=1)[:, :2*pairs]
     asked = 2 * g.integers(pairs, size=(count, 1))
@@ -233,7 +236,7 @@ def few_shot_sequences(
     right, other = labels[every, asked ^ swap[:, 0]], labels[every, 1 - asked ^ swap[:, 0]]
     return np.hstack([np.stack([items, said], 2).reshape(count, -1), query[:, None]]), np.stack([right, other], 1)
 
-# %% ../../nbs/copying/04_language.ipynb #d67991b4
+# %% ../../nbs/copying/04_language.ipynb #a0095876
 def other_abilities(
     model, # transformers causal language model, in evaluation mode
     context=None, # of a run; None: the model's device
@@ -245,6 +248,8 @@ def other_abilities(
     import torch
     from grok_nb.models import logits_at
     vocab_size, rows = model.config.vocab_size, []
+    if (most := 2*max(pairs, shots) + 1) > model.config.max_position_embeddings:
+        raise InputError(f"pairs = {pairs}, shots = {shots}: they take {most} tokens, the model's context holds {model.config.max_position_embeddings}")
     def last(ids):
         with torch.no_grad(): return logits_at(model, [-1], input_ids=torch.as_tensor(ids, device=model.device), use_cache=False)[:, 0].float().cpu()
     ids, answers = recall_sequences(vocab_size, pairs, count)
