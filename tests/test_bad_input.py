@@ -49,6 +49,11 @@ def option(words, *says):
     return Case(words, options(*words.split(" ")), says)
 
 
+def copying(words, *says):
+    "An option of the copying study."
+    return Case(f"copying {words}", ["copying", "--set", *words.split(" ")], says)
+
+
 def other_run(folder):
     "Where the run of seed 3 belongs lies another one."
     right, other = study.config("demo", seed=3), study.config("demo", seed=4)
@@ -159,6 +164,19 @@ CASES = [
          prepare=write("a.txt", b"A fox.")),
     text("limit", ["--corpus", "a.txt", "--set", "limit_tokens=3"], "limit_tokens = 3", "at least 16", prepare=write("a.txt", b"A fox.")),
     text("vocabulary", ["--corpus", "a.txt", "--set", "vocab_size=10"], "vocab_size = '10'", "from 257", prepare=write("a.txt", b"A fox.")),
+    # of the copying study
+    copying("span_max=40", "span_max = 40", "half of context = 64"),
+    copying("span_min=9 span_max=8", "span_min = 9", "from 2 to span_max = 8"),
+    copying("copy_rate=1.5", "copy_rate = '1.5'", "from 0.0 to 1.0"),
+    copying("test_sequences=8", "test_sequences = 8", "context = 64 holds 6 and a query"),
+    copying("context=9 span_max=4 span_min=2", "test_sequences = 5", "context = 9 holds 0 and a query"),
+    copying("test_every=6", "test_every = 6", "at most test_sequences = 5"),
+    copying("language=texts", "language", "did you mean 'text'"),
+    copying("corpus=a.txt", "corpus", "the generated language reads none"),
+    copying("width=30", "width = 30", "multiple of 2·heads = 4"),
+    Case("copying without a text", ["copying", "--preset", "text"], ["corpus is not given"]),
+    Case("copying: vocabulary", ["copying", "--preset", "text", "--corpus", "a.txt", "--set", "vocab_size=100"], ["vocab_size = 100", "at least 257"],
+         write("a.txt", b"A fox.")),
     # the other commands
     Case("report: no such run", ["modular-p7-n32-a0.85-d2-s1"], ["run 'modular-p7-n32-a0.85-d2-s1'", "did you mean 'modular-p7"],
          command="grok_nb_report"),

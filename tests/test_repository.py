@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT, tracked_files
 from packaging.requirements import Requirement
 
-LIGHT = "grok_nb grok_nb.runs grok_nb.corpus grok_nb.modular.tasks grok_nb.modular.study grok_nb.see.commands grok_nb.see.site grok_nb.see.processors".split()
+LIGHT = """grok_nb grok_nb.runs grok_nb.corpus grok_nb.modular.tasks grok_nb.modular.study grok_nb.copying.language grok_nb.copying.study
+grok_nb.see.commands grok_nb.see.site grok_nb.see.processors""".split()
 HEAVY = "torch pandas transformers matplotlib datasets".split()
 
 FILES = tracked_files()
