@@ -109,6 +109,19 @@ def test_overlapping_intervals_count_as_undecided():
     assert row.tau == 0 and row.undecided == 1 and row.p_value == 1
 
 
+def test_without_structure_layer_0_takes_part():
+    formed = onsets({}, previous={(i, 0): 500 + 100*i for i in range(5)}, depth=5)
+    [row] = C.layer_order(formed, "previous_token", None).itertuples()
+    assert row.heads == 5 and row.tau == 1 and row.orders == 120 and row.unfounded == 0 and row.p_value < .05
+
+
+@pytest.mark.parametrize("column", ["run", "layer", "metric", "onset_lo", "formed"])
+def test_order_refuses_other_tables(column):
+    with pytest.raises(InputError, match=f"formed: column '{column}'"): C.layer_order(onsets({}).drop(columns=column))
+    with pytest.raises(InputError, match="formed: column"): C.layer_order(pd.DataFrame())
+    with pytest.raises(InputError, match="did you mean 'induction_score'"): C.layer_order(onsets({}), "induction")
+
+
 def test_perfect_orders_up_and_down():
     up, down = (C.layer_order(onsets({(i, 0): 1000 + sign*100*i for i in range(1, 8)}, depth=8)).iloc[0] for sign in (1, -1))
     assert up.tau == 1 and up.p_value < .01 and up.orders == math.factorial(7) and not up.reason
@@ -184,7 +197,9 @@ def test_lead_of_what_never_rises_is_censored_and_the_behaviour_is_compared():
     rows = C.lead(made, pd.Series(rising(1500), STEPS)).set_index(["measure", "share"])
     assert rows.loc[("eigenvalue_positivity", .5), "came_hi"] == np.inf
     assert 500 in Interval(*rows.loc[("attention", .5), ["before_behaviour_lo", "before_behaviour_hi"]])
-    with pytest.raises(InputError, match="one run"): C.lead(pd.concat([made, made.assign(run="q")]))
+    for ask in (C.lead, lambda t: C.formation_figure(t, C.formation(t))):
+        with pytest.raises(InputError, match="holds 2 runs"): ask(pd.concat([made, made.assign(run="q")]))
+    with pytest.raises(InputError, match="'attention' is unknown"): C.lead(made[made.metric != "attention"])
 
 
 # sets of heads
@@ -320,6 +335,7 @@ def test_excess_refuses_what_is_not_there(planted, test, scores, options, messag
 
 @pytest.mark.parametrize("wrong, message", [
     (lambda m, t: C.ablation(m, t, [dict(heads=[(0, 4)])]), r"heads = \(0, 4\)"), (lambda m, t: C.ablation(m, t, [dict(heads=[(-1, 0)])]), "layer 0 to 1"),
+    (lambda m, t: C.ablation(m, t, [dict(head=(0, 0))]), "heads = None: must be a list"), (lambda m, t: C.ablation(m, t, [dict(heads=[1])]), "must be a list"),
     (lambda m, t: C.ablation(m, t, [], ("median",)), "modes: 'median'"), (lambda m, t: C.ablation(m, t, [], copyable=np.ones((2, 3), bool)), "needs input_ids"),
     (lambda m, t: C.ablation(m, t, [], input_ids=np.zeros((2, 3), int), copyable=np.ones((2, 3))), "must be bool"),
     (lambda m, t: C.ablation(m, t, [], input_ids=np.full((2, 3), 999)), "from 0 to 499"),
@@ -392,6 +408,12 @@ def test_causes_measures_the_loss_where_there_is_text(test):
     from grok_nb.copying.language import LanguageStream
     rows = C.causes(llama(500, 16, 16, 2, 2, 64).eval(), Context(stream=LanguageStream(vocab_size=500, context=60)), test, draws=1, modes=("zero",), rows=4)
     assert {"loss", "loss_copyable", "loss_other", "loss_other_change", "exact"} <= {r["metric"] for r in rows}
+
+
+@pytest.mark.parametrize("ask", [C.excess, C.ablation_figure, C.smallest_circuit, C.keep_only_figure, C.course_figure])
+def test_other_tables_are_refused(ask):
+    for table in (pd.DataFrame(), pd.DataFrame(dict(metric=["loss"], value=[1.]))):
+        with pytest.raises(InputError, match="table: column"): ask(table)
 
 
 def test_figures_show_what_the_tables_hold(planted, test, scores):

@@ -23,15 +23,24 @@ from ..lens import _tokens, ablate_heads
 from ..streams import rng as generator
 from ..transitions import Interval, crossing, lag
 
-# %% ../../nbs/copying/03_circuits.ipynb #5304bd86
+# %% ../../nbs/copying/03_circuits.ipynb #91d0ace6
 thresholds = dict(induction_score=.3, attention=.3, eigenvalue_positivity=.5, previous_token=.3) # from here on a head has formed
 
-def _scores(table):
+def _check(table, columns, metrics=(), name="table"):
+    "Raise `InputError` if a table lacks columns or metrics."
+    for column in columns:
+        if column not in table: raise InputError(f"{name}: column {nearest(column, table.columns)}")
+    for metric in metrics:
+        if metric not in set(table["metric"]): raise InputError(f"{name}: metric {nearest(metric, set(table['metric']))}")
+
+def _scores(table, metrics, one_run=False):
     "The rows of the probe `induction`, checked, with a column `run`."
-    for column in ("step", "layer", "head", "metric", "value"):
-        if column not in table: raise InputError(f"table: column {nearest(column, table.columns)}")
+    _check(table, ("step", "layer", "head", "metric", "value"))
     if "probe" in table: table = table[table["probe"] == "induction"]
     if table.empty: raise InputError("table: no rows of the probe induction")
+    _check(table, (), metrics)
+    table = table[table["metric"].isin(metrics)]
+    if one_run and "run" in table and table["run"].nunique() > 1: raise InputError(f"table: holds {table['run'].nunique()} runs; select one run")
     wrong = table[~np.isfinite(table["value"])]
     for row in wrong.itertuples(): raise InputError(f"table: {row.metric} of layer {row.layer:g}, head {row.head:g} is {row.value} at step {row.step}")
     table = table.astype(dict(layer=int, head=int))
@@ -43,17 +52,14 @@ def formation(
     sustained: int = 3, # evaluations in a row
 ) -> pd.DataFrame: # run, layer, head, metric, onset_lo, onset_hi, formed, last (score at the end)
     "When each head's scores crossed their thresholds, as intervals; never: `onset_hi` is infinite."
-    table, rows = _scores(table), []
-    for metric in thresholds:
-        if metric not in set(table["metric"]): raise InputError(f"thresholds: metric {nearest(metric, set(table['metric']))}")
-    table = table[table["metric"].isin(thresholds)]
+    table, rows = _scores(table, thresholds), []
     for (run, layer, head, metric), part in table.groupby(["run", "layer", "head", "metric"]):
         onset = crossing(part.set_index("step")["value"], thresholds[metric], sustained=sustained)
         rows.append(dict(run=run, layer=layer, head=head, metric=metric, onset_lo=onset.lo, onset_hi=onset.hi, formed=onset.reached,
                          last=part.loc[part["step"].idxmax(), "value"]))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/copying/03_circuits.ipynb #27ba6908
+# %% ../../nbs/copying/03_circuits.ipynb #04654b39
 def _placements(
     floors, # of each place, when something may happen there at the earliest
     ends, # of each unit, when it happened at the latest
@@ -68,9 +74,10 @@ def _placements(
     return placed.argsort(1), float(np.prod([allowed[place].sum() - taken for taken, place in enumerate(order)]))
 
 def _floors(previous, depth):
-    "For every layer, when the first previous-token head below it may have formed; infinite: there is none."
+    "For every layer, when the first previous-token head below it may have formed."
+    if previous is None: return np.full(depth, -np.inf)
     came = previous[previous["formed"]]
-    return np.array([came.loc[came["layer"] < layer, "onset_lo"].min() for layer in range(depth)], float)
+    return np.array([came.loc[came["layer"] < layer, "onset_lo"].min() for layer in range(depth)], float) # not a number: none at all
 
 # %% ../../nbs/copying/03_circuits.ipynb #31c94793
 def _later(onsets):
@@ -93,20 +100,20 @@ def _resampled(later, block, draws, rng):
     total = np.einsum("da,ab,db->d", times, pairs, times)
     return (np.einsum("da,ab,db->d", times, concordant, times)[total > 0])/total[total > 0]
 
-# %% ../../nbs/copying/03_circuits.ipynb #c73f9b8c
+# %% ../../nbs/copying/03_circuits.ipynb #47b646ea
 _unknown = dict.fromkeys(("tau", "undecided", "low", "high", "null", "null_low", "null_high", "orders", "p_value", "p_heads"), np.nan)
 
 def layer_order(
     formed: pd.DataFrame, # of `formation`
     metric: str = "induction_score", # whose onsets are put in order
-    previous: str = "previous_token", # whose onsets set the floor
+    previous: str | None = "previous_token", # whose onsets set the floor; None: no structure, as for previous-token heads themselves
     draws: int = 2000, # from the null
     seed: int = 0, # of the draws
 ) -> pd.DataFrame: # one row a run; see the text
     "Do heads form from shallow to deep layers, beyond what the structure forces? Source: arXiv 2409.09281, finding 4."
-    for name in (metric, previous):
-        if name not in set(formed["metric"]): raise InputError(f"formed: metric {nearest(name, set(formed['metric']))}")
-    return pd.DataFrame([dict(run=run) | _order(part[part["metric"] == metric], part[part["metric"] == previous], draws, generator(seed, "order"))
+    _check(formed, ("run", "layer", "metric", "onset_lo", "onset_hi", "formed"), filter(None, (metric, previous)), "formed")
+    def below(part): return None if previous is None else part[part["metric"] == previous]
+    return pd.DataFrame([dict(run=run) | _order(part[part["metric"] == metric], below(part), draws, generator(seed, "order"))
                          for run, part in formed.groupby("run")])
 
 def _order(heads, previous, draws, rng):
@@ -117,8 +124,8 @@ def _order(heads, previous, draws, rng):
     layers, onsets = came["layer"].to_numpy()[fits], came[["onset_lo", "onset_hi"]].to_numpy()[fits]
     places, block = np.unique(layers, return_inverse=True)
     found = dict(heads=len(layers), layers=len(places), never=len(heads) - len(came), unfounded=int((~fits).sum())) | _unknown
-    if depth < 3: return found | dict(reason=f"a model of {depth} layers holds induction heads in one at most, which has no order")
-    if len(places) < 2: return found | dict(reason=f"induction heads formed in {f'layer {places[0]} alone' if len(places) else 'no layer'}: no order")
+    if previous is not None and depth < 3: return found | dict(reason=f"a model of {depth} layers holds induction heads in one at most, which has no order")
+    if len(places) < 2: return found | dict(reason=f"heads formed in {f'layer {places[0]} alone' if len(places) else 'no layer'}: no order")
     later, different = _later(onsets), layers != layers[:, None]
     tau, boot = _tau(later, layers), _resampled(later, block, draws, rng)
     first = np.array([onsets[block == i, 1].min() for i in range(len(places))])
@@ -131,7 +138,7 @@ def _order(heads, previous, draws, rng):
     return found | dict(tau=tau, undecided=(different & (later == 0)).sum()/different.sum(), low=low, high=high, null=null.mean(), null_low=null_low,
                         null_high=null_high, orders=orders, p_value=p_value(null), p_heads=p_value(by_head), reason=reason)
 
-# %% ../../nbs/copying/03_circuits.ipynb #d16c5fcf
+# %% ../../nbs/copying/03_circuits.ipynb #3389001f
 def _came(series, share):
     "When a curve had gone a share of its way; never, if it does not rise."
     first, last = series.iloc[:3].mean(), series.iloc[-3:].mean()
@@ -143,8 +150,7 @@ def lead(
     shares: tuple = (.25, .5, .75), # of the way from the first to the last level
 ) -> pd.DataFrame: # share, measure, layer, head, came_lo, came_hi; and how much before attention, and before the behaviour
     "How many steps each score is ahead, of the head with the highest induction score at the end."
-    table = _scores(table)
-    if table["run"].nunique() > 1: raise InputError(f"table: lead takes one run, this table holds {table['run'].nunique()}")
+    table = _scores(table, thresholds, one_run=True)
     wide = table.pivot(index=["layer", "head", "step"], columns="metric", values="value")
     last = wide.xs(table["step"].max(), level="step")
     layer, head = last["induction_score"].idxmax()
@@ -157,13 +163,13 @@ def lead(
         came = {name: _came(series, share) for name, (_, series) in curves.items()}
         for name, ((layer, head), _) in curves.items():
             row = dict(share=share, measure=name, layer=layer, head=head, came_lo=came[name].lo, came_hi=came[name].hi)
-            for other in {"attention", "behaviour"} & set(came):
+            for other in [name for name in ("attention", "behaviour") if name in came]:
                 gap = lag(came[name], came[other])
                 row |= {f"before_{other}_lo": gap.lo, f"before_{other}_hi": gap.hi}
             rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/copying/03_circuits.ipynb #b0799b2f
+# %% ../../nbs/copying/03_circuits.ipynb #30ae79a2
 _blue, _red, _green, _pink, _orange, _sky = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
 def formation_figure(
@@ -173,7 +179,7 @@ def formation_figure(
 ): # → matplotlib Figure
     "Induction scores of all heads over training with the onsets, and EP, attention and copying of the head that is best at the end."
     import matplotlib.pyplot as plt
-    score = _scores(table).pivot(index=["layer", "head"], columns=["metric", "step"], values="value")
+    score = _scores(table, ("induction_score", "eigenvalue_positivity", "attention"), one_run=True).pivot(index=["layer", "head"], columns=["metric", "step"], values="value")
     heat, n = score["induction_score"].clip(lower=0), len(score)
     fig, (ax, right) = plt.subplots(1, 2, figsize=(9.6, min(6, 2.6 + .06*n)), layout="constrained", width_ratios=(1.25, 1))
     steps = heat.columns.to_numpy(float)
@@ -319,11 +325,12 @@ def _asker(model, test, text=None, mean_over=None):
         return found
     return ask
 
-# %% ../../nbs/copying/03_circuits.ipynb #49e290e6
+# %% ../../nbs/copying/03_circuits.ipynb #d0ffdc63
 def _within(model, heads):
     "Heads as pairs of whole numbers that the model has."
     layers, n = model.config.num_hidden_layers, model.config.num_attention_heads
-    pairs = sorted({(int(layer), int(head)) for layer, head in heads})
+    try: pairs = sorted({(int(layer), int(head)) for layer, head in heads})
+    except (TypeError, ValueError): raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
     for layer, head in pairs:
         if not (0 <= layer < layers and 0 <= head < n): raise InputError(f"heads = ({layer}, {head}): must be (layer, head), layer 0 to {layers - 1}, head 0 to {n - 1}")
     return tuple(pairs)
@@ -342,7 +349,7 @@ def ablation(
     "Copying accuracy and loss without sets of heads: exact, token, loss, loss_copyable, loss_other (nats), and the `…_change` of each."
     _check_weights(model)
     if wrong := [m for m in modes if m not in ("mean", "zero")]: raise InputError(f"modes: {nearest(wrong[0], ('mean', 'zero'))}")
-    text, sets = _text(model, input_ids, copyable), [s | dict(heads=_within(model, s["heads"])) for s in sets]
+    text, sets = _text(model, input_ids, copyable), [s | dict(heads=_within(model, s.get("heads"))) for s in sets]
     ask = _asker(model, test, text, mean_over)
     intact = ask((), "zero")
     rows = [dict(kind="intact", by="", n=0, draw=0, heads="", mode="", metric=metric, value=value) for metric, value in intact.items()]
@@ -353,7 +360,7 @@ def ablation(
                 rows += [about | dict(metric=metric, value=value), about | dict(metric=f"{metric}_change", value=value - intact[metric])]
     return rows
 
-# %% ../../nbs/copying/03_circuits.ipynb #2056bb5a
+# %% ../../nbs/copying/03_circuits.ipynb #2a2ec504
 def excess(
     table: pd.DataFrame, # rows of `ablation` of one checkpoint a run, with a column `run` if there are several
     null: str = "same layers", # or "random"
@@ -363,8 +370,7 @@ def excess(
     metric: str = "exact", # or "token", "loss", "loss_copyable", "loss_other"
 ) -> pd.DataFrame: # run, top, others, excess, sets, p_value
     "How much more is lost (in accuracy or nats) without the top heads than without others, and how often others are missed as much."
-    for column in ("kind", "metric", "value"):
-        if column not in table: raise InputError(f"table: column {nearest(column, table.columns)}")
+    _check(table, ("kind", "by", "n", "mode", "metric", "value"))
     if null not in ("random", "same layers"): raise InputError(f"null: {nearest(null, ('random', 'same layers'))}")
     table = table if "run" in table else table.assign(run="")
     table = table[(table["by"] == by) & (table["n"] == n) & (table["mode"] == mode) & (table["metric"] == f"{metric}_change")]
@@ -378,7 +384,7 @@ def excess(
     table = pd.DataFrame(rows)
     return table.assign(excess=table["top"] - table["others"])
 
-# %% ../../nbs/copying/03_circuits.ipynb #ebb5ab9c
+# %% ../../nbs/copying/03_circuits.ipynb #66cffd53
 _styles = {"random": dict(marker="o", color="#B5B5B5"), "same layers": dict(marker="o", color=_sky), "single": dict(marker=".", color="black"),
            "layer": dict(marker="s", color=_green), "top": dict(marker="D", color=_red)}
 _axes = dict(exact="exact accuracy", token="token accuracy", loss="loss, nats", loss_copyable="loss on copyable tokens, nats", loss_other="loss on other tokens, nats")
@@ -393,6 +399,7 @@ def ablation_figure(
 ): # → matplotlib Figure
     "A mark for each removed set of heads, filled: mean, open: zero; a bar: 95 % interval of the mean over runs."
     import matplotlib.pyplot as plt
+    _check(table, ("kind", "by", "n", "mode", "metric", "value"))
     parts = {m: table[table["metric"] == f"{m}_change"] for m in metrics}
     parts = {m: part.assign(group=[_group(*row) for row in zip(part["kind"], part["by"], part["n"])]) for m, part in parts.items() if len(part)}
     if not parts: raise InputError(f"table: no changes of {', '.join(metrics)}; it must hold rows of ablation")
@@ -466,15 +473,15 @@ def _backward(model, test, ranking, mode):
         sets.append(list(kept))
     return sets
 
-# %% ../../nbs/copying/03_circuits.ipynb #09ce8e03
+# %% ../../nbs/copying/03_circuits.ipynb #391dc184
 def smallest_circuit(
     table: pd.DataFrame, # rows of `keep_only`, of one model
     share: float = .9, # of the intact accuracy that has to be preserved
     metric: str = "exact", # or "token"
 ) -> pd.DataFrame: # search, n, heads, value, intact
     "The fewest heads with which each search preserves copying; of random sets, the median has to."
+    _check(table, ("search", "n", "heads", "metric", "value"), [metric])
     part = table[table["metric"] == metric]
-    if part.empty: raise InputError(f"metric: {nearest(metric, set(table['metric']))}")
     intact = part.loc[part["n"] == part["n"].max(), "value"].median()
     if intact < .1: raise InputError(f"table: the intact model copies {intact:.0%}: there is nothing to preserve")
     rows = []
@@ -485,7 +492,7 @@ def smallest_circuit(
         rows.append(dict(search=name, n=n, heads=heads, value=by_size[n], intact=intact))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/copying/03_circuits.ipynb #c290a064
+# %% ../../nbs/copying/03_circuits.ipynb #9633f576
 def keep_only_figure(
     table: pd.DataFrame, # rows of `keep_only`, with a column `run` if there are several
     metric: str = "exact", # or "token"
@@ -493,10 +500,11 @@ def keep_only_figure(
 ): # → matplotlib Figure
     "Copying accuracy over the number of heads that are kept."
     import matplotlib.pyplot as plt
+    _check(table, ("search", "n", "metric", "value"), [metric])
     part = table[table["metric"] == metric]
     fig, ax = plt.subplots(figsize=(5.6, 3), layout="constrained")
     few = part[part["search"] == "random"]
-    ax.plot(few["n"], few["value"], "o", color="#B5B5B5", markersize=4, alpha=.8, label="random heads")
+    ax.plot(few["n"], few["value"], "o", color="#7A7A7A", markersize=9, markerfacecolor="none", label="random heads")
     for name, label, style in (("ranked", "in the order of scores", dict(color=_blue, marker="s", markersize=7)),
                                ("backward", "backward elimination", dict(color=_red, marker="D", markersize=4, linestyle="--"))):
         runs = part[part["search"] == name]
@@ -509,7 +517,7 @@ def keep_only_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/copying/03_circuits.ipynb #43985e25
+# %% ../../nbs/copying/03_circuits.ipynb #c802957a
 def causes(
     model, # transformers causal language model, in evaluation mode
     context, # of a run; with a stream, the loss is measured too
@@ -532,6 +540,7 @@ def course_figure(
 ): # → matplotlib Figure
     "The intact model over training, and without each single head."
     import matplotlib.pyplot as plt
+    _check(table, ("step", "kind", "heads", "mode", "metric", "value"), [metric])
     part = table[(table["metric"] == metric) & (table["mode"].isin(["", mode]))]
     fig, ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
     single = part[part["kind"] == "single"]
