@@ -14,7 +14,7 @@ from . import language
 from ..models import llama, llama_parameters
 from ..runs import Run, from_preset, option
 
-# %% ../../nbs/copying/05_study.ipynb #96dac0aa
+# %% ../../nbs/copying/05_study.ipynb #65a944bd
 @dataclass(frozen=True, kw_only=True)
 class Config(corpus.Config):
     "A run of the copying study."
@@ -38,14 +38,21 @@ class Config(corpus.Config):
         if self.language == "generated":
             if self.corpus: raise InputError("corpus: the generated language reads none; use --preset text, or language=text")
             language.check(**_language_options(self))
+            if self.vocab_size < 17: raise InputError(f"vocab_size = {self.vocab_size}: must be at least 17, for a copy test in hex and newlines")
         elif not self.tokenizer and self.vocab_size < 257:
             raise InputError(f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257")
+        if self.layout != "packed": raise InputError(f"layout = {self.layout!r}: must be 'packed'; padding would count as text that was copied")
+        if self.context < 17: raise InputError(f"context = {self.context}: must be at least 17, which key–value recall takes")
+        for name in ("test_prefix", "test_suffix"):
+            if (different := 16**getattr(self, name)) < self.test_sequences:
+                raise InputError(f"{name} = {getattr(self, name)}: hex makes {different} different ones, test_sequences = {self.test_sequences} are needed")
         if self.test_every > self.test_sequences:
             raise InputError(f"test_every = {self.test_every}: must be at most test_sequences = {self.test_sequences}")
         query = self.test_prefix + self.test_suffix
         takes, most = self.test_sequences * (query + 1) + query, max(0, (self.context - query) // (query + 1)) # each with a newline, in hex
         if takes > self.context:
-            raise InputError(f"test_sequences = {self.test_sequences}: with a query they take {takes} tokens; context = {self.context} holds {most} and a query")
+            raise InputError(f"test_sequences = {self.test_sequences}: with a query they take {takes} tokens; "
+                             f"context = {self.context} holds {most} and a query")
         super().check()
 
     def slug(self):
@@ -112,7 +119,7 @@ def stream(config: Config):
     "The documents of the generated language, or the rows of the text."
     return corpus.stream(config) if config.language == "text" else language.LanguageStream(**_language_options(config))
 
-# %% ../../nbs/copying/05_study.ipynb #1b351454
+# %% ../../nbs/copying/05_study.ipynb #18d3a3e8
 def copy_test(
     config: Config,
     tokenizer=None, # of the text
@@ -124,7 +131,7 @@ def copy_test(
     return CopyTest(vocab_size, config.test_sequences, config.test_prefix, config.test_suffix, config.test_samples, config.test_every,
                     alphabet=alphabet, tokenizer=tokenizer)
 
-def _repeat(config): return min(100, config.context // 2 - 2) # tokens of the sequence that induction scores repeat
+def _repeat(config): return min(100, config.context // 2 - 2, config.vocab_size - 3) # tokens of the sequence that induction scores repeat
 
 def in_context(
     model, # transformers causal language model, in evaluation mode
@@ -206,7 +213,7 @@ curves = { # what happens when: label → selection of one curve of a run's tabl
     "ICL score": dict(probe="in_context", metric="icl_score"),
 }
 
-# %% ../../nbs/copying/05_study.ipynb #96341959
+# %% ../../nbs/copying/05_study.ipynb #5f3a223c
 def figures(
     table, # long table of one or more runs, pandas; `run` holds the name to show
     transitions: dict, # run → its transitions on the headline curve
@@ -222,15 +229,16 @@ def figures(
         ("When", "Bars: the share of random sequences that are finished exactly right. Line: held-out loss.", delay_figure(table)),
         ("What the loss hides", "Held-out loss on tokens that copying can tell, and on the others. Dotted: one who knows the bigrams and does not copy. "
          "Dashed: the ideal observer, who knows how the documents are made.", losses_figure(table)),
-        ("Which sequence", f"{first}, last evaluation: copying by the number of the sequence that is asked for, in random tokens and in hexadecimal characters.",
+        ("Which sequence", f"{first}, last evaluation: copying by the number of the sequence that is asked for, in random tokens and in hexadecimal "
+         "characters.",
          copy_figure({name: last[last["probe"] == probe] for name, probe in (("random tokens", "copy"), ("hexadecimal", "copy_hex"))})),
         ("In which heads", f"{first}: of every head, over training, how much it attends to the previous token; to what followed the last occurrence; how "
          "positively its weights map a token to its own logit; and the product of the last two.", scores_figure(heads)),
-        ("Does more come with it?", "Copying beside key–value recall and few-shot labelling, with chance dotted, and the ICL score: how much less a late token "
-         "costs than an early one.", abilities_figure(table)),
+        ("Does more come with it?", "Copying beside key–value recall and few-shot labelling, with chance dotted, and the ICL score: how much less a "
+         "late token costs than an early one.", abilities_figure(table)),
     ]
 
-# %% ../../nbs/copying/05_study.ipynb #b30d95c9
+# %% ../../nbs/copying/05_study.ipynb #1017f54d
 def inside(config: Config) -> dict:
     "What is measured inside checkpoints: what is lost without heads."
     from functools import partial
@@ -255,7 +263,8 @@ def inside_figures(
     copying = curve(metrics, **headline)
     found.append((
         "When the heads form", f"{first}. Left: every head's induction score over training, and when it has formed: from there on it stays above "
-        f"{circuits.thresholds['induction_score']:g}. Right: of the best head, how positively it copies (EP, read off its weights) and where it attends, beside copying.",
+        f"{circuits.thresholds['induction_score']:g}. Right: of the best head, how positively it copies (EP, read off its weights) and where it "
+        "attends, beside copying.",
         circuits.formation_figure(heads, circuits.formation(heads), copying)))
     wide = heads[heads["step"] == heads["step"].max()].pivot(index=["layer", "head"], columns="metric", values="value")
     named = {"previous token": wide["previous_token"].idxmax(), "induction": wide["induction_score"].idxmax()}
@@ -275,7 +284,7 @@ def inside_figures(
         "Needed since when", f"{first}: copying over training, with all heads and without each.", circuits.course_figure(causes[causes["run"] == first])))
     return found
 
-# %% ../../nbs/copying/05_study.ipynb #68af01a3
+# %% ../../nbs/copying/05_study.ipynb #8e408fb0
 def _ends(rows, **where):
     "Mean of the last three evaluations."
     from grok_nb.probes import curve
@@ -307,7 +316,7 @@ def _straight(rows):
     import numpy as np
     from grok_nb.probes import curve
     line = curve(rows, position="mean", metric="exact")
-    return float(np.corrcoef(line.index, line)[0, 1] ** 2) if line.std() else 1.0
+    return float(np.corrcoef(line.index, line)[0, 1] ** 2)
 
 def _order(rows):
     "Rank correlation of layer and onset, less what the structure alone gives."
@@ -329,6 +338,24 @@ def _lost(rows, column):
     from grok_nb.copying.circuits import excess
     return float(excess(rows[rows["step"] == rows["step"].max()])[column].iloc[0])
 
+def _settled(rows):
+    "When the ICL score has come to rest; never, if it does not fall."
+    from grok_nb.probes import curve
+    from grok_nb.transitions import Interval, transition
+    score = curve(rows, metric="icl_score")
+    fall = transition(score, "down")
+    return fall.saturation if fall else Interval(score.index[-1], float("inf"))
+
+def _copiers(tables, *presets):
+    "The tables without those runs of the presets that do not copy in the end. Raises `claims.NotTested` if none does."
+    from grok_nb.claims import NotTested, by_seed
+    runs = tables["runs"]
+    for name in presets:
+        seeds = [seed for seed, share in by_seed(tables, "copy", _copies, preset=name).items() if share > basic_copying]
+        if not seeds: raise NotTested(f"no run of {name} copies")
+        runs = runs[(runs.preset != name) | runs.seed.isin(seeds)]
+    return tables | dict(runs=runs)
+
 contradictions = { # what would contradict the paper → the claim that would then not hold
     "Copying develops together with the loss.": "delay",
     "Copying rises smoothly, without a surge.": "surge",
@@ -342,14 +369,16 @@ contradictions = { # what would contradict the paper → the claim that would th
 
 def claims() -> list:
     "The paper's claims that this package can test, and ours, each with its number and threshold."
-    from grok_nb.claims import Claim, by_seed, over_seeds, paired, share_of_seeds
+    from grok_nb.claims import Claim, NotTested, by_seed, over_seeds, paired, share_of_seeds
     from grok_nb.probes import curve
     from grok_nb.transitions import lag, transition
     of = lambda t, measure, preset="demo", probe="copy": by_seed(t, probe, measure, preset=preset)
-    shift = lambda t, preset, measure=_copies, probe="copy": over_seeds(paired(of(t, measure, "demo", probe), of(t, measure, preset, probe)), "exact copies")
+    def shift(t, before, after):
+        one, other = of(t, _copies, before), of(t, _copies, after)
+        if max(*one.values(), *other.values()) <= basic_copying: raise NotTested(f"no run of {before} or {after} copies")
+        return over_seeds(paired(one, other), "exact copies")
     sooner = lambda t, slow, fast: over_seeds(paired(of(t, emergence, slow), of(t, emergence, fast)), "steps")
     loss = lambda rows: flat(curve(rows, scored="all", metric="loss"))
-    settled = lambda rows: transition(curve(rows, metric="icl_score"), "down").saturation
     jump = lambda rows: (found := transition(curve(rows, position="mean", metric="exact"), "up")) is not None and found.shape == "abrupt"
     best = lambda rows: rows[(rows["step"] == rows["step"].max()) & (rows["metric"] == "induction_score")]["value"].max()
     accuracy = lambda rows, test: _ends(rows, test=test, metric="accuracy") - _ends(rows, test=test, metric="chance")
@@ -358,36 +387,37 @@ def claims() -> list:
         Claim("delay", "Copying begins after the loss has gone flat.", paper + "1",
               lambda t: over_seeds(paired(of(t, loss, probe="losses"), of(t, emergence)), "steps"), ["copy", "losses"]),
         Claim("delay, ICL score", "Copying begins after the ICL score has settled.", paper + "1",
-              lambda t: over_seeds(paired(of(t, settled, probe="in_context"), of(t, emergence)), "steps"), ["copy", "in_context"]),
-        Claim("surge", "Copying surges: it does not rise smoothly.", paper + "1", lambda t: share_of_seeds(of(t, jump)), ["copy"], 0.5),
+              lambda t: over_seeds(paired(of(t, _settled, probe="in_context"), of(t, emergence)), "steps"), ["copy", "in_context"]),
+        Claim("surge", "Copying surges: it does not rise smoothly.", paper + "1", lambda t: share_of_seeds(of(_copiers(t, "demo"), jump)), ["copy"], 0.5),
         Claim("steps, not tokens", "Whatever the batch, copying begins after as many steps: the exponent of steps over batch size is nearer to 0 than to −1.",
               paper + "2", lambda t: over_seeds(_exponents(t, batches), "exponent"), ["copy"], -0.5),
         Claim("learning rate", "A larger learning rate brings copying earlier (3e-3 against 1e-3).", paper + "3",
               lambda t: sooner(t, "lr1e-3", "demo"), ["copy"], 0, "below"),
-        Claim("intensity", "Below the optimum the product of learning rate and steps decides: the exponent of steps over lr is nearer to −1 than to 0 (1e-3, 3e-3).",
+        Claim("intensity", "Below the optimum lr × steps decides: the exponent of steps over lr is nearer to −1 than to 0 (1e-3, 3e-3).",
               "arXiv 2409.09281, conjecture", lambda t: over_seeds(_exponents(t, {1e-3: "lr1e-3", 3e-3: "demo"}), "exponent"), ["copy"], -0.5, "below"),
         Claim("too large a rate", "Beyond an optimum it comes later again, though lr × steps is larger (1e-2 against 3e-3).", "ours",
               lambda t: sooner(t, "demo", "lr1e-2"), ["copy"]),
-        Claim("dropout", "Attention dropout of 10 % makes a better copier at the same step.", paper + "5", lambda t: shift(t, "dropout"), ["copy"]),
+        Claim("dropout", "Attention dropout of 10 % makes a better copier at the same step.", paper + "5", lambda t: shift(t, "demo", "dropout"), ["copy"]),
         Claim("weight decay", "Weight decay of 0.1 makes a better copier than none at the same step.", paper + "5",
-              lambda t: over_seeds(paired(of(t, _copies, "decay0"), of(t, _copies)), "exact copies"), ["copy"]),
+              lambda t: shift(t, "decay0", "demo"), ["copy"]),
         Claim("copies to learn from", "Trained on the same language without copied spans, the model does not copy.", "ours",
               lambda t: over_seeds(of(t, _copies, "control"), "exact copies"), ["copy"], 0.05, "below"),
         Claim("two blocks", "One block does not copy.", "ours", lambda t: over_seeds(of(t, _copies, "depth1"), "exact copies"), ["copy"], 0.05, "below"),
         Claim("not linear", "Copying does not grow linearly with the tokens seen: a straight line explains less than nine tenths of its variance.", paper + "1",
-              lambda t: over_seeds(of(t, _straight), "explained by a line"), ["copy"], 0.9, "below"),
+              lambda t: over_seeds(of(_copiers(t, "demo"), _straight), "explained by a line"), ["copy"], 0.9, "below"),
         Claim("shallow to deep", "Induction heads form from shallow to deep layers, beyond the order that the circuit forces (four blocks).", paper + "4",
               lambda t: over_seeds(by_seed(t, "induction", _order, preset="depth4"), "rank correlation above the null"), ["induction"]),
         Claim("EP first", "Of the best head, eigenvalue positivity has come half-way before its attention has.", "ours",
-              lambda t: over_seeds(of(t, _ahead, probe="induction"), "steps"), ["induction"]),
+              lambda t: over_seeds(of(_copiers(t, "demo"), _ahead, probe="induction"), "steps"), ["induction"]),
         Claim("a head at work", "A model that copies has a head with an induction score above 0.3.", paper + "4",
-              lambda t: over_seeds(of(t, best, probe="induction"), "induction score"), ["induction"], 0.3),
+              lambda t: over_seeds(of(_copiers(t, "demo"), best, probe="induction"), "induction score"), ["induction"], 0.3),
         Claim("a cause", "Without its best induction head a model copies less.", "ours",
-              lambda t: over_seeds(of(t, lambda r: _lost(r, "top"), probe="causes"), "exact copies lost"), ["causes"], 0.1),
+              lambda t: over_seeds(of(_copiers(t, "demo"), lambda r: _lost(r, "top"), probe="causes"), "exact copies lost"), ["causes"], 0.1),
         Claim("that head", "Without its best induction head a model copies less than without another head of the same layer.", "ours",
-              lambda t: over_seeds(of(t, lambda r: _lost(r, "excess"), probe="causes"), "exact copies lost, more than without the other"), ["causes"], 0.1),
+              lambda t: over_seeds(of(_copiers(t, "demo"), lambda r: _lost(r, "excess"), probe="causes"), "exact copies lost, more than without the other"),
+              ["causes"], 0.1),
         Claim("recall follows", "A model that copies also recalls a value by its key, better than by naming one of the values shown.", "ours",
-              lambda t: over_seeds(of(t, lambda r: accuracy(r, "recall"), probe="abilities"), "accuracy above chance"), ["abilities"], 0.1),
+              lambda t: over_seeds(of(_copiers(t, "demo"), lambda r: accuracy(r, "recall"), probe="abilities"), "accuracy above chance"), ["abilities"], 0.1),
         Claim("few-shot follows", "A model that copies also labels by a rule that it sees eight examples of.", "ours",
-              lambda t: over_seeds(of(t, lambda r: accuracy(r, "few-shot"), probe="abilities"), "accuracy above chance"), ["abilities"], 0.1),
+              lambda t: over_seeds(of(_copiers(t, "demo"), lambda r: accuracy(r, "few-shot"), probe="abilities"), "accuracy above chance"), ["abilities"], 0.1),
     ]

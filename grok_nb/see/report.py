@@ -143,7 +143,7 @@ def shown(runs: Sequence[Run]) -> list[Run]:
     for r in sorted(runs, key=lambda r: r.config.seed): first.setdefault(r.preset if r.preset != "custom" else r.run_id, r)
     return [r for r in runs if r in first.values()]
 
-# %% ../../nbs/see/02_report.ipynb #8f55773d
+# %% ../../nbs/see/02_report.ipynb #69aa74f0
 def section(
     runs: Sequence[Run], # of one study, with at least one evaluation each
     evidence: Sequence[Run] = (), # more runs of the study for the claims to be judged on
@@ -204,7 +204,8 @@ def _claims(study, runs):
     rests = ", ".join(f"{n} × {preset}" for preset, n in counts.items())
     against = [what for what, name in getattr(study, "contradictions", {}).items() if (book[book.claim == name].verdict == "not supported").any()]
     said = "".join(f"<li>{html.escape(what)}</li>" for what in against)
-    return ["<h2>Claims so far</h2>", f'<div class="wide">{book._repr_html_()}</div>', *([f"<p>Against the paper, in these runs:</p><ul>{said}</ul>"] if said else []),
+    return ["<h2>Claims so far</h2>", f'<div class="wide">{book._repr_html_()}</div>',
+            f"<p>Against the paper, in these runs:</p><ul>{said}</ul>" if said else "",
             f'<p class="soft">Judged on {rests or "no run with the options of a preset"}. Below three seeds nothing is decided.</p>']
 
 def _details(run):
