@@ -207,7 +207,7 @@ def regularisation(
     shifts = differences(per_run, presets[0])
     return Finding("What does regularisation move, beside copying?", runs, shifts, _forest(shifts), _judged(table, "dropout", "weight decay"))
 
-# %% ../../nbs/copying/06_experiments.ipynb #cf519b71
+# %% ../../nbs/copying/06_experiments.ipynb #10fd1ba9
 def heads(
     presets: Sequence[str] = ("demo", "depth4"), # the last is drawn
     seeds: Sequence[int] = (0, 1, 2),
@@ -224,8 +224,9 @@ def heads(
         last = scores[scores["step"] == scores["step"].max()].pivot(index=["layer", "head"], columns="metric", values="value")
         best = last["induction_score"].idxmax()
         rows.append({"preset": run.preset, "seed": run.config.seed, "best head": f"{best[0]:.0f}.{best[1]:.0f}",
-                     "its induction score": last["induction_score"][best], "EP ahead of attention (steps)": Interval(ep["before_attention_lo"], ep["before_attention_hi"]),
-                     "heads formed": order["heads"], "layer and onset, τ": order["tau"], "τ by structure alone": order["null"], "p": order["p_value"], "": order["reason"]})
+                     "its induction score": last["induction_score"][best],
+                     "EP ahead of attention (steps)": Interval(ep["before_attention_lo"], ep["before_attention_hi"]), "heads formed": order["heads"],
+                     "layer and onset, τ": order["tau"], "τ by structure alone": order["null"], "p": order["p_value"], "": order["reason"]})
     drawn = next(r for r in runs if r.preset == presets[-1])
     scores = table[(table["run"] == drawn.run_id) & (table["probe"] == "induction")]
     figure = circuits.formation_figure(scores, circuits.formation(scores), curve(table[table["run"] == drawn.run_id], **study.headline))
