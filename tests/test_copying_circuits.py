@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, Starcoder2Config
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, LlamaForCausalLM, OPTConfig, Starcoder2Config
 from transformers.pytorch_utils import Conv1D
 
 from grok_nb import InputError
 from grok_nb.copying import circuits as C
-from grok_nb.copying.copy_test import CopyTest
+from grok_nb.copying.copy_test import CopyTest, copier
 from grok_nb.copying.induction import induction_scores
 from grok_nb.lens import ablate_heads, adapters
 from grok_nb.models import initialise, llama
@@ -204,8 +204,25 @@ def test_lead_of_what_never_rises_is_censored_and_the_behaviour_is_compared():
 
 # sets of heads
 
+def planted_copier(depth=2, heads=4, previous=(0, 1), induction=((1, 2),), noise=.01):
+    "The hand-made `copier` of the copy test, among other heads, whose weights are small random numbers."
+    small, g = copier(500, 64, width=32), torch.Generator().manual_seed(0)
+    config = type(small.config)(**small.config.to_dict() | dict(num_hidden_layers=depth, num_attention_heads=heads, num_key_value_heads=heads))
+    model, size = LlamaForCausalLM(config).eval().requires_grad_(False), config.head_dim
+    for name, p in model.named_parameters():
+        if "self_attn" in name: torch.nn.init.normal_(p, 0, noise, generator=g)
+        elif "layers" in name: p.fill_(1.0 if "norm" in name else 0.0)
+        else: p.copy_(small.get_parameter(name))
+    for source, (layer, head) in [(0, previous), *((1, place) for place in induction)]:
+        for name, p in model.model.layers[layer].self_attn.named_parameters():
+            made, at = small.model.layers[source].self_attn.get_parameter(name), slice(size*head, size*(head + 1))
+            if name == "o_proj.weight": p[:, at] = made
+            elif name != "o_proj.bias": p[at] = made
+    return model
+
+
 @pytest.fixture(scope="module")
-def planted(): return C.planted_copier(500)
+def planted(): return planted_copier()
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +392,7 @@ def test_the_smallest_circuit_is_the_planted_one(planted, test, mode):
 
 
 def test_backward_elimination_keeps_one_of_two_that_do_the_same(test):
-    twins = C.planted_copier(500, induction=((1, 0), (1, 3)))
+    twins = planted_copier(induction=((1, 0), (1, 3)))
     kept = pd.DataFrame(C.keep_only(twins, test, search=("backward",)))
     assert C.smallest_circuit(kept).heads[0] in ("0.1 1.0", "0.1 1.3")
 
