@@ -169,7 +169,7 @@ CASES = [
     copying("span_min=9 span_max=8", "span_min = 9", "from 2 to span_max = 8"),
     copying("copy_rate=1.5", "copy_rate = '1.5'", "from 0.0 to 1.0"),
     copying("test_sequences=8", "test_sequences = 8", "context = 64 holds 6 and a query"),
-    copying("context=9 span_max=4 span_min=2", "test_sequences = 5", "context = 9 holds 0 and a query"),
+    copying("context=20 span_max=4 span_min=2", "test_sequences = 5", "context = 20 holds 1 and a query"),
     copying("test_every=6", "test_every = 6", "at most test_sequences = 5"),
     copying("language=texts", "language", "did you mean 'text'"),
     copying("corpus=a.txt", "corpus", "the generated language reads none"),
