@@ -86,6 +86,7 @@ presets = dict(
     **{f"depth{n}": _small.replace(depth=n) for n in (1, 3, 4)},
     **{name: _small.replace(depth=n, width=128, heads=4, mlp=256) for n, name in ((1, "depth1_wide"), (2, "wide"), (3, "depth3_wide"), (4, "depth4_wide"))},
     text=_text.replace(fidelity="demo", steps=20_000, evaluate_every=250, checkpoints=40),
+    text_small=_small.replace(language="text", vocab_size=512, context=128, test_sequences=10, test_every=2), # the demo's model and training, on a text
     gpu=_text.replace(
         fidelity="gpu", vocab_size=8192, context=512, depth=12, width=384, heads=6, mlp=1024, batch_size=64, steps=9000, lr=6e-4, warmup_steps=500,
         precision="bf16", test_sequences=25, test_prefix=12, test_suffix=6, test_samples=200, evaluate_every=250, checkpoints=36, keep_states=1),
