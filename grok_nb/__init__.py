@@ -39,7 +39,7 @@ def is_watched() -> bool:
 class Studies(MutableMapping):
     "Study name → study module, imported at first use."
     def __init__(self):
-        self._where = dict(modular="grok_nb.modular.study", copying="grok_nb.copying.study", corpus="grok_nb.corpus")
+        self._where = dict(modular="grok_nb.modular.study", copying="grok_nb.copying.study", grammar="grok_nb.grammar.study", corpus="grok_nb.corpus")
         self._where |= {e.name: e.value for e in entry_points(group="grok_nb.studies")}
 
     def __getitem__(self, name):

@@ -146,16 +146,17 @@ def grok_nb_demo(
     workers: int = 0, # processes; default: one a core
     runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
-    """Watch two abilities arrive: unseen tasks are solved, random text is copied. Trains both demos and their controls, writes a report.
+    """Watch three abilities arrive: unseen tasks are solved, random text is copied, sentences with unseen phrases are judged. Trains demos and controls, writes a report.
 
     grok_nb_demo
     grok_nb_demo --seed 1
     """
     if workers < 0: raise InputError(f"--workers {workers}: must be a whole number, at least 1")
-    configs = [studies[study].config(preset, seed=seed) for study in ("modular", "copying") for preset in ("demo", "control")]
+    wings = "modular", "copying", "grammar"
+    configs = [studies[study].config(preset, seed=seed) for study in wings for preset in ("demo", "control")]
     root = runs_root(runs or None)
     trained = [Run.create(c, root) for c in configs]
-    for name in ("modular", "copying"):
+    for name in wings:
         print(studies[name].question)
         for r in trained:
             if r.config.study == name: print(f"  {r.run_id}: {r.preset}, {r.config.n_parameters:,} parameters, {r.config.steps:,} steps")
@@ -164,9 +165,9 @@ def grok_nb_demo(
     from grok_nb.sweeps import train_all
     train_all(configs, root, workers or None)
     from grok_nb.see.report import answer, report, when
-    evidence = [r for name in ("modular", "copying") for r in finished_runs(name, root)]
-    for name in ("modular", "copying"):
+    evidence = [r for name in wings for r in finished_runs(name, root)]
+    for name in wings:
         print("\n".join(answer(when([r for r in trained if r.config.study == name]), studies[name])), end="\n\n")
     print("Report:", report(trained, root / f"demo-seed{seed}.html", evidence))
-    if (n := min(sum(r.preset == "demo" and r.config.study == name for r in evidence) for name in ("modular", "copying"))) < 3:
+    if (n := min(sum(r.preset == "demo" and r.config.study == name for r in evidence) for name in wings)) < 3:
         print(f"\nThe claims in it need three seeds, and {n} of the demos {'is' if n == 1 else 'are'} trained: grok_nb_demo --seed {seed + 1} adds one.")

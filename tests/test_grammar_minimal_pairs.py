@@ -1,0 +1,361 @@
+"Minimal pairs against slow definitions and against the peers: what is read, which words decide, and what each sentence scores."
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import normalizers
+from transformers import (AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen3Config,
+                          Starcoder2Config, T5Config, T5ForConditionalGeneration)
+
+from grok_nb import InputError
+from grok_nb.grammar.minimal_pairs import (Policy, _differing, _row, _rule_of, _tree_is_exact, _why_not, accuracy, baseline_figure, blimp_paradigms,
+                                           critical_phrases, encode_pairs, phrase_columns, phrase_table, read_pairs, score_pairs, token_positions,
+                                           unigram_scores)
+from grok_nb.streams import train_tokenizer
+
+SENTENCES = [
+    ("determiner_noun_agreement_1", "Craig explored that grocery store.", "Craig explored that grocery stores."),
+    ("determiner_noun_agreement_with_adj_2", "Cynthia scans these hard books.", "Cynthia scans this hard books."),
+    ("regular_plural_subject_verb_agreement_1", "A lot of dancers research a book.", "A lot of dancers researches a book."),
+    ("regular_plural_subject_verb_agreement_2", "The students perform.", "The student perform."),
+    ("irregular_past_participle_verbs", "The mushroom went bad.", "The mushroom gone bad."),
+    ("existential_there_subject_raising", "There is soon to be a cat existing.", "There is willing to be a cat existing."),
+    ("existential_there_subject_raising", "There turned out to be more cats falling.", "There try to be more cats falling."),
+    ("adjunct_island", "Who should Derek hug after shocking Richard?", "Who should Derek hug Richard after shocking?"),
+    ("superlative_quantifiers_1", "No girl attacked fewer than two waiters.", "No girl attacked at most two waiters."),
+    ("anaphor_number_agreement", "The boys hadn't seen themselves.", "The boys hadn't seen himself."),
+    ("animate_subject_passive", "Lori was run around by some waiters.", "Lori was run around by some ice."),
+    ("principle_A_domain_1", "That man thought that that girl hired him.", "That man thought that that girl hired himself."),
+    ("transitive", "Kendra won't talk to Tiffany.", "Kendra won't talk Tiffany."),
+    ("drop_argument", "Noah approached.", "Noah works with.")]
+PHRASES = ["that grocery store", "these hard books", "dancers research", "students perform", "mushroom went", "there is soon", None, None,
+           "no girl attacked fewer than", "boys hadn't seen themselves", "run around by some waiters", "girl hired him", None, None]
+PAIRS = pd.DataFrame(SENTENCES, columns=["paradigm", "sentence_good", "sentence_bad"])
+POLICIES = dict(default=Policy(), bare=Policy(leading_space=False), skipped=Policy(first_token=False),
+                unprefixed=Policy("none", first_token=False), means=Policy("none", False, False, "token", "bad"))
+
+
+@pytest.fixture(scope="module")
+def pairs(): return read_pairs(PAIRS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(): return train_tokenizer([s for column in ("sentence_good", "sentence_bad") for s in PAIRS[column]]*3, 330)
+
+
+SIZES = dict(vocab_size=330, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64)
+NONE = dict(bos_token_id=None, eos_token_id=None)
+CONFIGS = dict(
+    llama=LlamaConfig(**SIZES), grouped=LlamaConfig(**SIZES, num_key_value_heads=2),
+    starcoder2=Starcoder2Config(**SIZES, num_key_value_heads=2, sliding_window=None, **NONE),
+    gpt_neox=GPTNeoXConfig(**SIZES, rope_parameters=dict(rope_type="default", rope_theta=100.0, partial_rotary_factor=.5), **NONE),
+    gpt2=GPT2Config(vocab_size=330, n_embd=32, n_layer=2, n_head=4, n_positions=64, **NONE))
+PLAIN = dict(qwen3=Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8), mistral=MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=6),
+             window=Starcoder2Config(**SIZES, num_key_value_heads=2, sliding_window=6, **NONE))
+
+
+def built(config, seed=1):
+    "A model with every weight, bias and norm drawn at random."
+    model, generator = AutoModelForCausalLM.from_config(config), torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        p.data = torch.randn(p.shape, generator=generator)*(.1 if p.ndim == 1 else .4) + (p.ndim == 1 and name.endswith("weight"))
+    return model.eval()
+
+
+@torch.no_grad()
+def one_at_a_time(model, tokenizer, sentence, policy):
+    "Log-probability of one sentence, and its scored tokens, by the definition."
+    ids = tokenizer((" " if policy.leading_space else "") + sentence, add_special_tokens=False)["input_ids"]
+    if policy.prefix == "bos": ids = [tokenizer.bos_token_id, *ids]
+    skip = {("bos", True): 1, ("bos", False): 2, ("none", False): 1}[policy.prefix, policy.first_token]
+    logprobs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return sum(logprobs[i - 1, ids[i]].item() for i in range(skip, len(ids))), len(ids) - skip
+
+
+def same_as_one_at_a_time(model, tokenizer, pairs, policy, **how):
+    scores = score_pairs(model, tokenizer, pairs, policy, **how)
+    for side in ("good", "bad"):
+        slow = [one_at_a_time(model, tokenizer, s, policy) for s in pairs[f"sentence_{side}"]]
+        assert np.abs(scores[f"logprob_{side}"] - [nats for nats, _ in slow]).max() < 1e-4
+        assert scores[f"tokens_{side}"].tolist() == [n for _, n in slow]
+    divide = (scores.tokens_good, scores.tokens_bad) if policy.normalise == "token" else (1, 1)
+    margin = scores.logprob_good/divide[0] - scores.logprob_bad/divide[1]
+    assert np.allclose(scores.margin, margin) and (scores.correct == (margin >= 0)).all() and len(set(scores.correct)) == 2
+    assert scores.pair.tolist() == pairs.pair.tolist() and Policy(**scores.attrs["policy"]) == policy
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_row_with_branches_scores_as_one_sentence_at_a_time(name, policy, tokenizer, pairs):
+    model = built(CONFIGS[name])
+    assert _tree_is_exact(model, 64)
+    same_as_one_at_a_time(model, tokenizer, pairs, policy, batch_tokens=100)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_other_architectures_are_scored_in_plain_rows(name, tokenizer, pairs):
+    model = built(PLAIN[name])
+    assert not _tree_is_exact(model, 64)
+    same_as_one_at_a_time(model, tokenizer, pairs, Policy(), batch_tokens=100)
+
+
+def test_the_size_of_a_batch_and_the_order_of_pairs_do_not_matter(tokenizer, pairs):
+    model = built(CONFIGS["llama"])
+    whole, single = score_pairs(model, tokenizer, pairs), score_pairs(model, tokenizer, pairs[::-1], batch_tokens=1)
+    assert np.abs(whole.margin.to_numpy() - single.margin.to_numpy()[::-1]).max() < 1e-4 and single.pair.tolist() == pairs.pair.tolist()[::-1]
+
+
+def test_a_sentence_may_begin_the_other_and_two_may_have_the_same_tokens(tokenizer):
+    model = built(CONFIGS["llama"])
+    pairs = read_pairs(pd.DataFrame(dict(sentence_good=["The cat", "The cat is", "a b"], sentence_bad=["The cat is", "The cat", "b a"])))
+    scores = score_pairs(model, tokenizer, pairs)
+    assert scores.margin[0] == pytest.approx(-scores.margin[1], abs=1e-4) and scores.margin[0] > 0
+    lower = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token=tokenizer.bos_token)
+    lower.backend_tokenizer.normalizer = normalizers.Lowercase()
+    same = read_pairs(pd.DataFrame(dict(sentence_good=["The cat"], sentence_bad=["the cat"])))
+    for ties, right in (("good", True), ("bad", False)):
+        row = score_pairs(model, lower, same, Policy(ties=ties)).iloc[0]
+        assert row.margin == 0 and row.correct == right
+    lower.backend_tokenizer.normalizer = None
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.lists(st.integers(0, 3), min_size=1, max_size=6))
+def test_a_row_holds_both_sentences(good, bad):
+    ids, whose = map(np.array, _row(good, bad))
+    assert ids[whose != 2].tolist() == good and ids[whose != 1].tolist() == bad
+    assert len(ids) == len(good) + len(bad) - (whose == 0).sum() and (np.diff(whose) >= 0).all()
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
+def test_the_words_that_differ_are_as_few_as_can_be(good, bad):
+    start, stop, other = _differing(good, bad)
+    assert good[:start] == bad[:start] and good[stop:] == bad[other:] and start <= min(stop, other)
+    if start < min(stop, other): assert good[start] != bad[start] and good[stop - 1] != bad[other - 1]
+
+
+def test_phrases_span_what_differs_and_what_decides(pairs):
+    assert [None if pd.isna(p) else p for p in pairs.phrase_good] == PHRASES
+    for row in pairs.dropna(subset=["phrase_good"]).itertuples():
+        for side in ("good", "bad"):
+            first, last = getattr(row, f"context_{side}"), getattr(row, f"critical_{side}")
+            words = getattr(row, f"sentence_{side}").lower().split()[first:last + 1]
+            assert " ".join(words).rstrip(".?") == getattr(row, f"phrase_{side}")
+    assert pairs.attrs == dict(identical=0, phrase_not_found=2) and not pairs[pairs.phrase_good.isna()][list(phrase_columns)].notna().any(axis=None)
+    assert len(blimp_paradigms) == 67 and not set(_rule_of) & set(_why_not)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(_rule_of)), st.lists(st.sampled_from("that the ever is n't a lot of Ann's ice cream . dog".split()), min_size=1, max_size=8),
+       st.lists(st.sampled_from("that the ever is n't a lot of Ann's ice cream . dog".split()), min_size=1, max_size=8))
+def test_no_sentence_breaks_a_rule(paradigm, good, bad):
+    table = critical_phrases(pd.DataFrame(dict(paradigm=[paradigm], sentence_good=[" ".join(good)], sentence_bad=[" ".join(bad)])))
+    row = table.iloc[0]
+    assert row[list(phrase_columns)].isna().nunique() == 1 # all or none
+    if not pd.isna(row.phrase_good): assert 0 <= row.context_good <= row.critical_good < len(good) and 0 <= row.context_bad <= row.critical_bad < len(bad)
+
+
+def test_a_file_gives_its_own_phrases_places_and_paradigms(tmp_path):
+    rows = pd.DataFrame(dict(sentence_good=["Das Haus ist  alt.", "Die Frau liest.", "Wir sind.", "Ich bin da."],
+                             sentence_bad=["Der Haus ist alt.", "Die Frau lesen.", "Wir sind.", "Ich bist da."],
+                             phrase_good=["Das  Haus ist", "Frau liest.", "wir sind", "du bin"],
+                             phrase_bad=["Der Haus ist", "Frau LESEN", "wir sind", "Ich bist"],
+                             context_good=[1, None, None, None]))
+    rows.to_parquet(tmp_path/"deutsch.parquet")
+    rows.to_json(tmp_path/"auch.jsonl", orient="records", lines=True, force_ascii=False)
+    one, other = read_pairs(tmp_path/"deutsch.parquet"), read_pairs(tmp_path/"auch.jsonl")
+    pd.testing.assert_frame_equal(one.drop(columns="paradigm"), other.drop(columns="paradigm"), check_dtype=False)
+    assert set(one.paradigm) == {"deutsch"} and set(other.paradigm) == {"auch"} and one.attrs == dict(identical=1, phrase_not_found=1)
+    assert one.pair.tolist() == [0, 1, 3] and one.phrase_good[:2].tolist() == ["das haus ist", "frau liest"] and one.phrase_bad[1] == "frau lesen"
+    assert one.context_good[0] == 1 and one.critical_good[0] == 2 and one.critical_bad[1] == 2
+    both = read_pairs(tmp_path)
+    assert len(both) == 6 and both.pair.is_unique and set(both.paradigm) == {"deutsch", "auch"} and set(read_pairs(tmp_path, "auch").paradigm) == {"auch"}
+    assert read_pairs(PAIRS.rename(columns={"paradigm": "UID"})).equals(read_pairs(PAIRS))
+
+
+def test_pairs_from_the_hub_are_read_by_configuration(monkeypatch):
+    import datasets
+    import huggingface_hub
+    class Hub:
+        def dataset_info(self, name, timeout): return type("Info", (), dict(sha="abc"))
+    def load(name, config, revision): return dict(train=datasets.Dataset.from_pandas(PAIRS[PAIRS.paradigm == config].drop(columns="paradigm")))
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, revision: sorted(set(PAIRS.paradigm)))
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert read_pairs("nyu-mll/blimp").paradigm.value_counts().to_dict() == PAIRS.paradigm.value_counts().to_dict()
+    assert read_pairs("nyu-mll/blimp", ["transitive"]).sentence_good.tolist() == ["Kendra won't talk to Tiffany."]
+    with pytest.raises(InputError, match="paradigm 'transitiv' is unknown: did you mean 'transitive'"): read_pairs("nyu-mll/blimp", ["transitiv"])
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch):
+    import huggingface_hub
+    def unreachable(*args, **how): raise ConnectionError("no route\nto host")
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
+    with pytest.raises(InputError, match="'nyu-mll/blimp': no such file, and not loaded as a data set .no route.; allowed: ") as e: read_pairs("nyu-mll/blimp")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_positions_are_where_a_word_has_been_read(policy, tokenizer, pairs):
+    places, encoded = token_positions(tokenizer, pairs, policy), encode_pairs(tokenizer, pairs, policy)
+    start = policy.prefix == "bos"
+    for i, row in enumerate(pairs.itertuples()):
+        for side, ids in zip(("good", "bad"), encoded):
+            sentence = getattr(row, f"sentence_{side}")
+            for name in ("context", "critical", "last"):
+                at, word = places[f"{name}_token_{side}"][i], -1 if name == "last" else getattr(row, f"{name}_{side}")
+                if pd.isna(word): assert pd.isna(at); continue
+                until = len(sentence.split()) if word == -1 else word + 1
+                wanted = " ".join(sentence.split()[:until]).rstrip(".?")
+                assert tokenizer.decode(ids[i][start:at + 1]).strip().rstrip(".?") == wanted # punctuation may be in the token of the word
+                assert len(tokenizer.decode(ids[i][start:at]).strip()) < len(wanted)
+
+
+def test_unigrams_score_by_counts_and_the_same_words_are_a_tie(tokenizer, pairs):
+    counts = np.arange(330)[::-1]
+    for policy in POLICIES.values():
+        scores, encoded = unigram_scores(counts, tokenizer, pairs, policy), encode_pairs(tokenizer, pairs, policy)
+        nats = np.log((counts + 1)/(counts.sum() + 330))
+        assert np.allclose(scores.logprob_bad, [nats[ids[policy.unscored:]].sum() for ids in encoded[1]]) and Policy(**scores.attrs["policy"]) == policy
+    words = ["we saw the cat and her dog in town".split()[i:] + "we saw the cat and her dog in town".split()[:i] for i in range(9)]
+    turned = read_pairs(pd.DataFrame(dict(sentence_good=[" ".join(words[0])]*8, sentence_bad=[" ".join(w) for w in words[1:]])))
+    table = accuracy(unigram_scores(np.random.default_rng(0).integers(1000, size=330), tokenizer, turned), turned)
+    assert table.accuracy.tolist() == [1, 1] and table.tied.tolist() == [1, 1]
+
+
+def test_accuracy_is_by_paradigm_and_its_mean_is_plain(pairs):
+    scores = pd.DataFrame(dict(pair=pairs.pair, margin=1.0, correct=pairs.paradigm != "adjunct_island"))
+    scores.loc[pairs.index[pairs.sentence_good.str.startswith("There turned")], "correct"] = False
+    table = accuracy(scores, pairs).set_index("paradigm")
+    assert table.accuracy["adjunct_island"] == 0 and table.accuracy["existential_there_subject_raising"] == .5 and table.pairs["mean"] == 14
+    assert table.accuracy["mean"] == pytest.approx((13 - 1.5)/13)
+    assert len(baseline_figure(accuracy(scores, pairs), accuracy(scores, pairs), dict(transitive="here")).axes) == 1
+    covered = phrase_table(pairs).set_index("paradigm")
+    assert covered.with_phrase["existential_there_subject_raising"] == 1 and covered.span["adjunct_island"] == _why_not["adjunct_island"]
+
+
+def test_unknown_characters_are_counted(pairs):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    inner = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "The": 2, "student": 3, "perform": 4}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    known = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", unk_token="<unk>")
+    some = read_pairs(pd.DataFrame(dict(sentence_good=["The student", "The students"], sentence_bad=["student The", "The student"])))
+    assert score_pairs(built(CONFIGS["llama"]), known, some).attrs["unknown"] == 1
+
+
+def mistakes(tmp_path):
+    model, tokenizer, pairs = built(CONFIGS["llama"]), train_tokenizer(["a b c"], 300), read_pairs(PAIRS)
+    broken, nameless = built(CONFIGS["llama"]), train_tokenizer(["a b c"], 300)
+    broken.lm_head.weight.data[7, 0] = float("nan")
+    nameless.bos_token = nameless.eos_token = None
+    (tmp_path/"empty.jsonl").write_text("")
+    (tmp_path/"broken.jsonl").write_text("{")
+    (tmp_path/"pairs.csv").write_text("sentence_good,sentence_bad\na,b\n")
+    (tmp_path/"none").mkdir()
+    table = lambda good, bad, **more: read_pairs(pd.DataFrame(dict(sentence_good=good, sentence_bad=bad, **more)))
+    yield "no such file; allowed: a .parquet or .jsonl file", lambda: read_pairs(tmp_path/"absent.parquet")
+    yield "empty.jsonl: no pair in it", lambda: read_pairs(tmp_path/"empty.jsonl")
+    yield "broken.jsonl cannot be read", lambda: read_pairs(tmp_path/"broken.jsonl")
+    yield "pairs.csv: unknown kind; allowed", lambda: read_pairs(tmp_path/"pairs.csv")
+    yield "no .parquet or .jsonl file in this folder", lambda: read_pairs(tmp_path/"none")
+    yield "no column 'sentence_bad' .found: sentence_good", lambda: read_pairs(pd.DataFrame(dict(sentence_good=["a"])))
+    yield "sentence_bad of pair 1 is blank or no text: must be a sentence", lambda: table(["a", "b"], ["b", " "])
+    yield "sentence_good of pair 0 is blank or no text: must be a sentence", lambda: table([None, "b"], ["b", "c"])
+    yield "the two sentences are the same in every pair", lambda: table(["a"], ["a"])
+    yield "critical_good = 2 in pair 0: must be from 0 to 1, a word", lambda: table(["It is."], ["It are."], critical_good=[2])
+    yield "paradigm 'transitve' is unknown: did you mean 'transitive'", lambda: read_pairs(PAIRS, ["transitve"])
+    yield "name at least one", lambda: read_pairs(PAIRS, [])
+    yield "prefix 'BOS' is unknown.* Allowed: bos, none", lambda: Policy("BOS")
+    yield "prefix = 'none' needs first_token=False", lambda: Policy("none")
+    yield "neither a begin nor an end-of-text token", lambda: score_pairs(model, nameless, pairs)
+    yield "pair 1: 81 tokens with the prefix, .* context holds 64: ", lambda: score_pairs(model, tokenizer, table(["a", "a" + " a"*39], ["b", "b"]))
+    yield "pair 0: a sentence has no token", lambda: score_pairs(model, tokenizer, table(["a"], ["b"]), Policy("none", False, False))
+    yield "pair 0: its log-probabilities are not numbers", lambda: score_pairs(broken, tokenizer, pairs.assign(pair=pairs.pair), batch_tokens=50)
+    yield "the model's vocabulary has 50", lambda: score_pairs(built(LlamaConfig(**SIZES | dict(vocab_size=50))), tokenizer, pairs)
+    t5 = T5ForConditionalGeneration(T5Config(vocab_size=330, d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2))
+    yield "has an encoder", lambda: score_pairs(t5, tokenizer, pairs)
+    yield "the table is empty", lambda: score_pairs(model, tokenizer, pairs.head(0))
+    yield "there are counts for 3", lambda: unigram_scores([1, 2, 3], tokenizer, pairs)
+    yield "must be a count for each token", lambda: unigram_scores([[1, 2, 3]], tokenizer, pairs)
+    yield "pair 99 is not in the table", lambda: accuracy(pd.DataFrame(dict(pair=[99], margin=[0.], correct=[True])), pairs)
+
+
+def test_each_mistake_is_one_line(tmp_path):
+    for message, wrong in mistakes(tmp_path):
+        with pytest.raises(InputError, match=message) as e: wrong()
+        assert "\n" not in str(e.value)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, tokenizer):
+    "A tiny Llama with its tokenizer, as a folder."
+    folder = tmp_path_factory.mktemp("tiny")
+    built(LlamaConfig(**SIZES, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def offline(monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"): monkeypatch.setenv(name, "1")
+
+
+def agrees(scores, good, bad):
+    assert np.abs(scores.logprob_good - good).max() < 1e-4 and np.abs(scores.logprob_bad - bad).max() < 1e-4
+    assert (scores.correct == (np.array(good) >= np.array(bad))).all() and len(set(scores.correct)) == 2
+
+
+def lm_eval_scores(folder, pairs):
+    "What lm-eval's blimp task asks its model: an empty context, and the target delimiter, a blank, before each choice."
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+    lm = HFLM(pretrained=str(folder), device="cpu", batch_size=4)
+    ask = lambda column: [Instance("loglikelihood", {}, ("", " " + s), i) for i, s in enumerate(pairs[column])]
+    return [[nats for nats, _ in lm.loglikelihood(ask(column), disable_tqdm=True)] for column in ("sentence_good", "sentence_bad")]
+
+
+def test_parity_with_lm_eval(saved, tokenizer, pairs, monkeypatch):
+    pytest.importorskip("lm_eval")
+    offline(monkeypatch)
+    agrees(score_pairs(AutoModelForCausalLM.from_pretrained(saved).eval(), tokenizer, pairs), *lm_eval_scores(saved, pairs))
+
+
+def test_the_default_policy_is_that_of_lm_evals_task():
+    pytest.importorskip("lm_eval")
+    from importlib.resources import files
+
+    import yaml
+    from lm_eval.api.task import TaskConfig
+    template = yaml.safe_load((files("lm_eval")/"tasks"/"blimp"/"_template_yaml").read_text())
+    assert template["doc_to_text"] == "" and template["doc_to_choice"] == "{{[sentence_good, sentence_bad]}}" and template["doc_to_target"] == 0
+    assert "target_delimiter" not in template and TaskConfig(task="x", dataset_path="x").target_delimiter == " " # the blank
+    assert template["metric_list"][0]["metric"] == "acc" # the sum; a tie goes to the first, as numpy's argmax
+    group = yaml.safe_load((files("lm_eval")/"tasks"/"blimp"/"_blimp.yaml").read_text())
+    assert {task.removeprefix("blimp_") for task in group["task"]} == set(blimp_paradigms)
+    assert Policy() == Policy("bos", True, True, "none", "good")
+
+
+def test_parity_with_minicons(saved, tokenizer, pairs, monkeypatch):
+    pytest.importorskip("minicons")
+    offline(monkeypatch)
+    from minicons.scorer import IncrementalLMScorer
+    scorer, model = IncrementalLMScorer(str(saved), "cpu"), AutoModelForCausalLM.from_pretrained(saved).eval()
+    for policy, how in ((Policy(), dict(bos_token=True)), (Policy("none", first_token=False), {}), (Policy(leading_space=False), dict(bos_token=True))):
+        texts = [[" "*policy.leading_space + s for s in pairs[column]] for column in ("sentence_good", "sentence_bad")]
+        good, bad = (scorer.sequence_score(t, reduction=lambda x: x.sum(0).item(), **how) for t in texts)
+        agrees(score_pairs(model, tokenizer, pairs, policy), good, bad)
+
+
+def test_blimp_as_a_whole(data_dir, saved, tokenizer, monkeypatch):
+    pairs = read_pairs(data_dir/"blimp.parquet")
+    assert pairs.attrs["identical"] == 7 and len(pairs) == 67_000 - 7 and set(pairs.paradigm) == set(blimp_paradigms)
+    table = phrase_table(pairs).set_index("paradigm")
+    assert (table.pairs + pd.Series(dict(passive_1=2, principle_A_case_2=5)).reindex(table.index, fill_value=0) == 1000).all()
+    assert (table.with_phrase.reindex(sorted(_why_not)) == 0).all() and (table.with_phrase.reindex(sorted(_rule_of)) >= 935).all()
+    assert table.with_phrase["existential_there_subject_raising"] == 935 and table.distinct["determiner_noun_agreement_1"] == 301
+    short = table.with_phrase.reindex(sorted(_rule_of)).rsub(table.pairs).loc[lambda n: n > 0].dropna()
+    assert short.to_dict() == dict(existential_there_subject_raising=65, transitive=5, passive_1=1, passive_2=1)
+    sample = pairs.groupby("paradigm").sample(1, random_state=0)
+    model = AutoModelForCausalLM.from_pretrained(saved).eval()
+    model.config.max_position_embeddings = 256
+    same_as_one_at_a_time(model, tokenizer, sample, Policy())
