@@ -146,7 +146,7 @@ def grok_nb_demo(
     workers: int = 0, # processes; default: one a core
     runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
-    """Watch three abilities arrive: unseen tasks are solved, random text is copied, sentences with unseen phrases are judged. Trains demos and controls, writes a report.
+    """Watch three abilities arrive: unseen tasks, copying, grammar of unseen phrases. Trains demos and controls, writes a report.
 
     grok_nb_demo
     grok_nb_demo --seed 1
