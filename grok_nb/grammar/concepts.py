@@ -57,7 +57,7 @@ class Looks:
 @torch.no_grad()
 def look_at_pairs(
     model, # transformers causal language model that the lens knows
-    tokens: pd.DataFrame, # columns pair; ids_good, ids_bad: token ids; last_token_good, critical_token_good, context_token_good, … and so for bad: places in them, or NA
+    tokens: pd.DataFrame, # of `minimal_pairs.token_positions`: pair; ids_good, ids_bad; of last_, critical_, context_token_ each _good and _bad
     room: int = 2**24, # numbers that a forward pass may hold: sets how many sentences it takes, not the result
 ) -> Looks: # in the order of `tokens`
     "One pass over minimal pairs, and all that the analyses of hidden states and of attention need of it."
