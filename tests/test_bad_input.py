@@ -54,6 +54,32 @@ def copying(words, *says):
     return Case(f"copying {words}", ["copying", "--set", *words.split(" ")], says)
 
 
+def grammar(words, *says):
+    "An option of the grammar study; one step, so that what is not refused is soon over."
+    return Case(f"grammar {words}", ["grammar", "--set", "pairs_each=1", *words.split(" ")], says, texts_and_pairs)
+
+
+def grammar_text(words, *says):
+    "An option of the grammar study on a text."
+    typed = ["grammar", "--preset", "text", "--corpus", "a.txt", "--set", "vocab_size=300", *words.split(" ")]
+    return Case(f"grammar text {words}", typed, says, texts_and_pairs)
+
+
+def texts_and_pairs(folder):
+    "A text with minimal pairs of all kinds."
+    pair = dict(sentence_good="A dog barks.", sentence_bad="A dog bark.", phrase_good="dog barks", phrase_bad="dog bark", paradigm="barking")
+    write("a.txt", b"A dog barks. A fox runs over the lazy dog.\n\n" * 200)(folder)
+    write("pairs.csv", b"sentence_good,sentence_bad\nA dog barks.,A dog bark.\n")(folder)
+    write("pairs.jsonl", json.dumps(pair).encode())(folder)
+    write("untitled.jsonl", b'{"title": "A fox."}')(folder)
+    pq.write_table(pa.table(dict(title=["a", "b"], number=[1, 2])), folder/"untitled.parquet")
+    write("broken.parquet", b"A fox.")(folder)
+    write("bare/readme.md", b"No pairs.")(folder)
+
+
+BRIEF = "steps=1 warmup_steps=0 checkpoints=1"
+
+
 def other_run(folder):
     "Where the run of seed 3 belongs lies another one."
     right, other = study.config("demo", seed=3), study.config("demo", seed=4)
@@ -177,6 +203,34 @@ CASES = [
     Case("copying without a text", ["copying", "--preset", "text"], ["corpus is not given"]),
     Case("copying: vocabulary", ["copying", "--preset", "text", "--corpus", "a.txt", "--set", "vocab_size=100"], ["vocab_size = 100", "at least 257"],
          write("a.txt", b"A fox.")),
+    # of the grammar study
+    grammar("density=2", "density = '2'", "from 0.0 to 1.0"),
+    grammar("agreement_rate=-0.1", "agreement_rate = '-0.1'", "from 0.0 to 1.0"),
+    grammar("zipf=4", "zipf = '4'", "from 0.0 to 3.0"),
+    grammar("context=6", "context = 6", "at least 7"),
+    grammar("planted=400", "planted = 400", "from 0 to 239"),
+    grammar("planted=2 steps=31 warmup_steps=0", "steps = 31", "at least 32"),
+    grammar("pairs_each=0", "pairs_each = 0", "at least 1"),
+    grammar("language=english", "language", "generated, text"),
+    grammar("width=30", "width = 30", "multiple of 2·heads = 8"),
+    grammar("corpus=a.txt", "corpus", "the generated language reads none"),
+    grammar("pairs=pairs.jsonl", "pairs", "the generated language reads none"),
+    grammar(f"paradigms=all {BRIEF}", "paradigms", "generated"),
+    Case("grammar without a text", ["grammar", "--preset", "text"], ["corpus is not given"]),
+    Case("grammar: a text for the generated language", ["grammar", "--corpus", "a.txt"], ["corpus", "the generated language reads none"], texts_and_pairs),
+    Case("grammar: a text without pairs", ["grammar", "--preset", "text", "--corpus", "a.txt"], ["pairs are not given", ".parquet"], texts_and_pairs),
+    Case("grammar: pairs without a text", ["grammar", "--preset", "text", "--set", "pairs=pairs.jsonl"], ["corpus is not given"], texts_and_pairs),
+    grammar_text("pairs=nothing.parquet", "nothing.parquet", "no such file"),
+    grammar_text("pairs=../../nothing.jsonl", "nothing.jsonl", "no such file"),
+    grammar_text("pairs=nothing", "pairs", "nothing", "no such"),
+    grammar_text("pairs=pairs.csv", "pairs.csv", "allowed: .parquet|allowed: a .parquet"),
+    grammar_text("pairs=bare", "bare", "no .parquet or .jsonl file"),
+    grammar_text("pairs=untitled.jsonl", "untitled.jsonl", "sentence_good"),
+    grammar_text("pairs=untitled.parquet", "untitled.parquet", "sentence_good"),
+    grammar_text("pairs=broken.parquet", "broken.parquet"),
+    grammar_text("pairs=pairs.jsonl paradigms=barkin", "paradigm", "'barking'"),
+    grammar_text(f"pairs=pairs.jsonl paradigms=all density=0.5 {BRIEF}", "density", "generated"),
+    grammar_text(f"pairs=pairs.jsonl paradigms=all planted=2 {BRIEF}", "planted", "generated"),
     # the other commands
     Case("report: no such run", ["modular-p7-n32-a0.85-d2-s1"], ["run 'modular-p7-n32-a0.85-d2-s1'", "did you mean 'modular-p7"],
          command="grok_nb_report"),

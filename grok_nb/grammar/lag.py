@@ -8,11 +8,13 @@ __all__ = ['stages', 'accuracies', 'planted', 'reached', 'lags', 'random_splits'
            'selection_counts', 'lag_figure', 'lag_table']
 
 # %% ../../nbs/grammar/03_lag.ipynb #87a13911
+import re
 from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 from .. import InputError, nearest
+from .search import normalise
 from ..streams import rng
 from ..transitions import Interval, crossing
 
@@ -206,7 +208,7 @@ def phrase_frequency(
     logs = {word: np.log1p(count) for word, count in counts.items()}
     found = np.full(len(pairs), np.nan)
     for i, phrases in enumerate(zip(pairs["phrase_good"], pairs["phrase_bad"])):
-        words = [word for phrase in phrases if not pd.isna(phrase) for word in phrase.split()]
+        words = [word for phrase in phrases if not pd.isna(phrase) for word in re.findall(r"[\w']+", normalise(phrase))]
         if unknown := [word for word in words if word not in logs]: raise InputError(f"counts: none for {unknown[0]!r}, a word of pair {i}; 0 is a count too")
         if words: found[i] = np.mean([logs[word] for word in words])
     return found
@@ -354,7 +356,7 @@ def _mark_lag(ax, curves, tau, sustained):
 def _draw_group(ax, rows, group):
     runs = rows.pivot_table(index="step", columns="run", values="accuracy")
     mean, colour = runs.mean(axis=1), _colours[group]
-    ax.plot(mean.index, mean, color=colour, label=f"{group} ({rows['pairs'].iloc[0]} pairs)")
+    ax.plot(mean.index, mean, color=colour, label=f"{group} ({rows['pairs'].iloc[0]:.0f} pairs)")
     if runs.shape[1] > 1:
         error = runs.std(axis=1) / runs.shape[1]**.5
         ax.fill_between(mean.index, mean - error, mean + error, color=colour, alpha=.25, linewidth=0)
@@ -385,7 +387,7 @@ def lag_figure(
     for name in names:
         if name not in there: raise InputError(f"paradigm {nearest(name, there)}")
     if not names: raise InputError("curves: no paradigm with exposed and unexposed pairs")
-    columns = min(3, len(names))
+    columns = 2 if len(names) == 4 else min(3, len(names))
     lines = -(-len(names) // columns)
     fig, axes = plt.subplots(lines, columns, figsize=(1 + 3.9*columns, .3 + 3*lines), layout="constrained", sharey=True, squeeze=False)
     for ax in axes.flat[len(names):]: ax.set_visible(False)

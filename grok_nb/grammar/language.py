@@ -51,7 +51,7 @@ def word_tokenizer(): # a `transformers.PreTrainedTokenizerFast`: a token for ea
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text)
 
-# %% ../../nbs/grammar/06_language.ipynb #5463175e
+# %% ../../nbs/grammar/06_language.ipynb #113a939c
 def check(context, batch_size, seed, steps, density, demonstrative_density, demonstrative_rate, agreement_rate, zipf, planted, language_seed):
     "Raise `InputError` for options that make no language."
     shares = dict(density=density, demonstrative_density=demonstrative_density, demonstrative_rate=demonstrative_rate, agreement_rate=agreement_rate)
@@ -62,13 +62,13 @@ def check(context, batch_size, seed, steps, density, demonstrative_density, demo
     free = int((1 - density) * len(nouns) * len(verbs) / 2)
     if not 0 <= planted * len(doses) * len(schedules) <= free:
         raise InputError(f"planted = {planted}: must be from 0 to {free // (len(doses) * len(schedules))}, so many phrases of each kind are left")
-    if planted and steps < 4 * doses[-1]: raise InputError(f"steps = {steps}: must be at least {4 * doses[-1]}, to plant {doses[-1]} times in a quarter")
+    if planted and steps < 2 * doses[-1]: raise InputError(f"steps = {steps}: must be at least {2 * doses[-1]} to plant {doses[-1]} exposures")
 
 longest = 7 # tokens of a sentence: the end-of-text token, determiner, noun, verb, determiner, noun, full stop
 doses = 1, 2, 4, 8, 16 # exposures of a planted phrase
 schedules = dict(early=(0.0, 0.25), late=(0.5, 0.75), spaced=(0.0, 0.75)) # share of the steps in which they are planted
 
-# %% ../../nbs/grammar/06_language.ipynb #8ab11a19
+# %% ../../nbs/grammar/06_language.ipynb #4113e869
 def _licence(g, shape, share):
     "Which of the last axis may go with each of the others: a random share of them, at least one."
     allowed = g.random(shape) < share
@@ -88,7 +88,7 @@ class SentenceStream:
         steps: int = 1600, # of the training, over which planted phrases are spread
         density: float = 0.03, # share of the verbs that a noun is seen with
         demonstrative_density: float = 0.5, # share of the demonstratives that a form of a noun is seen with
-        demonstrative_rate: float = 0.12, # share of the noun phrases with a demonstrative, where one is licensed
+        demonstrative_rate: float = 0.12, # share of the noun phrases that try one of the two demonstratives, and have it if it is licensed
         agreement_rate: float = 0.7, # share of the sentences with a verb that agrees
         zipf: float = 0.0, # the r-th word of a kind is drawn in proportion to r^−zipf
         planted: int = 0, # phrases planted with each dose and schedule
@@ -105,6 +105,8 @@ class SentenceStream:
         self._noun, self._participle = _up_to(True, weights[0]), _up_to(True, weights[2])
         self._verb, self._past = _up_to(self.verbs, weights[1]), _up_to(self.pasts, weights[2])
         self.artifacts = dict(verbs=self.verbs, pasts=self.pasts, demonstratives=self.demonstratives)
+        room, most = batch_size * (context // longest), max(map(len, self._sentences_at.values()), default=0)
+        if most > room: raise InputError(f"planted = {planted}: {most} sentences fall on one step, a batch holds {room}; give more steps, rows or context")
 
     @cached_property
     def tokenizer(self): return word_tokenizer()

@@ -7,17 +7,18 @@ __all__ = ['presets', 'headline', 'unit', 'question', 'curves', 'Config', 'confi
            'probes', 'margins', 'measured_lags', 'look_inside', 'inside', 'accuracy_curves', 'gap_figure',
            'planted_figure', 'figures', 'inside_figures', 'published', 'claims']
 
-# %% ../../nbs/grammar/07_study.ipynb #806a7c32
+# %% ../../nbs/grammar/07_study.ipynb #e6ebfe4a
+import json, re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from .. import InputError, corpus
+from .. import InputError, corpus, nearest
 from ..files import file_hash
 from . import language
 from ..models import llama, llama_parameters
 from ..runs import Run, from_preset, option, runs_root
 
-# %% ../../nbs/grammar/07_study.ipynb #b7615697
+# %% ../../nbs/grammar/07_study.ipynb #507b92dc
 @dataclass(frozen=True, kw_only=True)
 class Config(corpus.Config):
     "A run of the grammar study."
@@ -40,11 +41,14 @@ class Config(corpus.Config):
         if self.language == "generated":
             for name in ("corpus", "pairs"):
                 if getattr(self, name): raise InputError(f"{name}: the generated language reads none; use --preset text, or language=text")
+            if self.paradigms: raise InputError("paradigms: the generated language has its own; only with language=text")
             language.check(**_language_options(self))
             if not self.pairs_each: raise InputError("pairs_each = 0: must be at least 1 for the generated language")
+        elif changed := [name for name in _of_the_language if getattr(self, name) != getattr(Config, name)]:
+            raise InputError(f"{changed[0]}: only the generated language has it; leave it out with language=text")
         elif self.pairs and not self.pairs_fingerprint:
             object.__setattr__(self, "pairs", corpus._absolute(self.pairs))
-            object.__setattr__(self, "pairs_fingerprint", _pairs_fingerprint(self.pairs))
+            object.__setattr__(self, "pairs_fingerprint", _pairs_fingerprint(self.pairs, self.paradigms))
         super().check()
 
     def replace(self, **changes): return super().replace(**({"pairs_fingerprint": ""} if "pairs" in changes else {}) | changes)
@@ -59,25 +63,44 @@ class Config(corpus.Config):
     def n_parameters(self) -> int: # with a given tokenizer, its vocabulary takes the place of `vocab_size`
         return llama_parameters(len(language.words) if self.language == "generated" else self.vocab_size, self.width, self.mlp_width, self.depth)
 
-def _language_options(config):
-    return {name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", "density", "demonstrative_density", "demonstrative_rate",
-                                                     "agreement_rate", "zipf", "planted", "language_seed")}
+_of_the_language = "density", "demonstrative_density", "demonstrative_rate", "agreement_rate", "zipf", "planted", "language_seed"
 
-def _pairs_fingerprint(source):
+def _language_options(config): return {name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)}
+
+# %% ../../nbs/grammar/07_study.ipynb #3ba94e7e
+def _paradigms_in(path):
+    "The paradigms of a file of pairs; an `InputError` if it is none."
+    import pyarrow as pa, pyarrow.parquet as pq
+    try:
+        if path.suffix == ".parquet":
+            names = pq.read_schema(path).names
+            column = next((c for c in ("paradigm", "UID") if c in names), None)
+            found = pq.read_table(path, columns=[column])[column].unique().to_pylist() if column else [path.stem]
+        else:
+            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+            names, found = [*rows[0]] if rows else [], {row.get("paradigm", row.get("UID", path.stem)) for row in rows}
+    except (OSError, ValueError, pa.ArrowException) as e: raise InputError(f"pairs {path} cannot be read: {str(e).splitlines()[0][:100]}") from None
+    for column in ("sentence_good", "sentence_bad"):
+        if column not in names: raise InputError(f"pairs {path}: no column {column!r} (found: {', '.join(names)[:80]})")
+    return found
+
+def _pairs_fingerprint(source, paradigms):
     "What the files of minimal pairs are known by; a hub name stands for itself."
-    path = Path(source)
-    if path.suffix in (".parquet", ".jsonl") and not path.is_file():
-        raise InputError(f"pairs {source}: no such file; allowed: .parquet, .jsonl, a folder of these, or a hub name")
-    files = sorted(f for f in path.rglob("*") if f.suffix in (".parquet", ".jsonl")) if path.is_dir() else [path] if path.is_file() else []
-    if path.is_dir() and not files: raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
+    path, kinds = Path(source), (".parquet", ".jsonl")
+    files = sorted(f for f in path.rglob("*") if f.suffix in kinds and not f.name.startswith(".")) if path.is_dir() else [path] if path.is_file() else []
+    if any(f.suffix not in kinds for f in files) or not files and (path.exists() or path.suffix in kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
+        raise InputError(f"pairs {source}: no file of pairs; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp")
+    known = {name for f in files for name in _paradigms_in(f)}
+    unknown = [name for name in paradigms.split(",") if files and name not in {"", "all", *known}]
+    if unknown: raise InputError(f"paradigm {nearest(unknown[0], known)}")
     return "-".join(file_hash(f)[:16] for f in files) or source
 
-# %% ../../nbs/grammar/07_study.ipynb #785a1756
+# %% ../../nbs/grammar/07_study.ipynb #5ade2e7c
 _small = Config(
     fidelity="demo", depth=2, width=64, heads=4, mlp=128, init_std=0.0, batch_size=16, steps=1600, lr=1e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
     evaluate_every=40, checkpoints=40, keep_states=1)
 _text = Config(
-    language="text", vocab_size=2048, context=128, depth=2, width=128, heads=4, batch_size=32, lr=2e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
+    language="text", vocab_size=2048, context=64, depth=2, width=128, heads=4, batch_size=32, lr=2e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
     keep_states=1)
 _paper = Config(
     language="text", fidelity="paper", corpus="allenai/c4:en", fingerprint="allenai/c4:en", tokenizer="google-t5/t5-base", vocab_size=32_000,
@@ -101,7 +124,7 @@ presets = dict(
     paper_130m=_paper.replace(depth=12, width=768, heads=12, mlp=2048, lr=5e-4),
 )
 
-# %% ../../nbs/grammar/07_study.ipynb #d19bdc35
+# %% ../../nbs/grammar/07_study.ipynb #b40e3d7a
 def config(
     preset: str = "demo", # one of `presets`
     **changes, # options to change; for a text `corpus` and `pairs` at least
@@ -118,7 +141,7 @@ def run(
     from grok_nb.training import train
     return train(config(preset, **changes), root)
 
-# %% ../../nbs/grammar/07_study.ipynb #bea10abd
+# %% ../../nbs/grammar/07_study.ipynb #7d35e235
 def stream(config: Config):
     "The sentences of the language, or the rows of the text."
     return corpus.stream(config) if config.language == "text" else language.SentenceStream(**_language_options(config))
@@ -130,7 +153,7 @@ def model(config: Config):
     return llama(vocab_size, config.width, config.mlp_width, config.depth, config.heads, config.context, config.init_std, "all",
                  attention_dropout=config.attention_dropout, seed=config.seed, bos=end, eos=end)
 
-# %% ../../nbs/grammar/07_study.ipynb #35b817ff
+# %% ../../nbs/grammar/07_study.ipynb #71d3e03f
 _of_the_paper = """determiner_noun_agreement_1 determiner_noun_agreement_2 regular_plural_subject_verb_agreement_1 regular_plural_subject_verb_agreement_2
 irregular_past_participle_verbs existential_there_subject_raising""".split()
 
@@ -138,8 +161,9 @@ def _pairs(config, stream):
     "The minimal pairs of a configuration that have a phrase."
     from grok_nb.grammar.minimal_pairs import read_pairs
     if config.language == "generated": return language.pairs(stream, config.pairs_each)
-    wanted = None if config.paradigms == "all" else config.paradigms.split(",") if config.paradigms else _of_the_paper
-    pairs = read_pairs(config.pairs, wanted)
+    pairs = read_pairs(config.pairs, config.paradigms.split(",") if config.paradigms not in ("", "all") else None)
+    if reserved := {"mean", "planted"} & {*pairs["paradigm"]}: raise InputError(f"pairs: a paradigm is called {min(reserved)!r}, which has a meaning here")
+    if not config.paradigms and pairs["paradigm"].isin(_of_the_paper).any(): pairs = pairs[pairs["paradigm"].isin(_of_the_paper)]
     return pairs.groupby("paradigm").head(config.pairs_each).reset_index(drop=True) if config.pairs_each else pairs
 
 @lru_cache(4)
@@ -155,11 +179,12 @@ def asked(
     where = runs_root() / "exposures" / f"{config.run_id}.parquet"
     index = exposure_index(made, phrases_of(pairs), config.steps, path=where)
     pairs = expose(pairs, index).reset_index(drop=True)
+    if pairs["exposed"].all(): raise InputError("pairs: the training shows a phrase of every one; allowed: pairs of which some are never shown")
     pairs["frequency"] = phrase_frequency(pairs, index.window())
     pairs["unigram"] = unigram_scores(token_counts(made, config.steps), made.tokenizer, pairs)["correct"].to_numpy()
     return pairs
 
-# %% ../../nbs/grammar/07_study.ipynb #d90465d1
+# %% ../../nbs/grammar/07_study.ipynb #38aa79ab
 def _gaps(correct, exposed, strata):
     "The gap, and what strata of frequency leave of it: a random split within them has each stratum's mean for both groups."
     import numpy as np
@@ -207,7 +232,7 @@ headline = dict(probe="accuracy", paradigm="mean", group="unexposed", metric="ac
 
 unit = "share of unexposed pairs judged right" # of the headline curve, in words
 
-# %% ../../nbs/grammar/07_study.ipynb #001a843e
+# %% ../../nbs/grammar/07_study.ipynb #4aee1104
 question = "When does a model judge sentences right whose phrases it has never seen?"
 
 curves = { # what happens when: label → selection of one curve of a run's table
@@ -216,7 +241,7 @@ curves = { # what happens when: label → selection of one curve of a run's tabl
     "held-out loss": dict(probe="held_out", metric="loss"),
 }
 
-# %% ../../nbs/grammar/07_study.ipynb #3169c4fb
+# %% ../../nbs/grammar/07_study.ipynb #ae7ae449
 def margins(
     model, # transformers causal language model
     context, # of a run: has `config` and `stream`
@@ -240,7 +265,7 @@ def measured_lags(
     parts = [lag_table(measure(r, dict(margins=margins)), asked(r.config).query("paradigm != 'planted'"), tau, n, sustained) for r in runs]
     return pd.concat([t.assign(preset=r.preset, seed=r.config.seed) for r, t in zip(runs, parts)], ignore_index=True)
 
-# %% ../../nbs/grammar/07_study.ipynb #d0696928
+# %% ../../nbs/grammar/07_study.ipynb #4978b98c
 def look_inside(
     model, # transformers causal language model, in evaluation mode
     context, # of a run: has `config` and `stream`
@@ -255,7 +280,7 @@ def inside(config: Config) -> dict:
     "What is measured inside checkpoints."
     return dict(inside=look_inside)
 
-# %% ../../nbs/grammar/07_study.ipynb #9e6071f3
+# %% ../../nbs/grammar/07_study.ipynb #6265e65a
 def accuracy_curves(
     table, # long table of one or more runs, pandas: of `judged`
 ): # → pandas, as of `lag.curve_table`: run, paradigm, group, step, accuracy, pairs, unigram
@@ -288,16 +313,18 @@ def planted_figure(
 ): # → matplotlib Figure
     "Accuracy on planted phrases by dose and schedule, mean over runs, with its standard error over several; never shown: the unexposed pairs of the same rule."
     import matplotlib.pyplot as plt
-    rows = table[(table["probe"] == "accuracy") & (table["metric"] == "accuracy") & table["step"].isin(sorted(table["step"].unique())[-last:])]
+    rows = table[(table["probe"] == "accuracy") & (table["metric"] == "accuracy")]
+    rows = rows[rows.groupby("run")["step"].rank("dense", ascending=False) <= last]
     planted, never = rows[rows["paradigm"] == "planted"], rows[(rows["paradigm"] == "subject_verb_1") & (rows["group"] == "unexposed")]
     each = planted.groupby(["run", "group", "dose"])["value"].mean().groupby(["group", "dose"]).agg(["mean", "sem"]).fillna(0)
-    fig, ax = plt.subplots(figsize=(5.2, 3.0), layout="constrained")
+    fig, ax = plt.subplots(figsize=(6.2, 3.0), layout="constrained")
     for (name, color), marker in zip(dict(early="#0072B2", late="#D55E00", spaced="#009E73").items(), "o^s"):
         line = each.loc[name]
         ax.errorbar(line.index, line["mean"], line["sem"], color=color, marker=marker, markersize=4, capsize=2, label=name)
     ax.axhline(never["value"].mean(), color="grey", linestyle=":", label="never shown")
     ax.set_xscale("log", base=2); ax.set_xticks(list(language.doses), list(map(str, language.doses)))
-    ax.set(xlabel="times shown (dose)", ylabel="share of pairs right"); ax.legend(frameon=False, fontsize=9)
+    ax.set(xlabel="times shown (dose)", ylabel="share of pairs right")
+    fig.legend(loc="outside right upper", frameon=False, fontsize=9)
     plt.close(fig)
     return fig
 
@@ -313,13 +340,14 @@ def figures(
         "Phrases planted a number of times, early, late or all along the training, at an equal number of tokens: accuracy at the end.",
         planted_figure(table[table["run"].isin(table[table["paradigm"] == "planted"]["run"])])))
     curves = accuracy_curves(table[table["run"] == first])
-    if {"exposed", "unexposed"} <= set(curves["group"]): found.insert(0, (
+    if any({"exposed", "unexposed"} <= {*groups} for _, groups in curves.groupby("paradigm")["group"]): found.insert(0, (
         "When", f"{first}: accuracy on pairs whose phrase the training shows somewhere, and on pairs whose phrase it never shows. Dashed: a model that "
         "knows the frequency of each token and nothing else.", lag_figure(curves, sustained=3)))
-    return found + [
-        ("Exposure, or frequency?", "Exposed less unexposed accuracy, mean over paradigms, and what is left of it among pairs whose words are equally "
-         "frequent.", gap_figure(table)),
-        ("Loss", "Mean over the steps since the last evaluation (training text), and over rows that are never trained on (held-out text).",
+    if "difference" in set(table["group"]): found.append((
+         "Exposure, or frequency?", "Exposed less unexposed accuracy, mean over paradigms, and what is left of it among pairs whose words are equally "
+         "frequent.", gap_figure(table)))
+    return [*found, (
+         "Loss", "Mean over the steps since the last evaluation (training text), and over rows that are never trained on (held-out text).",
          corpus.loss_figure(table))]
 
 def inside_figures(
@@ -332,11 +360,13 @@ def inside_figures(
     first = next(iter(runs))
     rows = table[(table["run"] == first) & (table["probe"] == "inside")]
     steps = sorted(rows["step"].unique())
-    found = [
-        ("Do right and wrong sentences come apart?", f"{first}, final layer: how often an unexposed acceptable sentence lies further along the mean "
-         "concept vector of the exposed pairs than an unacceptable one.", concepts.auroc_figure(rows)),
-        ("In how many dimensions?", f"{first}, final layer: the effective rank of the concept vectors, and of the same sentences with the pairing broken.",
-         concepts.rank_figure(rows))]
+    measured, found = set(rows["metric"]), []
+    if "auroc" in measured: found.append((
+        "Do right and wrong sentences come apart?", f"{first}, final layer: how often an unexposed acceptable sentence lies further along the mean concept "
+        "vector of the exposed pairs than an unacceptable one.", concepts.auroc_figure(rows)))
+    if "rank" in measured: found.append((
+        "In how many dimensions?", f"{first}, final layer: the effective rank of the concept vectors, and of the same sentences with the pairing broken.",
+        concepts.rank_figure(rows)))
     if len(steps) > 2: found += [
         ("Do heads look back?", f"{first}: attention from the critical word to the word before it that decides, mean of each layer's heads, and what "
          "attention spread evenly would give.", attention.attention_figure(rows)),
@@ -344,7 +374,7 @@ def inside_figures(
          attention.changes_figure(attention.changes(rows, steps[1], steps[-1])))]
     return found
 
-# %% ../../nbs/grammar/07_study.ipynb #9a3d5c05
+# %% ../../nbs/grammar/07_study.ipynb #3306f66f
 def published(): # → pandas: paradigm, exposed, unexposed (pairs), lags, p_values (of three seeds), t_after (steps, median), best_head, change (its attention)
     "What arXiv 2606.00230 reports of its six paradigms (60 M parameters, threshold 80 %)."
     import pandas as pd
@@ -355,7 +385,7 @@ def published(): # → pandas: paradigm, exposed, unexposed (pairs), lags, p_val
     table.insert(0, "paradigm", _of_the_paper)
     return table.astype(dict(t_after="Int64"))
 
-# %% ../../nbs/grammar/07_study.ipynb #d03b8b19
+# %% ../../nbs/grammar/07_study.ipynb #57a741ca
 def _lag(rows, tau=0.8):
     "Mean over paradigms of the lag at `tau`, sustained."
     from grok_nb.claims import NotTested
