@@ -633,7 +633,7 @@ def test_a_pairs_file_is_known_by_its_content(prose, tmp_path):
 
 def test_books_and_blimp(root, data_dir):
     config = study.config("text", corpus=str(data_dir/"english_books_small.parquet"), pairs=str(data_dir/"blimp.parquet"), vocab_size=512, limit_tokens=60_000,
-                          steps=12, warmup_steps=2, batch_size=16)
+                          steps=12, warmup_steps=2, batch_size=16, context=128)
     table = study.asked(config)
     assert set(table.paradigm) == set(study._of_the_paper) and table.groupby("paradigm").size().between(100, 150).all()
     assert table.dose.tolist() == brute_dose(config, table) and 0 < table.exposed.sum() < .5*len(table)
@@ -647,6 +647,6 @@ def test_all_paradigms_of_blimp_can_be_asked(root, data_dir, tmp_path):
     odd = blimp.sentence_good.str.contains(r"\w[^\w\s]\w|\w[^\w\s.?]\s")
     pd.concat([blimp.groupby("UID").head(5), blimp[odd].groupby("UID").head(30)]).to_parquet(tmp_path/"pairs.parquet")
     config = study.config("text", corpus=str(data_dir/"english_books_small.parquet"), pairs=str(tmp_path/"pairs.parquet"), vocab_size=512, limit_tokens=60_000,
-                          steps=2, warmup_steps=0, batch_size=16, paradigms="all", pairs_each=0)
+                          steps=2, warmup_steps=0, batch_size=16, context=128, paradigms="all", pairs_each=0)
     table = study.asked(config)
     assert table.paradigm.nunique() == 38 and np.isfinite(table.frequency).all() and table.dose.tolist() == brute_dose(config, table)

@@ -67,7 +67,7 @@ _of_the_language = "density", "demonstrative_density", "demonstrative_rate", "ag
 
 def _language_options(config): return {name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)}
 
-# %% ../../nbs/grammar/07_study.ipynb #3ba94e7e
+# %% ../../nbs/grammar/07_study.ipynb #1cd75cd0
 def _paradigms_in(path):
     "The paradigms of a file of pairs; an `InputError` if it is none."
     import pyarrow as pa, pyarrow.parquet as pq
@@ -88,8 +88,10 @@ def _pairs_fingerprint(source, paradigms):
     "What the files of minimal pairs are known by; a hub name stands for itself."
     path, kinds = Path(source), (".parquet", ".jsonl")
     files = sorted(f for f in path.rglob("*") if f.suffix in kinds and not f.name.startswith(".")) if path.is_dir() else [path] if path.is_file() else []
-    if any(f.suffix not in kinds for f in files) or not files and (path.exists() or path.suffix in kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
-        raise InputError(f"pairs {source}: no file of pairs; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp")
+    allowed = "allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
+    if path.is_dir() and not files: raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
+    if not path.exists() and (path.suffix in kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)): raise InputError(f"pairs {source}: no such file; {allowed}")
+    if any(f.suffix not in kinds for f in files): raise InputError(f"pairs {source}: unknown kind of file; {allowed}")
     known = {name for f in files for name in _paradigms_in(f)}
     unknown = [name for name in paradigms.split(",") if files and name not in {"", "all", *known}]
     if unknown: raise InputError(f"paradigm {nearest(unknown[0], known)}")
