@@ -68,7 +68,31 @@ longest = 7 # tokens of a sentence: the end-of-text token, determiner, noun, ver
 doses = 1, 2, 4, 8, 16 # exposures of a planted phrase
 schedules = dict(early=(0.0, 0.25), late=(0.5, 0.75), spaced=(0.0, 0.75)) # share of the steps in which they are planted
 
-# %% ../../nbs/grammar/06_language.ipynb #4113e869
+# %% ../../nbs/grammar/06_language.ipynb #cfaca20b
+def _plant(stream):
+    "Which phrases are planted, and at which steps."
+    import pandas as pd
+    g, kinds = rng(stream.language_seed, "planted"), [(dose, name) for dose in doses for name in schedules]
+    free = g.permutation(np.argwhere(~stream.verbs))[:stream.planted * len(kinds)]
+    rows = []
+    for i, (noun, verb) in enumerate(free):
+        dose, name = kinds[i % len(kinds)]
+        begin, end = (share * stream.steps for share in schedules[name])
+        steps = (begin + (np.arange(dose) + g.random()) * (end - begin) / dose).astype(int)
+        rows.append(dict(number=g.integers(2), noun=noun, other=verb, dose=dose, schedule=name, steps=steps.tolist()))
+    return pd.DataFrame(rows, columns=["number", "noun", "other", "dose", "schedule", "steps"])
+
+def _by_step(stream):
+    "Step → sentences that are planted there, as token ids."
+    plan, g = {}, rng(stream.language_seed, "planted sentences")
+    for p in stream.planted_phrases.itertuples():
+        for step in p.steps:
+            object_ = _tokens["noun"][g.integers(2), g.integers(len(nouns))]
+            plan.setdefault(step, []).append([_ids[end_of_text], _ids["the"], _tokens["noun"][p.number, p.noun], _tokens["verb"][p.number, p.other],
+                                              _ids["the"], object_, _ids["."]])
+    return plan
+
+# %% ../../nbs/grammar/06_language.ipynb #a3821c5a
 def _licence(g, shape, share):
     "Which of the last axis may go with each of the others: a random share of them, at least one."
     allowed = g.random(shape) < share
@@ -137,31 +161,7 @@ class SentenceStream:
     @cached_property
     def planted_phrases(self): return _plant(self) # pandas: number, noun, other (the verb), dose, schedule, steps at which it is shown
 
-# %% ../../nbs/grammar/06_language.ipynb #7f769dc3
-def _plant(stream):
-    "Which phrases are planted, and at which steps."
-    import pandas as pd
-    g, kinds = rng(stream.language_seed, "planted"), [(dose, name) for dose in doses for name in schedules]
-    free = g.permutation(np.argwhere(~stream.verbs))[:stream.planted * len(kinds)]
-    rows = []
-    for i, (noun, verb) in enumerate(free):
-        dose, name = kinds[i % len(kinds)]
-        begin, end = (share * stream.steps for share in schedules[name])
-        steps = (begin + (np.arange(dose) + g.random()) * (end - begin) / dose).astype(int)
-        rows.append(dict(number=g.integers(2), noun=noun, other=verb, dose=dose, schedule=name, steps=steps.tolist()))
-    return pd.DataFrame(rows, columns=["number", "noun", "other", "dose", "schedule", "steps"])
-
-def _by_step(stream):
-    "Step → sentences that are planted there, as token ids."
-    plan, g = {}, rng(stream.language_seed, "planted sentences")
-    for p in stream.planted_phrases.itertuples():
-        for step in p.steps:
-            object_ = _tokens["noun"][g.integers(2), g.integers(len(nouns))]
-            plan.setdefault(step, []).append([_ids[end_of_text], _ids["the"], _tokens["noun"][p.number, p.noun], _tokens["verb"][p.number, p.other],
-                                              _ids["the"], object_, _ids["."]])
-    return plan
-
-# %% ../../nbs/grammar/06_language.ipynb #d1d1de93
+# %% ../../nbs/grammar/06_language.ipynb #ea5770a8
 @patch
 def rows(self: SentenceStream,
     count: int, # how many
@@ -184,7 +184,7 @@ def batch(self: SentenceStream,
     ids = self.rows(self.batch_size, self.seed, step, first=first)
     return dict(input_ids=ids, labels=ids)
 
-# %% ../../nbs/grammar/06_language.ipynb #fefe5e53
+# %% ../../nbs/grammar/06_language.ipynb #88d1cc8e
 paradigms = "determiner_noun", "subject_verb_1", "subject_verb_2", "past_participle"
 
 def _pair(paradigm, number, noun, other, filler):
@@ -227,7 +227,7 @@ def pairs(
         add("planted", (p.number, p.noun, p.other), g, "subject_verb_1", licensed=False, planted_dose=p.dose, schedule=p.schedule)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/grammar/06_language.ipynb #d43fb5ff
+# %% ../../nbs/grammar/06_language.ipynb #7b8b6b3e
 class HeldOut:
     "Rows of the same language that no step shows, in the shape that `streams.held_out_loss` asks for."
     rows_per_epoch = 256
