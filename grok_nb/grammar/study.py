@@ -67,7 +67,7 @@ _of_the_language = "density", "demonstrative_density", "demonstrative_rate", "ag
 
 def _language_options(config): return {name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)}
 
-# %% ../../nbs/grammar/07_study.ipynb #1cd75cd0
+# %% ../../nbs/grammar/07_study.ipynb #fc1fa115
 def _paradigms_in(path):
     "The paradigms of a file of pairs; an `InputError` if it is none."
     import pyarrow as pa, pyarrow.parquet as pq
@@ -90,14 +90,15 @@ def _pairs_fingerprint(source, paradigms):
     files = sorted(f for f in path.rglob("*") if f.suffix in kinds and not f.name.startswith(".")) if path.is_dir() else [path] if path.is_file() else []
     allowed = "allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
     if path.is_dir() and not files: raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
-    if not path.exists() and (path.suffix in kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)): raise InputError(f"pairs {source}: no such file; {allowed}")
+    if not path.exists() and (path.suffix in kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
+        raise InputError(f"pairs {source}: no such file; {allowed}")
     if any(f.suffix not in kinds for f in files): raise InputError(f"pairs {source}: unknown kind of file; {allowed}")
     known = {name for f in files for name in _paradigms_in(f)}
     unknown = [name for name in paradigms.split(",") if files and name not in {"", "all", *known}]
     if unknown: raise InputError(f"paradigm {nearest(unknown[0], known)}")
     return "-".join(file_hash(f)[:16] for f in files) or source
 
-# %% ../../nbs/grammar/07_study.ipynb #5ade2e7c
+# %% ../../nbs/grammar/07_study.ipynb #db15700a
 _small = Config(
     fidelity="demo", depth=2, width=64, heads=4, mlp=128, init_std=0.0, batch_size=16, steps=1600, lr=1e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
     evaluate_every=40, checkpoints=40, keep_states=1)
@@ -117,10 +118,10 @@ presets = dict(
     frequency=_small.replace(density=1.0, demonstrative_density=1.0, zipf=1.2),
     planted=_small.replace(planted=20),
     wide=_small.replace(width=128, heads=8, mlp=256),
-    text=_text.replace(fidelity="demo", steps=1700, evaluate_every=100, checkpoints=17),
+    text=_text.replace(fidelity="demo", steps=1700, evaluate_every=100, checkpoints=17, pairs_each=0),
     gpu=_text.replace(
         fidelity="gpu", vocab_size=32_000, context=256, depth=8, width=512, heads=8, mlp=1376, batch_size=512, accumulation=4, steps=2000, lr=1e-3,
-        weight_decay=0.0, warmup_steps=1000, clip=0.0, precision="bf16", paradigms="all", evaluate_every=100, checkpoints=20),
+        weight_decay=0.0, warmup_steps=1000, clip=0.0, precision="bf16", paradigms="all", pairs_each=0, evaluate_every=100, checkpoints=20),
     paper_35m=_paper.replace(depth=6, width=384, heads=8, mlp=1024),
     paper=_paper.replace(depth=8, width=512, heads=8, mlp=1376),
     paper_130m=_paper.replace(depth=12, width=768, heads=12, mlp=2048, lr=5e-4),
