@@ -78,7 +78,7 @@ def attention_figure(
             ax.plot(lines[layer], color=colour, marker="o", markersize=3, label=f"layer {layer:.0f}")
         ax.plot(even[even["paradigm"] == name].set_index("step")["value"].sort_index(), color="black", linestyle=":", linewidth=1, label="spread evenly")
         for step in (marks or {}).get(name, ()): ax.axvline(step, color="grey", linestyle="--", linewidth=.8)
-        ax.set_ylim(0, None)
+    ax.set_ylim(0, None) # once, for all: panels share it
     _label(panels, "steps", names[metric][1])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=min(7, len(layers) + 1), frameon=False, fontsize=8)
     return fig

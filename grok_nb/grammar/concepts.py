@@ -302,9 +302,10 @@ def rank_figure(
             if metric in curve: ax.plot(curve[metric], color=colour, marker="o", markersize=3, label=label)
         right.plot(curve["norm"], color=_colours[3], linestyle="--")
         ax.plot([], color=_colours[3], linestyle="--", label="mean length of concept vectors (right)")
-        ax.set_ylim(0, None); right.set_ylim(0, 1.1*longest)
+        right.set_ylim(0, 1.1*longest)
         if ax.get_subplotspec().is_last_col() or name == list(curves)[-1]: right.set_ylabel("mean length")
         else: right.set_yticklabels([])
+    ax.set_ylim(0, None) # once, for all: panels share it
     _label(panels, "steps", "effective rank")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return fig

@@ -398,7 +398,8 @@ def lag_figure(
         _mark_lag(ax, means, tau, sustained)
         if "met" in rows: _draw_met(ax, rows.groupby("step")["met"].mean(), ax.get_subplotspec().is_last_col() or name == names[-1])
         ax.legend(loc="upper left", frameon=False, fontsize=8)
-        ax.set(title=name, xlabel="optimizer steps", ylim=(0, 1.15), ylabel="accuracy (share of pairs)" if ax.get_subplotspec().is_first_col() else None)
+        ax.set(title=name, xlabel="optimizer steps", ylim=(0, 1.32), yticks=np.arange(6)/5,
+               ylabel="accuracy (share of pairs)" if ax.get_subplotspec().is_first_col() else None)
     key = {"threshold": ":"} | ({"unigram model": "--"} if "unigram" in curves else {})
     fig.legend([plt.Line2D([], [], color="black", linestyle=style, linewidth=1) for style in key.values()], list(key), loc="outside lower center", ncols=2,
                frameon=False, fontsize=9)
