@@ -108,8 +108,7 @@ _text = Config(
 _paper = Config(
     language="text", fidelity="paper", corpus="allenai/c4:en", fingerprint="allenai/c4:en", tokenizer="google-t5/t5-base", vocab_size=32_000,
     limit_tokens=10**9, pairs="nyu-mll/blimp", pairs_fingerprint="nyu-mll/blimp", paradigms="all", pairs_each=0, layout="document", context=256,
-    batch_size=512, accumulation=4,
-    steps=2000, lr=1e-3, warmup_steps=1000, precision="bf16", evaluate_every=100, checkpoints=20, keep_states=1)
+    batch_size=512, accumulation=4, steps=2000, lr=1e-3, warmup_steps=1000, precision="bf16", evaluate_every=100, checkpoints=20, keep_states=1)
 
 presets = dict(
     smoke=_small.replace(fidelity="smoke", steps=240, evaluate_every=40, checkpoints=6, pairs_each=40),
