@@ -633,7 +633,7 @@ def test_a_pairs_file_is_known_by_its_content(prose, tmp_path):
 
 def test_books_and_blimp(root, data_dir):
     config = study.config("text", corpus=str(data_dir/"english_books_small.parquet"), pairs=str(data_dir/"blimp.parquet"), vocab_size=512, limit_tokens=60_000,
-                          steps=12, warmup_steps=2, batch_size=16, context=128)
+                          steps=12, warmup_steps=2, batch_size=16, context=128, pairs_each=150)
     table = study.asked(config)
     assert set(table.paradigm) == set(study._of_the_paper) and table.groupby("paradigm").size().between(100, 150).all()
     assert table.dose.tolist() == brute_dose(config, table) and 0 < table.exposed.sum() < .5*len(table)

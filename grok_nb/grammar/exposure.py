@@ -53,10 +53,11 @@ class Exposures:
     "Where in training each phrase was seen."
     def __init__(self,
         phrases: tuple[str, ...], # as `check_phrases` gives them
-        rows: np.ndarray = np.empty((3, 0), dtype=np.int64), # (3, row): step, phrase (number), count; in any order
+        rows: np.ndarray | None = None, # (3, row): step, phrase (number), count; in any order; None: nothing was seen
         parts: tuple[Part, ...] = (), # what was read
         size: int = 0, # bytes of text that were searched
     ):
+        rows = np.empty((3, 0), dtype=np.int64) if rows is None else rows
         key, which = np.unique(rows[0] * len(phrases) + rows[1], return_inverse=True)
         self.phrases, self.parts, self.size = phrases, _joined(parts), size
         self.step, self.phrase = np.divmod(key, len(phrases))
