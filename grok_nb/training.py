@@ -11,6 +11,7 @@ __all__ = ['learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_st
 import json, math, os, shutil, signal, threading, time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,11 @@ def learning_rate_share(
     return config.final_lr + (1 - config.final_lr) * shape
 
 # %% ../nbs/core/05_training.ipynb #456d3a19
+class _Muon(torch.optim.Muon):
+    def step(self, closure=None):
+        on_cpu = all(p.device.type == "cpu" for g in self.param_groups for p in g["params"])
+        with patch.object(torch.Tensor, "bfloat16", torch.Tensor.clone) if on_cpu else nullcontext(): return super().step(closure)
+
 def make_optimizers(
     model, # a transformers model
     config: Config, # optimizer, lr, weight decay, …
@@ -50,8 +56,8 @@ def make_optimizers(
               dict(params=[p for p in rest if p.ndim < 2], weight_decay=0.0)]
     optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)]
     if matrices:
-        optimizers.insert(0, torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.muon_weight_decay,
-                                              momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw"))
+        optimizers.insert(0, _Muon(matrices, lr=config.muon_lr, weight_decay=config.muon_weight_decay,
+                                   momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw"))
     for o in optimizers:
         for g in o.param_groups: g["initial_lr"] = g["lr"]
     return optimizers
