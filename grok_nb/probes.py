@@ -69,7 +69,7 @@ def measure(
             made_by = tables[name].attrs
             tables[name] = pd.concat([tables[name], new], ignore_index=True) if len(tables[name]) else new
             tables[name].attrs = made_by
-            if folder: _save(tables[name], folder / f"{name}.parquet")
+            if folder: save_table(tables[name], folder / f"{name}.parquet")
     table = pd.concat(tables.values(), ignore_index=True)
     table.attrs = {}
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
@@ -84,7 +84,11 @@ def _load(folder, name, made_by):
     table.attrs["made_by"] = made_by
     return table
 
-def _save(table, path):
+def save_table(
+    table: pd.DataFrame,
+    path: Path, # .parquet; what is there is replaced, in one move
+):
+    "Write a table to a file, whole or not at all."
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:

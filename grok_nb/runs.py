@@ -66,6 +66,7 @@ def _convert(f, value):
 class Config:
     "What a run is: flat options, checked when made. A study subclasses it with `study` and its own options."
     study = ""
+    sources = () # options that say which data a run has, not what kind of run it is
     fidelity: str = option("custom", "how close to the paper's scale", choices=("smoke", "demo", "gpu", "paper", "custom"), hashed=False)
     seed: int = option(0, "seed of initialisation, tasks and batches", 0, 2**31 - 1)
     steps: int = option(1000, "optimiser steps", 1, 10**8)
@@ -270,8 +271,10 @@ class Run:
 
     @property
     def preset(self) -> str:
-        "The preset of the study that this run is, whatever its seed; `custom` if an option was changed."
-        return next((name for name, c in self.study.presets.items() if c.replace(seed=self.config.seed).identity == self.config.identity), "custom")
+        "The preset of the study that this run is, whatever its seed and the data that the preset leaves open; `custom` if an option was changed."
+        mine = self.config.identity
+        def fits(c): return all(mine[n] == v for n, v in c.identity.items() if n != "seed" and (v or n not in c.sources))
+        return next((name for name, c in self.study.presets.items() if fits(c)), "custom")
 
     @property
     def state(self) -> str:

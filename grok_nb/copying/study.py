@@ -37,10 +37,13 @@ class Config(corpus.Config):
     def check(self):
         if self.language == "generated":
             if self.corpus: raise InputError("corpus: the generated language reads none; use --preset text, or language=text")
+            self.refuse(corpus.of_text, "only a text has it; leave it out, or use language=text")
             language.check(**_language_options(self))
             if self.vocab_size < 17: raise InputError(f"vocab_size = {self.vocab_size}: must be at least 17, for a copy test in hex and newlines")
-        elif not self.tokenizer and self.vocab_size < 257:
-            raise InputError(f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257")
+        else:
+            self.refuse(("span_min", "span_max", "copy_rate", "language_seed"), "only the generated language has it; leave it out with language=text")
+            if not self.tokenizer and self.vocab_size < 257:
+                raise InputError(f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257")
         if self.layout != "packed": raise InputError(f"layout = {self.layout!r}: must be 'packed'; padding would count as text that was copied")
         if self.context < 17: raise InputError(f"context = {self.context}: must be at least 17, which key–value recall takes")
         for name in ("test_prefix", "test_suffix"):

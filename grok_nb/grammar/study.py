@@ -23,6 +23,7 @@ from ..runs import Run, from_preset, option, runs_root
 class Config(corpus.Config):
     "A run of the grammar study."
     study = "grammar"
+    sources = "fingerprint", "pairs_fingerprint"
     language: str = option("generated", "generated, or a text: then `corpus` and `pairs` name it and the minimal pairs", choices=("generated", "text"))
     context: int = option(64, "tokens in a row", 2, 2**20)
     density: float = option(0.04, "generated: share of the verbs that a noun is seen with", 0.0, 1.0)
@@ -41,14 +42,14 @@ class Config(corpus.Config):
         if self.language == "generated":
             for name in ("corpus", "pairs"):
                 if getattr(self, name): raise InputError(f"{name}: the generated language reads none; use --preset text, or language=text")
-            if self.paradigms: raise InputError("paradigms: the generated language has its own; only with language=text")
+            self.refuse((*corpus.of_text, "vocab_size", "paradigms"), "the generated language has its own; only with language=text")
             language.check(**_language_options(self))
             if not self.pairs_each: raise InputError("pairs_each = 0: must be at least 1 for the generated language")
-        elif changed := [name for name in _of_the_language if getattr(self, name) != getattr(Config, name)]:
-            raise InputError(f"{changed[0]}: only the generated language has it; leave it out with language=text")
-        elif self.pairs and not self.pairs_fingerprint:
-            object.__setattr__(self, "pairs", corpus._absolute(self.pairs))
-            object.__setattr__(self, "pairs_fingerprint", _pairs_fingerprint(self.pairs, self.paradigms))
+        else:
+            self.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
+            if self.pairs and not self.pairs_fingerprint:
+                object.__setattr__(self, "pairs", corpus._absolute(self.pairs))
+                object.__setattr__(self, "pairs_fingerprint", _pairs_fingerprint(self.pairs, self.paradigms))
         super().check()
 
     def replace(self, **changes): return super().replace(**({"pairs_fingerprint": ""} if "pairs" in changes else {}) | changes)
@@ -173,13 +174,23 @@ def asked(
     config: Config,
 ): # → pandas: the columns of `read_pairs` and `expose`; frequency (mean log count of its words), unigram (bool: right by token frequency)
     "The minimal pairs of a run, with what its training shows of them. Pairs without a critical phrase are left out."
+    import pandas as pd
+    from grok_nb.probes import fingerprint, save_table
+    folder, made_by = runs_root() / "exposures" / config.run_id, fingerprint(_asked)
+    kept, index = folder / f"pairs-{made_by}.parquet", folder / f"index-{made_by}.parquet"
+    if kept.is_file(): return pd.read_parquet(kept)
+    pairs = _asked(config, index)
+    save_table(pairs, kept)
+    index.unlink(missing_ok=True) # it was there to go on from
+    return pairs
+
+def _asked(config, path):
     from grok_nb.grammar.exposure import expose, exposure_index, phrases_of, token_counts
     from grok_nb.grammar.lag import phrase_frequency
     from grok_nb.grammar.minimal_pairs import unigram_scores
     made = stream(config)
     pairs = _pairs(config, made)
-    where = runs_root() / "exposures" / f"{config.run_id}.parquet"
-    index = exposure_index(made, phrases_of(pairs), config.steps, path=where)
+    index = exposure_index(made, phrases_of(pairs), config.steps, path=path)
     pairs = expose(pairs, index).reset_index(drop=True)
     if pairs["exposed"].all(): raise InputError("pairs: the training shows a phrase of every one; allowed: pairs of which some are never shown")
     pairs["frequency"] = phrase_frequency(pairs, index.window())

@@ -138,9 +138,10 @@ def tables(
     return {str(name): part.dropna(axis="columns", how="all") for name, part in measured.groupby("probe")} | dict(runs=describe(known))
 
 def shown(runs: Sequence[Run]) -> list[Run]:
-    "The runs that figures show: of each preset the one with the lowest seed."
+    "The runs that figures show: of each preset, and data, the one with the lowest seed."
     first = {}
-    for r in sorted(runs, key=lambda r: r.config.seed): first.setdefault(r.preset if r.preset != "custom" else r.run_id, r)
+    for r in sorted(runs, key=lambda r: r.config.seed):
+        first.setdefault((r.preset, *(getattr(r.config, n) for n in r.config.sources)) if r.preset != "custom" else r.run_id, r)
     return [r for r in runs if r in first.values()]
 
 # %% ../../nbs/see/02_report.ipynb #69aa74f0
