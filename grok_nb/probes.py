@@ -7,7 +7,7 @@ __all__ = ['curve', 'fingerprint', 'measure']
 
 # %% ../nbs/core/07_probes.ipynb #6b4156dc
 import hashlib, inspect, os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 import pandas as pd
@@ -50,6 +50,7 @@ def measure(
     folder: str | Path | None = None, # where the tables are saved; by default `tables/` in the run's folder
     device: str = "cpu", # where the model is put
     most: int | None = None, # checkpoints at most, the last and others spread evenly over the steps before it; None: all
+    also: Iterable[int] = (), # steps; the checkpoints nearest to them are measured as well
 ) -> pd.DataFrame: # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
     "Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe."
     series = source if isinstance(source, Series) else Series(source)
@@ -58,7 +59,7 @@ def measure(
     probes = run.study.probes(run.config) if probes is None else probes
     folder = Path(folder) if folder else run.path / "tables" if run else None
     tables = {name: _load(folder, name, fingerprint(probe)) for name, probe in probes.items()}
-    for checkpoint in tqdm(series.spread(most), desc=series.name, unit="checkpoint", leave=False, disable=not is_watched()):
+    for checkpoint in tqdm(series.spread(most, also), desc=series.name, unit="checkpoint", leave=False, disable=not is_watched()):
         todo = [n for n, t in tables.items() if not ((t.run == series.name) & (t.step == checkpoint.step)).any()]
         if not todo: continue
         model = checkpoint.model.to(device)

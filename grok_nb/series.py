@@ -7,7 +7,7 @@ __all__ = ['step_of', 'Series', 'tensor_hashes', 'verify']
 
 # %% ../nbs/core/06_series.ipynb #511bbf83
 import hashlib, re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -46,11 +46,11 @@ class Series:
         if twice := [a for a, b in zip(steps, steps[1:]) if a == b]: raise InputError(f"series: step {twice[0]} occurs twice")
         return sorted(found, key=lambda c: c.step)
 
-    def spread(self, most: int | None) -> list[Checkpoint]:
-        "At most so many checkpoints: the last, and those nearest to evenly spaced steps before it. None: all."
+    def spread(self, most: int | None, also: Iterable[int] = ()) -> list[Checkpoint]:
+        "At most so many checkpoints: the last, and those nearest to evenly spaced steps before it. None: all. And those nearest to the steps of `also`."
         if most is not None and most < 1: raise InputError(f"most = {most}: must be at least 1")
         if most is None or most >= len(self): return self.checkpoints
-        wanted = np.linspace(self.steps[-1], self.steps[0], most)
+        wanted = [*np.linspace(self.steps[-1], self.steps[0], most), *also]
         nearest = {min(range(len(self)), key=lambda i: abs(self.steps[i] - w)) for w in wanted}
         return [self.checkpoints[i] for i in sorted(nearest)]
 

@@ -12,9 +12,10 @@ from transformers import AutoTokenizer
 
 from grok_nb import InputError
 from grok_nb.claims import ledger
-from grok_nb.grammar import language, study
+from grok_nb.grammar import language, paper, study
+from grok_nb.grammar.attention import changes
 from grok_nb.grammar.exposure import expose, exposure_index, phrases_of, token_counts
-from grok_nb.grammar.lag import accuracies, curve_table, frequency_strata, random_splits, reached
+from grok_nb.grammar.lag import accuracies, clusters, curve_table, frequency_strata, gaps, random_splits, reached
 from grok_nb.grammar.language import SentenceStream, pairs, third_person
 from grok_nb.grammar.minimal_pairs import score_pairs
 from grok_nb.probes import measure
@@ -376,7 +377,7 @@ def test_the_gap_that_strata_leave_is_the_mean_over_random_splits(seed):
     strata = np.unique(g.integers(1 + 2*seed, size=150), return_inverse=True)[1]
     exposed = g.random(150) < (strata + 1)/(strata.max() + 2)
     correct = g.random(150) < .4 + .5*strata/max(1, strata.max())*exposed
-    found, splits = study._gaps(correct, exposed, strata), random_splits(exposed, 6000, strata, seed=seed)[1:]
+    found, splits = gaps(correct, exposed, strata), random_splits(exposed, 6000, strata, seed=seed)[1:]
     random = (splits @ correct.astype(float))/splits.sum(1) - (~splits @ correct.astype(float))/(~splits).sum(1)
     assert np.isclose(found["gap"], correct[exposed].mean() - correct[~exposed].mean())
     assert abs(found["gap"] - random.mean() - found["gap_left"]) < 5*random.std()/np.sqrt(6000) + 1e-9
@@ -403,12 +404,15 @@ def test_a_second_call_finds_what_was_asked(root, monkeypatch):
     study.asked.cache_clear()
     first, read = study.asked(config), len(calls)
     assert study.asked(config) is first and len(calls) == read, "in one process it is asked once"
-    path, = (root/"exposures").glob(f"{config.run_id}*")
+    path, = (root/"exposures"/config.run_id).iterdir() # the index, there to go on from, is gone
     before = path.read_bytes()
     study.asked.cache_clear() # as a second process
-    again, read_again = study.asked(config), len(calls) - read
-    pd.testing.assert_frame_equal(first, again)
-    assert path.read_bytes() == before and read_again <= read - config.steps, "the index is read from the file"
+    pd.testing.assert_frame_equal(first, study.asked(config))
+    assert path.read_bytes() == before and len(calls) == read, "it is read from the file"
+    study.asked.cache_clear()
+    monkeypatch.setattr("grok_nb.probes.fingerprint", lambda probe: "of other code")
+    pd.testing.assert_frame_equal(first, study.asked(config))
+    assert len(calls) == 2*read and len([*path.parent.iterdir()]) == 2
     assert first.frequency.gt(0).all() and first.unigram.dtype == bool
 
 
@@ -447,6 +451,43 @@ def test_planted_rows_and_their_figure(planted_run):
     assert np.isclose(dict(zip(*late.get_data()))[4], wanted)
 
 
+def test_concentrations_are_of_the_heads_that_changed(smoke):
+    steps = dict(subject_verb_1=(60, 120), determiner_noun=(0, 120))
+    found = study.concentrations(smoke, *({name: pair[i] for name, pair in steps.items()} for i in (0, 1))).set_index("paradigm")
+    assert set(found.index) == set(steps)
+    rows = measure(smoke, study.inside(smoke.config))
+    for name, (before, after) in steps.items():
+        best = changes(rows[rows.paradigm == name], before, after).iloc[0]
+        assert (found.layer[name], found["head"][name]) == (best.layer, best["head"]) and np.isclose(found.gain[name], best.change, atol=1e-6)
+        assert (found.before[name], found.after[name], found.heads[name]) == (before, after, 8)
+
+
+def test_the_papers_tables_are_those_of_the_wing(smoke):
+    table, curves = study.asked(smoke.config), study.accuracy_curves(smoke.metrics())
+    sizes = paper.split_sizes([smoke])["ours"]
+    for name, rows in table.groupby("paradigm"):
+        assert sizes.loc[name].tolist() == [str(rows.exposed.sum()), str((~rows.exposed).sum()), str(len(set(clusters(rows))))]
+    times = paper.threshold_times([smoke], (.5, .7))["ours"]
+    for name, rows in curves[curves.group == "unexposed"].groupby("paradigm"):
+        at = [reached(rows.set_index("step").accuracy, tau, 1).hi for tau in (.5, .7)]
+        assert times.t_val[name] == ", ".join("–" if np.isinf(t) else f"{t:.0f}" for t in at)
+    for name, (before, after) in paper.comparison_steps([smoke]).items():
+        assert before == 60 and after == (120 if times.t_after[name] == "–" else int(times.t_after[name]))
+    heads = paper.best_heads([smoke])["ours"]
+    assert heads.before.eq(60).all() and heads.gain.str.fullmatch(r"-?\d\.\d\d").all()
+    lags = study.measured_lags([smoke], n=50, sustained=1).set_index("paradigm")
+    ours = paper.lags_and_p([smoke], n=50)["ours"]
+    assert all(ours.p[name] == f"{lags.p_pairs_high[name]:.3f}".lstrip("0") for name in ours.index)
+
+
+def test_the_papers_figures_are_ten(smoke):
+    found = paper.figures([smoke], other_sizes=[[smoke], [smoke]])
+    assert {n.strip() for numbers, _, _ in found for n in numbers.split(",")} == {str(n) for n in range(1, 11)}
+    assert all(what and any(ax.has_data() for ax in fig.axes) for _, what, fig in found)
+    for wrong in ([], [smoke, smoke], [smoke, Run.create(smoke.config.replace(lr=.1), smoke.path.parent)]):
+        with pytest.raises(InputError, match="runs: "): paper.figures(wrong)
+
+
 def test_inside_and_the_report(smoke, tmp_path, small_pictures):
     table = measure(smoke, study.inside(smoke.config))
     assert set(table.paradigm) == set(language.paradigms) and {"auroc", "rank", "rank_control", "to_context", "entropy"} <= set(table.metric)
@@ -476,12 +517,12 @@ def synthetic(preset, seed, exposed=200, unexposed=600, gap=.2, left=.1, planted
                 add("accuracy", step, paradigm=paradigm, dose=0, group="difference", metric=metric, value=value)
         for (schedule, dose), value in (planted or {}).items():
             add("accuracy", step, paradigm="planted", dose=dose, group=schedule, metric="accuracy", value=value if step > 1700 else 0)
-    for i, step in enumerate((0, 1000, 2000)):
+    for i, step in enumerate((0, 100, 1000, 2000)): # what is at step 1000 is not asked for
         for paradigm in ("one", "two"):
             for metric, ends in dict(auroc=auroc, rank=rank, rank_control=control).items():
-                for layer in (0, 1): add("inside", step, paradigm=paradigm, layer=layer, metric=metric, value=ends[i == 2] if layer and i else 100*(2 - i))
+                for layer in (0, 1): add("inside", step, paradigm=paradigm, layer=layer, metric=metric, value=ends[i == 3] if layer and i else 100*(3 - i))
             for head, change in enumerate(heads):
-                add("inside", step, paradigm=paradigm, layer=0, head=head, metric="to_context", sentence="good", value=.2 + change*(i == 2) if i else .9)
+                add("inside", step, paradigm=paradigm, layer=0, head=head, metric="to_context", sentence="good", value=.2 + change*(i == 3) if i else .9)
     return pd.DataFrame(rows)
 
 
@@ -494,6 +535,9 @@ fast = dict(exposed=200, unexposed=400)
 JUDGED = { # claim → presets with options under which it is supported, and under which it is not
     "lag": (dict(demo={}), dict(demo=dict(exposed=600, unexposed=200))),
     "beyond frequency": (dict(demo={}), dict(demo=dict(left=-.1))),
+    "lag on a text": (dict(text={}), dict(text=dict(exposed=600, unexposed=200))),
+    "beyond frequency on a text": (dict(text={}), dict(text=dict(left=-.1))),
+    "mostly frequency on a text": (dict(text=dict(left=.04)), dict(text=dict(left=.18))),
     "frequency alone": (dict(frequency=dict(left=.04)), dict(frequency=dict(left=.18))),
     "density": (dict(demo=dict(unexposed=1200), control=fast), dict(demo=fast, control=dict(unexposed=1200))),
     "dose": (at_end(early=(.6, .8), late=(.6, .8), spaced=(.6, .8)), at_end(early=(.8, .6), late=(.8, .6), spaced=(.8, .6))),
@@ -527,11 +571,12 @@ def test_every_claim_is_in_the_ledger_with_a_reason(smoke):
         assert book.claim.tolist() == names and book.reason.str.len().gt(0).all()
     book = ledger(study.claims(), runs_of(dict(demo={}))).set_index("claim")
     missing = {"frequency alone": "frequency", "density": "control", "smaller sooner": "wide"}
+    missing |= dict.fromkeys([name for name in names if name.endswith("on a text")], "text")
     missing |= dict.fromkeys(["dose", "late beats early", "spacing"], "planted")
     assert {n for n in names if book.verdict[n] == "not tested"} == set(missing)
     for name, preset in missing.items(): assert book.reason[name] == f"no run with preset={preset} in accuracy"
-    book = ledger(study.claims(), runs_of(dict(demo={})).query("probe != 'inside' or step == 2000")).set_index("claim")
-    for name in ("concept", "rank", "a head looks back", "most heads look away"): assert book.reason[name] == "needs two checkpoints that were looked into"
+    book = ledger(study.claims(), runs_of(dict(demo={})).query("probe != 'inside' or step >= 1000")).set_index("claim")
+    for name in ("concept", "rank", "a head looks back", "most heads look away"): assert "near a twentieth" in book.reason[name]
 
 
 def test_a_lag_that_is_never_over_is_a_bound():
@@ -591,7 +636,20 @@ def test_a_run_on_a_text(root, prose, tmp_path, small_pictures):
     rows = run.metrics()
     assert set(rows[rows.probe == "accuracy"].paradigm) == {"barking", "mean"} and {"train", "accuracy", "held_out"} == set(rows.probe)
     assert rows[(rows.probe == "held_out") & (rows.step == 6)].value.item() < rows[(rows.probe == "held_out") & (rows.step == 0)].value.item()
+    assert set(paper.split_sizes([run])["ours"].index) == {"barking"}
     assert Run(run.path).config == config and study.question in report.report([run], tmp_path/"page.html").read_text()
+
+
+def test_selection_takes_every_paradigm_of_the_file(root, prose, tmp_path):
+    without = {k: v for k, v in SEEN.items() if "phrase" not in k} | dict(paradigm="silent")
+    rows = [SEEN, UNSEEN, *[without | dict(sentence_good="The dog sees.")]*2, *[UNSEEN | dict(paradigm="zebus")]*2]
+    run = train(of_text(prose, tmp_path, rows, paradigms="barking", steps=20, checkpoints=10), root, "cpu", 1)
+    found, counts = paper.selection_beside(run, 2)
+    found = found.set_index("paradigm")
+    assert found.phrases.to_dict() == dict(barking=2, silent=0, zebus=2) and found.exposed.to_dict() == dict(barking=1, silent=0, zebus=0)
+    assert counts.fell.sum() + counts.left.iloc[-1] == 3 and counts.fell_in_paper.tolist() == [19, 27, 6, 4, 4]
+    accuracy = measure(run, dict(margins=study.margins)).query("metric == 'margin'").assign(right=lambda t: t.value >= 0).groupby("step").right.mean()
+    assert np.isclose(found.peak["barking"], accuracy.max()) and np.isclose(found.early["barking"], accuracy[2])
 
 
 def test_words_that_are_written_with_marks_have_a_frequency(root, prose, tmp_path):
@@ -621,6 +679,14 @@ def test_pairs_of_ones_own_are_refused_before_training_or_reported_on(what, root
 def test_a_file_of_ones_own_needs_no_names_of_blimp(root, prose, tmp_path):
     "Which paradigms is empty: where the file has none of the paper's, all of it is meant."
     assert len(study.asked(of_text(prose, tmp_path, [SEEN, UNSEEN], paradigms=""))) == 2
+
+
+def test_a_text_is_no_other_preset_and_an_option_is(root, prose, tmp_path):
+    pd.DataFrame([SEEN, UNSEEN]).to_parquet(tmp_path/"pairs.parquet")
+    of = lambda **changes: Run.create(study.config("text", corpus=str(prose), pairs=str(tmp_path/"pairs.parquet"), **changes), root).preset
+    assert of() == of(seed=3) == "text" and of(lr=.1) == of(paradigms="all") == "custom"
+    pd.DataFrame([SEEN]).to_parquet(tmp_path/"pairs.parquet")
+    assert of() == "text"
 
 
 def test_a_pairs_file_is_known_by_its_content(prose, tmp_path):

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaC
 from grok_nb import InputError
 from grok_nb.grammar import concepts
 from grok_nb.grammar.attention import attention_figure, attention_rows, changes, changes_figure, concentration, heads_with_half, inside, words_figure
-from grok_nb.grammar.concepts import (auroc, auroc_figure, auroc_interval, auroc_layers_figure, broken_pairs, clusters, concept_rows, concept_vectors,
+from grok_nb.grammar.concepts import (auroc, auroc_figure, auroc_interval, layers_figure, broken_pairs, concept_rows, concept_vectors,
                                       conditions, effective_rank, look_at_pairs, matched_rank, mean_direction, rank_figure)
+from grok_nb.grammar.lag import clusters
 from grok_nb.probes import curve
 
 LAYERS, HEADS, HIDDEN, VOCABULARY, LONGEST = 2, 4, 24, 29, 16
@@ -352,7 +353,7 @@ def test_changes_are_differences(measured):
 
 def test_figures_draw_and_refuse(measured):
     _, _, table = measured
-    for fig in (auroc_figure(table), auroc_layers_figure(table), rank_figure(table), rank_figure(table, layer=1), attention_figure(table),
+    for fig in (auroc_figure(table), layers_figure(table), rank_figure(table), rank_figure(table, layer=1), attention_figure(table),
                 attention_figure(table, "entropy", "bad", {"a": (0, 100)}), changes_figure(changes(table, 0, 200)),
                 words_figure({"now": np.eye(3)}, ["this", "old", "cat"], 2, 0)):
         fig.canvas.draw()
@@ -361,6 +362,6 @@ def test_figures_draw_and_refuse(measured):
     two = pd.concat([table, table.assign(run="s")])
     for draw in (auroc_figure, rank_figure, attention_figure):
         with pytest.raises(InputError, match="2 runs"): draw(two)
-    for draw in (auroc_figure, auroc_layers_figure, rank_figure, attention_figure):
+    for draw in (auroc_figure, layers_figure, rank_figure, attention_figure):
         with pytest.raises(InputError, match="no rows"): draw(table[table.metric == "uniform"])
     with pytest.raises(InputError, match="metric = 'x': must be to_context or entropy"): attention_figure(table, "x")

@@ -288,6 +288,8 @@ def test_at_most_so_many_checkpoints_the_last_among_them(two_blocks, page, tmp_p
     assert more(2) == [0, 20] and page.seen == [0] # the last was there
     assert more(1) == [0, 20] and page.seen == [0] # what was measured before is in the table too
     assert more(None) == [0, 10, 20] and page.seen == [0, 10]
+    near = measure(two_blocks, dict(a=page.probe), tmp_path/"near", most=1, also=[3, 11, 12])
+    assert sorted(values(near, "a")) == [0, 10, 20] and page.seen[2:] == [0, 10, 20]
 
 
 @pytest.mark.parametrize("steps", [[5], [0, 1], [0, 100, 200, 300, 400, 1000], [1, 2, 4, 8, 16, 32, 64, 128], list(range(0, 90, 7))])

@@ -10,7 +10,8 @@ __all__ = ['attention_rows', 'inside', 'attention_figure', 'changes', 'changes_f
 import numpy as np
 import pandas as pd
 from .. import InputError
-from .concepts import Looks, _label, _panels, clusters, concept_rows, look_at_pairs, sides
+from .concepts import Looks, _label, _panels, concept_rows, look_at_pairs, sides
+from .lag import clusters
 from ..streams import rng
 
 # %% ../../nbs/grammar/05_attention.ipynb #e5f2dc07
@@ -103,13 +104,18 @@ def changes(
     return pd.concat(parts, ignore_index=True)[["paradigm", "layer", "head", "before", "after", "change"]]
 
 # %% ../../nbs/grammar/05_attention.ipynb #0ff93e70
+def _heads(n): return "no head gains" if not np.isfinite(n) else "1 head has" if n == 1 else f"{n:.0f} heads have"
+
 def changes_figure(
     changed: pd.DataFrame, # see `changes`
+    tested: pd.DataFrame | None = None, # paradigm, and what `concentration` found, to be said in the titles
 ): # → matplotlib Figure
     "The change of every head's attention to the context word; the best head is ringed."
     names, most = list(changed["paradigm"].unique()), changed["change"].abs().max()
     layers, heads = int(changed["layer"].max()) + 1, int(changed["head"].max()) + 1
     fig, panels = _panels(names, height=.9 + .22*layers)
+    for row in [] if tested is None else tested[tested["half"].notna()].itertuples():
+        panels[row.paradigm].set_title(f"{row.paradigm}\n{_heads(row.half)} half the gain (alike: {row.half_even:g}; p = {row.p_half:.3f})", fontsize=8)
     for name, ax in panels.items():
         wide = changed[changed["paradigm"] == name].pivot(index="layer", columns="head", values="change")
         image = ax.imshow(wide, cmap="PuOr_r", vmin=-most, vmax=most, origin="lower", aspect="auto", interpolation="none")

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['sides', 'Looks', 'look_at_pairs', 'concept_vectors', 'mean_direction', 'auroc', 'auroc_interval', 'effective_rank',
-           'matched_rank', 'broken_pairs', 'concept_rows', 'conditions', 'clusters', 'auroc_figure',
-           'auroc_layers_figure', 'rank_figure']
+           'matched_rank', 'broken_pairs', 'concept_rows', 'conditions', 'auroc_figure', 'layers_figure', 'rank_figure']
 
 # %% ../../nbs/grammar/04_concepts.ipynb #01eadc2e
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 from .. import InputError
+from .lag import clusters
 from ..lens import look, norms
 from ..streams import rng
 
@@ -216,15 +216,6 @@ def conditions(
                f"rank_matched: fewer than {matched} pairs": n < matched}
     return found.assign(missing=["; ".join(reason for reason, where in reasons.items() if where[paradigm]) for paradigm in found.index])
 
-def clusters(
-    pairs: pd.DataFrame, # phrase_good and phrase_bad if there are any
-) -> np.ndarray: # (pair,) int: the same for pairs with the same two phrases; a pair without phrases stands alone
-    "Which pairs ask about the same phrases."
-    if "phrase_good" not in pairs: return np.arange(len(pairs))
-    phrases = pairs["phrase_good"].astype("string") + "\n" + pairs["phrase_bad"].astype("string")
-    codes = pd.factorize(phrases)[0]
-    return np.where(codes < 0, codes.max() + 1 + np.arange(len(pairs)), codes)
-
 # %% ../../nbs/grammar/04_concepts.ipynb #57389970
 _colours = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
@@ -268,22 +259,26 @@ def auroc_figure(
     return fig
 
 # %% ../../nbs/grammar/04_concepts.ipynb #d4bbf074
-def auroc_layers_figure(
+def layers_figure(
     table: pd.DataFrame, # long table of one run with the rows of `concept_rows`
+    metric: str = "auroc", # or "rank"
 ): # → matplotlib Figure
-    "AUROC in every layer, over training. Source: arXiv 2606.00230, figure 7."
-    layers = sorted(table.loc[table["metric"] == "auroc", "layer"].unique())
-    by_layer = {layer: _curves(table, "auroc", layer=layer) for layer in layers}
-    names = list(by_layer[layers[-1]] if layers else _curves(table, "auroc"))
-    fig, panels = _panels(names, height=.9 + .2*len(layers))
+    "AUROC, or effective rank, in every layer, over training. Source: arXiv 2606.00230, figures 7 and 8."
+    if metric not in ("auroc", "rank"): raise InputError(f"metric = {metric!r}: must be auroc or rank")
+    layers = sorted(table.loc[table["metric"] == metric, "layer"].unique())
+    by_layer = {layer: _curves(table, metric, layer=layer) for layer in layers}
+    names = list(by_layer[layers[-1]] if layers else _curves(table, metric))
+    most = table.loc[table["metric"] == metric, "value"].max()
+    colours = dict(auroc=dict(cmap="PuOr_r", vmin=0, vmax=1), rank=dict(cmap="viridis", vmin=0, vmax=most))[metric]
+    fig, panels = _panels(names, height=1.3 + .2*len(layers))
     for name, ax in panels.items():
-        wide = pd.DataFrame({int(layer): by_layer[layer][name]["auroc"] for layer in layers})
-        image = ax.imshow(wide.T, cmap="PuOr_r", vmin=0, vmax=1, aspect="auto", origin="lower", interpolation="none")
+        wide = pd.DataFrame({int(layer): by_layer[layer][name][metric] for layer in layers})
+        image = ax.imshow(wide.T, **colours, aspect="auto", origin="lower", interpolation="none")
         shown = np.unique(np.linspace(0, len(wide) - 1, 5).astype(int))
         ax.set_xticks(shown, [f"{step:g}" for step in wide.index[shown]])
         ax.set_yticks(range(0, len(layers), max(1, len(layers)//6)))
     _label(panels, "steps (checkpoints)", "layer (0: embedding)")
-    fig.colorbar(image, ax=list(panels.values()), label="AUROC")
+    fig.colorbar(image, ax=list(panels.values()), label=dict(auroc="AUROC", rank="effective rank")[metric])
     return fig
 
 # %% ../../nbs/grammar/04_concepts.ipynb #27428d30
@@ -291,7 +286,7 @@ def rank_figure(
     table: pd.DataFrame, # long table of one run with the rows of `concept_rows`
     layer: int | None = None, # None: the last
 ): # → matplotlib Figure
-    "Effective rank of concept vectors over training, with its control, and their length. Source: arXiv 2606.00230, figures 3 and 8."
+    "Effective rank of concept vectors over training, with its control, and their length. Source: arXiv 2606.00230, figure 3."
     curves = _curves(table, "rank", "rank_matched", "rank_control", "norm", layer=layer)
     kinds = dict(rank="concept vectors", rank_control="control: pairing broken", rank_matched="concept vectors, matched sample size")
     fig, panels = _panels(curves)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['stages', 'accuracies', 'planted', 'reached', 'lags', 'random_splits', 'split_table', 'split_test', 'p_values',
-           'frequency_strata', 'phrase_frequency', 'overlap', 'split_figure', 'verdicts', 'curve_table', 'selection',
-           'selection_counts', 'lag_figure', 'lag_table']
+           'frequency_strata', 'gaps', 'phrase_frequency', 'overlap', 'split_figure', 'verdicts', 'clusters',
+           'curve_table', 'selection', 'selection_counts', 'lag_figure', 'lag_table']
 
 # %% ../../nbs/grammar/03_lag.ipynb #87a13911
 import re
@@ -199,6 +199,18 @@ def frequency_strata(
     if not frequency.size or frequency.ndim != 1 or np.isnan(frequency).any(): raise InputError("frequency: one number for each pair is needed, no NaN")
     return np.unique((rankdata(frequency) - .5) * bins // len(frequency), return_inverse=True)[1]
 
+# %% ../../nbs/grammar/03_lag.ipynb #6f23862c
+def gaps(
+    correct: np.ndarray, # (pair,) bool, of one checkpoint
+    exposed: np.ndarray, # (pair,) bool
+    strata: np.ndarray, # (pair,) of `frequency_strata`
+) -> dict: # gap, and gap_left: what the strata leave of it, as shares
+    "The gap at one checkpoint, without any draw: a random split within strata has each stratum's mean for both groups."
+    share = lambda group: np.bincount(strata[group], minlength=strata.max() + 1) / group.sum()
+    by_stratum = np.bincount(strata, correct) / np.bincount(strata)
+    gap = correct[exposed].mean() - correct[~exposed].mean()
+    return dict(gap=gap, gap_left=gap - (share(exposed) - share(~exposed)) @ by_stratum)
+
 # %% ../../nbs/grammar/03_lag.ipynb #05af8b86
 def phrase_frequency(
     pairs: pd.DataFrame, # with `phrase_good` and `phrase_bad`, normalised, or missing
@@ -282,7 +294,14 @@ def _grouped(pairs):
     for name, rows in pairs.groupby("paradigm", sort=False).indices.items():
         yield name, dict(all=rows, exposed=rows[(phrase & exposed)[rows]], unexposed=rows[(phrase & ~exposed)[rows]])
 
-def _phrases(pairs): return pd.factorize(pd.MultiIndex.from_frame(pairs[["phrase_good", "phrase_bad"]]))[0] if "phrase_good" in pairs else None
+def clusters(
+    pairs: pd.DataFrame, # phrase_good and phrase_bad if there are any
+) -> np.ndarray: # (pair,) int: the same for pairs with the same two phrases; a pair without phrases stands alone
+    "Which pairs ask about the same phrases."
+    if "phrase_good" not in pairs: return np.arange(len(pairs))
+    phrases = pairs["phrase_good"].astype("string") + "\n" + pairs["phrase_bad"].astype("string")
+    codes = pd.factorize(phrases)[0]
+    return np.where(codes < 0, codes.max() + 1 + np.arange(len(pairs)), codes)
 
 def _runs(table): return table.groupby("run", sort=False) if "run" in table else [("", table)]
 
@@ -292,7 +311,7 @@ def curve_table(
     pairs: pd.DataFrame, # with `paradigm`, `exposed`; optional: `phrase_good`, `phrase_bad`, `unigram` (bool), `first_step`
 ) -> pd.DataFrame: # run, paradigm, group (all, exposed, unexposed), step, pairs, accuracy; unigram (accuracy) and met (distinct phrases so far) where known
     "The accuracy of every paradigm and group over steps."
-    parts, cluster = [], _phrases(pairs)
+    parts, cluster = [], clusters(pairs)
     for run, rows in _runs(table):
         steps, correct = verdicts(rows, pairs)
         for paradigm, groups in _grouped(pairs):
@@ -300,7 +319,7 @@ def curve_table(
                 if not len(which): continue
                 part = pd.DataFrame(dict(run=run, paradigm=paradigm, group=group, step=steps, pairs=len(which), accuracy=correct[:, which].mean(1)))
                 if "unigram" in pairs: part["unigram"] = pairs["unigram"].to_numpy(bool)[which].mean()
-                if "first_step" in pairs and cluster is not None:
+                if "first_step" in pairs and "phrase_good" in pairs:
                     first = pairs["first_step"].to_numpy(float)[groups["all"]]
                     part["met"] = [len(np.unique(cluster[groups["all"]][first <= step])) for step in steps]
                 parts.append(part)
@@ -442,7 +461,7 @@ def lag_table(
     seed: int = 0, # of the splits
 ) -> pd.DataFrame: # one row for each run and paradigm; gap_left is what the strata leave of the gap; NaN: see `reason`
     "Lag, gap and their tests, for every run and paradigm."
-    rows, cluster = [], _phrases(pairs)
+    rows, cluster = [], clusters(pairs) if "phrase_good" in pairs else None
     column = lambda name: pairs[name].to_numpy() if name in pairs else None
     frequency, unigram = column("frequency"), column("unigram")
     for run, part in _runs(table):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['presets', 'headline', 'unit', 'question', 'curves', 'Config', 'config', 'run', 'stream', 'model', 'asked', 'judged',
-           'probes', 'margins', 'measured_lags', 'look_inside', 'inside', 'accuracy_curves', 'gap_figure',
-           'planted_figure', 'figures', 'inside_figures', 'published', 'claims']
+           'probes', 'margins', 'measured_lags', 'look_inside', 'inside', 'compared', 'concentrations',
+           'accuracy_curves', 'gap_figure', 'planted_figure', 'figures', 'inside_figures', 'claims']
 
 # %% ../../nbs/grammar/07_study.ipynb #e6ebfe4a
 import json, re
@@ -198,24 +198,16 @@ def _asked(config, path):
     return pairs
 
 # %% ../../nbs/grammar/07_study.ipynb #38aa79ab
-def _gaps(correct, exposed, strata):
-    "The gap, and what strata of frequency leave of it: a random split within them has each stratum's mean for both groups."
-    import numpy as np
-    share = lambda group: np.bincount(strata[group], minlength=strata.max() + 1) / group.sum()
-    by_stratum = np.bincount(strata, correct) / np.bincount(strata)
-    gap = correct[exposed].mean() - correct[~exposed].mean()
-    return dict(gap=gap, gap_left=gap - (share(exposed) - share(~exposed)) @ by_stratum)
-
 def _group_rows(pairs, correct):
     "Accuracy of each group of one paradigm, beside what token frequency gives; and the gap."
-    from grok_nb.grammar.lag import frequency_strata
+    from grok_nb.grammar.lag import frequency_strata, gaps
     exposed, rows = pairs["exposed"].to_numpy(bool), []
     for group, which in dict(all=exposed | True, exposed=exposed, unexposed=~exposed).items():
         if which.any(): rows += [dict(group=group, metric=metric, value=float(value)) for metric, value in dict(
             accuracy=correct[which].mean(), pairs=which.sum(), unigram=pairs["unigram"][which].mean()).items()]
     if 0 < exposed.sum() < len(exposed):
-        gaps = _gaps(correct, exposed, frequency_strata(pairs["frequency"]))
-        rows += [dict(group="difference", metric=metric, value=float(value)) for metric, value in gaps.items()]
+        found = gaps(correct, exposed, frequency_strata(pairs["frequency"]))
+        rows += [dict(group="difference", metric=metric, value=float(value)) for metric, value in found.items()]
     return rows
 
 def judged(
@@ -292,6 +284,34 @@ def look_inside(
 def inside(config: Config) -> dict:
     "What is measured inside checkpoints."
     return dict(inside=look_inside)
+
+def compared(config: Config) -> list[int]:
+    "The steps, beside the last, that claims about the inside compare: one twentieth of the training, the paper's step 100 of 2000."
+    return [config.steps // 20]
+
+def concentrations(
+    run: Run,
+    before: int | dict, # step of a checkpoint; or paradigm → step
+    after: int | dict, # a later one
+): # → pandas: paradigm, before, after, the columns of `attention.concentration`, and the reason where they are missing
+    "Whether few heads carry the change of attention to the context word, paradigm by paradigm, in the acceptable sentences."
+    import pandas as pd
+    from grok_nb.grammar.attention import concentration
+    from grok_nb.grammar.concepts import look_at_pairs
+    from grok_nb.grammar.lag import clusters
+    from grok_nb.grammar.minimal_pairs import token_positions
+    pairs = asked(run.config).query("paradigm != 'planted'")
+    tokens, rows = token_positions(run.stream.tokenizer, pairs), []
+    model = lru_cache(2)(lambda step: run.at(step).model)
+    for paradigm, which in pairs.groupby("paradigm", sort=False):
+        steps = [when.get(paradigm) if isinstance(when, dict) else when for when in (before, after)]
+        here = tokens[tokens["pair"].isin(which["pair"])]
+        if None in steps or here.empty: continue
+        seen = [look_at_pairs(model(step), here).attention[:, 0] for step in steps]
+        try: found = concentration(*seen, clusters(which.set_index("pair").loc[here["pair"]])) | dict(reason="")
+        except InputError as error: found = dict(half=float("nan"), reason=str(error))
+        rows.append(dict(paradigm=paradigm, before=steps[0], after=steps[1]) | found)
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/grammar/07_study.ipynb #6265e65a
 def accuracy_curves(
@@ -380,23 +400,14 @@ def inside_figures(
     if "rank" in measured: found.append((
         "In how many dimensions?", f"{first}, final layer: the effective rank of the concept vectors, and of the same sentences with the pairing broken.",
         concepts.rank_figure(rows)))
-    if len(steps) > 2: found += [
+    before = (_early(rows) or steps[1]) if len(steps) > 2 else None
+    if before: found += [
         ("Do heads look back?", f"{first}: attention from the critical word to the word before it that decides, mean of each layer's heads, and what "
          "attention spread evenly would give.", attention.attention_figure(rows)),
-        ("Which heads?", f"{first}: change of that attention from step {steps[1]:,} to step {steps[-1]:,}, head by head.",
-         attention.changes_figure(attention.changes(rows, steps[1], steps[-1])))]
+        ("Which heads?", f"{first}: change of that attention from step {before:,} to step {steps[-1]:,}, head by head; and in how few heads half of all gains "
+         "is, beside what is to be expected if all heads had gained alike.",
+         attention.changes_figure(attention.changes(rows, before, steps[-1]), concentrations(runs[first], before, steps[-1])))]
     return found
-
-# %% ../../nbs/grammar/07_study.ipynb #3306f66f
-def published(): # → pandas: paradigm, exposed, unexposed (pairs), lags, p_values (of three seeds), t_after (steps, median), best_head, change (its attention)
-    "What arXiv 2606.00230 reports of its six paradigms (60 M parameters, threshold 80 %)."
-    import pandas as pd
-    rows = [(873, 127, "500, 200, 100", ".001, .003, .087", 700, "2.7", 0.77), (883, 117, "0, 0, 0", ".682, .911, .706", None, "", None),
-            (383, 617, "500, 300, 400", ".001, .001, .001", 600, "6.2", 0.35), (476, 524, "300, 900, –", ".001, .001, –", 800, "5.0", 0.62),
-            (234, 766, "500, 600, 500", ".001, .001, .002", 1000, "6.2", 0.35), (254, 681, "500, 400, 400", ".024, .030, .002", 1100, "5.3", 0.61)]
-    table = pd.DataFrame(rows, columns=["exposed", "unexposed", "lags", "p_values", "t_after", "best_head", "change"])
-    table.insert(0, "paradigm", _of_the_paper)
-    return table.astype(dict(t_after="Int64"))
 
 # %% ../../nbs/grammar/07_study.ipynb #57a741ca
 def _lag(rows, tau=0.8):
@@ -425,22 +436,27 @@ def _planted(rows, schedules, doses):
     steps = sorted(rows["step"].unique())[-3:]
     return float(rows[(rows["paradigm"] == "planted") & rows["step"].isin(steps) & rows["group"].isin(schedules) & rows["dose"].isin(doses)]["value"].mean())
 
-def _inside(rows, metric):
-    "A number at the last checkpoint, and how much it has changed since the first after initialisation; final layer, mean over paradigms."
+def _early(rows):
+    "The step that the last one is compared with: that nearest to a twentieth of it, see `compared`; None if it is not near."
+    last = rows["step"].max()
+    near = min((step for step in rows["step"].unique() if step), key=lambda step: abs(step - last/20), default=last)
+    return int(near) if near <= last/10 else None
+
+def _compared(rows):
     from grok_nb.claims import NotTested
-    steps = sorted(step for step in rows["step"].unique() if step)
-    if len(steps) < 2: raise NotTested("needs two checkpoints that were looked into")
-    rows = rows[(rows["metric"] == metric) & (rows["layer"] == rows["layer"].max())]
-    first, last = (rows[rows["step"] == step]["value"].mean() for step in (steps[0], steps[-1]))
-    return float(last), float(last - first)
+    if not (early := _early(rows)): raise NotTested("no checkpoint near a twentieth of the training was looked into")
+    return early, int(rows["step"].max())
+
+def _risen(rows, metric):
+    "How much a number has changed, see `compared`; final layer, mean over paradigms."
+    chosen = rows[(rows["metric"] == metric) & (rows["layer"] == rows["layer"].max())]
+    first, last = (chosen[chosen["step"] == step]["value"].mean() for step in _compared(rows))
+    return float(last - first)
 
 def _heads(rows):
     "Change of every head's attention to the context word: (paradigm, head)."
-    from grok_nb.claims import NotTested
     from grok_nb.grammar.attention import changes
-    steps = sorted(step for step in rows["step"].unique() if step)
-    if len(steps) < 2: raise NotTested("needs two checkpoints that were looked into")
-    return changes(rows, steps[0], steps[-1]).groupby("paradigm")["change"]
+    return changes(rows, *_compared(rows)).groupby("paradigm")["change"]
 
 def claims() -> list:
     "The paper's claims that this package can test, and ours, each with its number and threshold."
@@ -454,6 +470,12 @@ def claims() -> list:
         Claim("lag", "Unexposed pairs reach 80 % later than exposed ones.", paper, lambda t: over_seeds(of(t, _lag), "steps"), ["accuracy"]),
         Claim("beyond frequency", "Exposed pairs are judged better than unexposed ones also where their words are equally frequent.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left")), "share of pairs"), ["accuracy"]),
+        Claim("lag on a text", "On English books, unexposed pairs of BLiMP reach 80 % later than exposed ones.", paper,
+              lambda t: over_seeds(of(t, _lag, "text"), "steps"), ["accuracy"]),
+        Claim("beyond frequency on a text", "There too, exposed pairs are judged better where their words are equally frequent.", ours,
+              lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left"), "text"), "share of pairs"), ["accuracy"]),
+        Claim("mostly frequency on a text", "There, equal frequency leaves less than half of the gap.", ours,
+              lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left") / _over_time(r, "gap"), "text"), "of the gap"), ["accuracy"], 0.5, "below"),
         Claim("frequency alone", "Where everything may occur and only frequency differs, equal frequency leaves less than half of the gap.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left") / _over_time(r, "gap"), "frequency"), "of the gap"), ["accuracy"], 0.5, "below"),
         Claim("density", "The more of the phrases are shown, the shorter the lag (a third of the verbs against 4 %).", ours,
@@ -467,11 +489,11 @@ def claims() -> list:
         Claim("smaller sooner", "A smaller model reaches 80 % on unexposed pairs before a larger one (width 64 against 128).", paper,
               lambda t: over_seeds(paired(of(t, unseen), of(t, unseen, "wide")), "steps"), ["accuracy"]),
         Claim("concept", "The direction of the exposed pairs comes to tell unexposed sentences apart: AUROC rises.", paper,
-              lambda t: over_seeds(of(t, lambda r: _inside(r, "auroc")[1], probe="inside"), "AUROC"), ["inside"]),
+              lambda t: over_seeds(of(t, lambda r: _risen(r, "auroc"), probe="inside"), "AUROC"), ["inside"]),
         Claim("rank", "The effective rank of concept vectors is higher at the end than at the beginning.", paper,
-              lambda t: over_seeds(of(t, lambda r: _inside(r, "rank")[1], probe="inside"), "effective rank"), ["inside"]),
+              lambda t: over_seeds(of(t, lambda r: _risen(r, "rank"), probe="inside"), "effective rank"), ["inside"]),
         Claim("rank, beyond any contrast", "It rises more than that of the same sentences with the pairing broken.", ours,
-              lambda t: over_seeds(of(t, lambda r: _inside(r, "rank")[1] - _inside(r, "rank_control")[1], probe="inside"), "effective rank"), ["inside"]),
+              lambda t: over_seeds(of(t, lambda r: _risen(r, "rank") - _risen(r, "rank_control"), probe="inside"), "effective rank"), ["inside"]),
         Claim("a head looks back", "In each paradigm some head gains more than .3 of attention to the context word.", paper,
               lambda t: over_seeds(of(t, lambda r: float(_heads(r).max().min()), probe="inside"), "attention"), ["inside"], 0.3),
         Claim("most heads look away", "Attention to the context word falls in most heads.", paper,

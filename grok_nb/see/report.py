@@ -124,7 +124,8 @@ def inside(
     most: int | None = 9, # checkpoints of each run at most
 ) -> pd.DataFrame: # long table, `run` holds run ids; empty where the study has no `inside`
     "What the study looks for inside checkpoints; measured once and kept beside the run."
-    parts = [measure(r, r.study.inside(r.config), most=most) for r in runs if hasattr(r.study, "inside") and r.steps]
+    looked = [r for r in runs if hasattr(r.study, "inside") and r.steps]
+    parts = [measure(r, r.study.inside(r.config), most=most, also=r.study.compared(r.config) if hasattr(r.study, "compared") else ()) for r in looked]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 def tables(
