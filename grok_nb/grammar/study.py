@@ -116,7 +116,7 @@ presets = dict(
     demo=_small,
     control=_small.replace(density=0.33, demonstrative_density=0.9),
     frequency=_small.replace(density=1.0, demonstrative_density=1.0, zipf=1.2),
-    planted=_small.replace(planted=20),
+    planted=_small.replace(planted=60),
     wide=_small.replace(width=128, heads=8, mlp=256),
     text=_text.replace(fidelity="demo", steps=1700, evaluate_every=100, checkpoints=17, pairs_each=0),
     gpu=_text.replace(
