@@ -150,11 +150,11 @@ def _longer(self: Searcher, data, begin, end, known, n): # → phrases of severa
     node, start, found = known[at], begin[at], []
     while len(at): # all places at once, one word further each time
         blanks = begin[at + 1] - end[at]
-        on = (blanks == 0) | (blanks == 1) & (raw[end[at]] == 32)
-        at, node, start = at[on] + 1, node[on], start[on]
-        edge = self._edges(node << 32 | known[at] << 1 | blanks[on])
+        edge = self._edges(node << 32 | known[at + 1] << 1 | (blanks > 0))
         on = edge != self._edges.missing
-        at, node, start = at[on], edge[on] + self._vocabulary, start[on]
+        at, node, start, blanks = at[on] + 1, edge[on] + self._vocabulary, start[on], blanks[on]
+        on = (blanks == 0) | (blanks == 1) & (raw[begin[at] - 1] == 32) # what stands between may be more than a blank, or no blank
+        at, node, start = at[on], node[on], start[on]
         found.append(self._ends[node[~is_word[raw[start - 1]] & ~is_word[raw[end[at]]]]]) # a phrase with a mark at its edge may touch a word
         on = self._inner[node]
         at, node, start = at[on], node[on], start[on]
