@@ -312,14 +312,17 @@ def _padded(rows, batch):
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #adbada2b
 def _sums(model, ids, whose, unscored, tree):
     "Summed log-probabilities of a batch: (row, 3), of the trunk's tokens, of the first branch's and of the second's; nats."
-    position = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    if tree: inputs = tree_inputs(whose, model.dtype, model.device); depth = inputs["position_ids"]
-    else: inputs, depth = dict(attention_mask=(whose >= 0).long()), position
-    trunk = (whose == 0).sum(1, keepdim=True)
+    position, trunk, first = torch.arange(ids.shape[1], device=ids.device), *((whose == i).sum(1, keepdim=True) for i in (0, 1))
+    depth = torch.where(whose == 2, position - first, position) # in its sentence
     predictor = torch.where(depth == trunk, trunk, position) - 1 # both branches begin where the trunk ends
     row, at = ((whose >= 0) & (depth >= unscored)).nonzero(as_tuple=True)
-    if tree: predicting = model.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state[row, predictor[row, at]]
-    else: predicting = model(input_ids=ids, use_cache=False, **inputs).logits[row, predictor[row, at]]
+    after = torch.nn.functional.pad(whose[:, 1:], (0, 1), value=-1)
+    read = (after >= 0) & ((after == whose) | (whose == 0)) # all but the last token of each sentence, which predicts nothing
+    place, order = read.cumsum(1) - 1, read.int().argsort(dim=1, descending=True, stable=True)[:, :read.sum(1).max()]
+    tokens, whose_read = ids.gather(1, order), whose.masked_fill(~read, -1).gather(1, order)
+    inputs = tree_inputs(whose_read, model.dtype, model.device) if tree else dict(attention_mask=(whose_read >= 0).long())
+    out = (model.base_model if tree else model)(input_ids=tokens, use_cache=False, **inputs)
+    predicting = (out.last_hidden_state if tree else out.logits)[row, place[row, predictor[row, at]]]
     head, at_once = model.get_output_embeddings() if tree else torch.nn.Identity(), max(1, 2**24//model.config.vocab_size)
     nats = torch.cat([-torch.nn.functional.cross_entropy(head(h).float(), t, reduction="none")
                       for h, t in zip(predicting.split(at_once), ids[row, at].split(at_once))])
@@ -361,7 +364,7 @@ def score_pairs(
     tokenizer, # its own
     pairs: pd.DataFrame, # of `read_pairs`
     policy: Policy = Policy(), # how; stored with the result
-    batch_tokens: int | None = None, # in one pass, padding included, which bounds the memory; None: 2048 on a CPU, 65 536 elsewhere
+    batch_tokens: int | None = None, # in one pass, padding included, which bounds the memory; None: 1024 on a CPU, 65 536 elsewhere
 ) -> pd.DataFrame: # pair, logprob_good, logprob_bad (sums, nats), margin (nats), correct, tokens_good, tokens_bad (scored); attrs: policy, unknown (pairs)
     "Both log-probabilities of every pair, and the verdict. Raises InputError for a pair that does not fit, and for log-probabilities that are no numbers."
     model = getattr(model, "module", model) # inside DistributedDataParallel
@@ -370,7 +373,7 @@ def score_pairs(
     rows = [_row(*both) for both in zip(*encoded)] if tree else [(ids, [0]*len(ids)) for side in encoded for ids in side]
     sums = np.empty((len(rows), 3))
     with _as_found(model, eager=False):
-        for numbers, ids, whose in _batches(rows, batch_tokens or (2048 if model.device.type == "cpu" else 65_536)):
+        for numbers, ids, whose in _batches(rows, batch_tokens or (1024 if model.device.type == "cpu" else 65_536)):
             sums[numbers] = _sums(model, ids.to(model.device), whose.to(model.device), policy.unscored, tree).numpy()
     good, bad = (sums[:, 0] + sums[:, 1], sums[:, 0] + sums[:, 2]) if tree else np.split(sums[:, 0], 2)
     if len(broken := np.flatnonzero(~np.isfinite(good + bad))):

@@ -9,7 +9,6 @@ __all__ = ['normalise', 'check_phrases', 'Searcher']
 from collections.abc import Iterable
 from functools import lru_cache
 import numpy as np
-import pandas as pd
 from fastcore.basics import patch
 from .. import InputError
 
@@ -55,26 +54,49 @@ def check_phrases(
     return tuple(dict.fromkeys(normalise(p).strip() for p in phrases))
 
 # %% ../../nbs/grammar/00_search.ipynb #11bb6ea4
-_low = np.array([2**(8*n) - 1 for n in range(9)], dtype=np.uint64) # the first n bytes of eight
+_low = np.array([*(2**(8*n) - 1 for n in range(8)), -1]) # the first n bytes of eight
 _pad = b"\0" * 9 # so that eight bytes can be read from any byte of a text
 
-def _pieces(
+def _words(
     data: bytes, # begins with a blank or "\0", ends with `_pad`
     kind: bytes, # of each byte: 1 in a word, 2 a mark that some phrase has, 0 neither
-) -> tuple: # (piece,) each: begin, end, the bytes as a number, link (what is before: 0 the last piece, 1 one blank, 2 anything else, 3 its own word)
-    "Words and marks of a text, in pieces of up to eight bytes."
-    which, raw = np.frombuffer(data.translate(kind), np.int8), np.frombuffer(data, np.uint8)
+) -> tuple[np.ndarray, np.ndarray]: # (word,) each: begin, end
+    "Where the words and marks of a text stand."
+    which = np.frombuffer(data.translate(kind), np.int8)
     word, mark = which == 1, which == 2
-    begin = np.flatnonzero((word[1:] & ~word[:-1]) | mark[1:]) + 1
-    end = np.flatnonzero((word[:-1] & ~word[1:]) | mark[:-1]) + 1
-    gap = begin - np.append(-9, end[:-1])
-    link = np.where(gap == 0, 0, np.where((gap == 1) & (raw[begin - 1] == 32), 1, 2))
-    count = (end - begin + 7) >> 3 # pieces of each word; a mark is one
-    token = np.repeat(np.arange(len(begin)), count)
-    nth = np.arange(len(token)) - (np.cumsum(count) - count)[token]
-    at, size = begin[token] + 8*nth, np.minimum(end[token] - begin[token] - 8*nth, 8)
-    eight = np.ndarray(len(data) - 7, np.uint64, data, strides=(1,)) # from each byte on
-    return at, at + size, eight[at] & _low[size], np.where(nth > 0, 3, link[token])
+    begin = np.flatnonzero((word[1:] > word[:-1]) | mark[1:]) + 1
+    end = np.flatnonzero((word[:-1] > word[1:]) | mark[:-1]) + 1
+    return begin, end
+
+# %% ../../nbs/grammar/00_search.ipynb #5e83b0fa
+class _Table:
+    "Finds numbers in a list, many at once: open addressing, at least eight slots for each number."
+    def __init__(self,
+        keys: np.ndarray, # (key,) int64, each once
+    ):
+        self.missing, bits = len(keys), len(keys).bit_length() + 3
+        self._keys, self._shift, self._slots = np.append(keys, 0), np.uint64(64 - bits), np.full(2**bits, len(keys))
+        left, slot = np.arange(len(keys)), self._first(keys)
+        while len(left): # those without a slot yet; of several that want the same the last gets it
+            free = self._slots[slot] == self.missing
+            self._slots[slot[free]] = left[free]
+            lost = self._slots[slot] != left
+            left, slot = left[lost], self._next(slot[lost])
+
+    def _first(self, numbers): return (numbers.view(np.uint64) * np.uint64(0x9e3779b97f4a7c15) >> self._shift).view(np.int64)
+    def _next(self, slot): return (slot + 1) % len(self._slots)
+
+    def __call__(self,
+        numbers: np.ndarray, # (number,) int64
+    ) -> np.ndarray: # (number,) where in the list; `missing`: nowhere
+        slot = self._first(numbers)
+        place = self._slots[slot]
+        wrong = np.flatnonzero((self._keys[place] != numbers) & (place != self.missing))
+        while len(wrong):
+            slot[wrong] = self._next(slot[wrong])
+            place[wrong] = self._slots[slot[wrong]]
+            wrong = wrong[(self._keys[place[wrong]] != numbers[wrong]) & (place[wrong] != self.missing)]
+        return place
 
 # %% ../../nbs/grammar/00_search.ipynb #27a2bc68
 class Searcher:
@@ -89,56 +111,77 @@ class Searcher:
         sought = [_normalised(p, self._fold) for p in phrases]
         in_phrases = set(b"".join(sought)) - {32}
         self._kind = bytes(_word[b] or 2 * (b in in_phrases) for b in range(256))
-        self._longest = max(map(len, sought)) + 1
         self._build(sought)
 
-    def _build(self, sought): # a trie: an edge is (node, piece, link) as one number, the i-th edge leads to node i + 1, all begin at node 0
-        begin, _, number, link = _pieces(b"\0" + b"\0".join(sought) + _pad, self._kind)
-        phrase = np.searchsorted(np.cumsum([1, *(len(p) + 1 for p in sought)]), begin, side="right") - 1 # of each piece
-        self._vocabulary = pd.Index(np.unique(number))
+    def _build(self, sought): # vocabulary and trie: a node is a word that begins a phrase, or an edge; an edge is (node, word, blanks before) as one number
+        data = b"\0" + b"\0".join(sought) + _pad
+        begin, end = _words(data, self._kind)
+        words = [data[b:e] for b, e in zip(begin.tolist(), end.tolist())]
+        short = sorted({w[:8] for w in words})
+        number = {w: i for i, w in enumerate([*short, b""])} # b"": a word that is in no phrase
+        for w in words: number.setdefault(w, len(number))
+        self._short = _Table(np.frombuffer(b"".join(w.ljust(8, b"\0") for w in short), np.int64))
+        self._long = {w: i for w, i in number.items() if len(w) > 8}
+        phrase = np.searchsorted(np.cumsum([1, *(len(p) + 1 for p in sought)]), begin, side="right") - 1 # of each word
         edges, nodes, before = {}, [], -1
-        for of, edge in zip(phrase.tolist(), (self._vocabulary.get_indexer(number) << 2 | link).tolist()):
-            if of != before: node, edge = 0, edge | 3 # what stands before a phrase does not matter
-            node, before = edges.setdefault(node << 32 | edge, len(edges) + 1), of
+        for of, i, blanks in zip(phrase.tolist(), map(number.get, words), (begin - np.append(0, end[:-1])).tolist()):
+            node, before = i if of != before else edges.setdefault(node << 32 | i << 1 | blanks, len(number) + len(edges)), of
             nodes.append(node)
         keys, last = np.fromiter(edges, np.int64), np.flatnonzero(np.diff(phrase, append=-1))
-        self._edges, self._ends = pd.Index(keys), np.full(len(keys) + 1, -1) # by node: the phrase that ends there; -1: none
+        self._edges, self._most, self._vocabulary = _Table(keys), np.bincount(phrase).max(), len(number) # most words of a phrase
+        self._ends = np.full(len(number) + len(keys), -1) # by node: the phrase that ends there; -1: none
         self._ends[np.array(nodes)[last]] = phrase[last]
-        self._inner = np.bincount(keys >> 32, minlength=len(keys) + 1) > 0 # by node: an edge leaves it
-        self._root = np.append(self._edges.get_indexer(np.arange(len(self._vocabulary)) << 2 | 3) + 1, 0) # by piece: the first node; 0: no phrase begins so
+        self._inner = np.bincount(keys >> 32, minlength=len(self._ends)) > 0 # by node: an edge leaves it
+        self._marks = [(w[0], i) for w, i in number.items() if w and not _word[w[0]] and self._ends[i] >= 0] # phrases that are one mark
 
 # %% ../../nbs/grammar/00_search.ipynb #49a2d50e
 @patch
-def matches(self: Searcher,
-    data: bytes, # normalised, begins with a blank or "\0", ends with `_pad`
-    stop: int, # only what begins before this byte
-) -> np.ndarray: # (match,) numbers of phrases
-    "The phrase at every place where one stands."
-    begin, end, number, link = _pieces(data, self._kind)
-    is_word, raw = np.frombuffer(_word, bool), np.frombuffer(data, np.uint8)
-    known = np.append(self._vocabulary.get_indexer(number), -1) # -1: in no phrase
-    at = np.flatnonzero((self._root[known[:-1]] > 0) & (begin < stop)) # the pieces with which a phrase may begin
-    at = at[~is_word[raw[begin[at] - 1]]]
-    node, found = self._root[known[at]], [np.empty(0, dtype=np.int64)]
-    while len(at): # all places at once, one piece further each time
-        found.append(self._ends[node[~is_word[raw[end[at]]]]])
-        on = self._inner[node] & (known[at + 1] >= 0)
-        at, node = at[on] + 1, node[on]
-        node = self._edges.get_indexer(node << 32 | known[at] << 2 | link[at]) + 1
-        at, node = at[node > 0], node[node > 0]
-    found = np.concatenate(found)
-    return found[found >= 0]
+def _known(self: Searcher, data, begin, end): # → (word,) numbers in the vocabulary
+    eight = np.ndarray(len(data) - 7, np.int64, data, strides=(1,)) # from each byte on
+    known = self._short(eight[begin] & _low.take(end - begin, mode="clip"))
+    long = np.flatnonzero((end - begin > 8) & (known != self._short.missing))
+    known[long] = [self._long.get(data[b:e], self._short.missing) for b, e in zip(begin[long].tolist(), end[long].tolist())]
+    return known
 
+@patch
+def _longer(self: Searcher, data, begin, end, known, n): # → phrases of several words, wherever one begins with one of the first n words
+    is_word, raw = np.frombuffer(_word, bool), np.frombuffer(data, np.uint8)
+    at = np.flatnonzero((known[1:n + 1] != self._short.missing) & (begin[1:n + 1] - end[:n] < 2) & self._inner[known[:n]])
+    node, start, found = known[at], begin[at], []
+    while len(at): # all places at once, one word further each time
+        blanks = begin[at + 1] - end[at]
+        edge = self._edges(node << 32 | known[at + 1] << 1 | (blanks > 0))
+        on = edge != self._edges.missing
+        at, node, start, blanks = at[on] + 1, edge[on] + self._vocabulary, start[on], blanks[on]
+        on = (blanks == 0) | (blanks == 1) & (raw[begin[at] - 1] == 32) # what stands between may be more than a blank, or no blank
+        at, node, start = at[on], node[on], start[on]
+        found.append(self._ends[node[~is_word[raw[start - 1]] & ~is_word[raw[end[at]]]]]) # a phrase with a mark at its edge may touch a word
+        on = self._inner[node]
+        at, node, start = at[on], node[on], start[on]
+    return found
+
+# %% ../../nbs/grammar/00_search.ipynb #d2b85c31
 @patch
 def count(self: Searcher,
     text: str, # of any length; "\0" stands between texts
-    at_once: int = 2**19, # bytes searched at a time, about
+    at_once: int = 2**17, # words looked up at a time
 ) -> tuple[np.ndarray, np.ndarray, int]: # phrases that were found (number, ascending), how often each, bytes of text that were searched
     "How often each phrase stands in the text."
-    data, begin, found = b"\0" + _normalised(text, self._fold), 0, []
-    while begin < len(data):
-        cut = data.find(b" ", begin + at_once)
-        cut = len(data) if cut < 0 else cut
-        found.append(self.matches(data[begin:cut + self._longest] + _pad, cut - begin)) # what begins before the cut may end after it
-        begin = cut
-    return *np.unique(np.concatenate(found), return_counts=True), len(data) - data.count(b"\0")
+    data = b"\0" + _normalised(text, self._fold) + _pad
+    is_word, raw = np.frombuffer(_word, bool), np.frombuffer(data, np.uint8)
+    begin, end = (np.append(each, len(data) - 8) for each in _words(data, self._kind)) # a last word, of no bytes, so that each has one after it
+    times, found = np.zeros(self._vocabulary, dtype=np.int64), [np.empty(0, dtype=np.int64)]
+    for first in range(0, len(begin) - 1, at_once):
+        n, here = min(at_once, len(begin) - 1 - first), slice(first, first + at_once + self._most) # a phrase may go on after the first n words
+        known = self._known(data, begin[here], end[here])
+        times += np.bincount(known[:n], minlength=self._vocabulary)
+        found += self._longer(data, begin[here], end[here], known, n)
+    for byte, i in self._marks:
+        at = np.flatnonzero(raw == byte)
+        times[i] = np.count_nonzero(~is_word[raw[at - 1]] & ~is_word[raw[at + 1]])
+    found = np.concatenate(found)
+    longer, counts = np.unique(found[found >= 0], return_counts=True)
+    single = np.flatnonzero((times > 0) & (self._ends[:self._vocabulary] >= 0))
+    numbers, counts = np.append(self._ends[single], longer), np.append(times[single], counts)
+    order = np.argsort(numbers)
+    return numbers[order], counts[order], int(np.count_nonzero(raw != 0))
