@@ -123,23 +123,21 @@ def steps_or_tokens(
 
 # %% ../../nbs/copying/06_experiments.ipynb #b3d17958
 def _map_figure(table, rates):
-    "Mean copying over seeds: learning rate by steps, with the contour where a model is said to copy, and lines of equal lr × steps."
+    "Mean copying over seeds: learning rate by steps, grey where nothing was trained, white where the mean first is that of a model said to copy, and a line of equal lr × steps."
     import matplotlib.pyplot as plt
     rows = table[(table["probe"] == "copy") & (table["position"] == "mean") & (table["metric"] == "exact")]
-    shared = min(rows.groupby("preset")["step"].max())
     grid = rows.assign(lr=rows["preset"].map(rates)).pivot_table(index="lr", columns="step", values="value")
-    grid = grid[[c for c in grid if c <= shared]].interpolate(axis=1)
+    grid = grid.interpolate(axis=1, limit_area="inside")
     fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     at = np.arange(len(grid))
-    image = ax.pcolormesh(grid.columns, at, grid, cmap="viridis", vmin=0, vmax=max(0.5, grid.to_numpy().max()), shading="nearest")
-    if grid.to_numpy().min() < study.basic_copying < grid.to_numpy().max():
-        ax.contour(grid.columns, at, grid, levels=[study.basic_copying], colors="white", linewidths=1.5)
-    reached = [(lr, row[row >= study.basic_copying].index.min()) for lr, row in grid.iterrows() if (row >= study.basic_copying).any()]
+    image = ax.pcolormesh(grid.columns, at, grid, cmap="viridis", vmin=0, vmax=max(0.5, grid.max(axis=None)), shading="nearest")
+    reached = {i: row[row >= study.basic_copying].index[0] for i, (_, row) in enumerate(grid.iterrows()) if (row >= study.basic_copying).any()}
     if reached:
-        product = np.median([lr * step for lr, step in reached])
+        ax.vlines([*reached.values()], np.array([*reached]) - .5, np.array([*reached]) + .5, color="white", linewidth=2)
+        product = np.median([grid.index[i] * step for i, step in reached.items()])
         ax.plot(product / grid.index, at, color="#D55E00", linestyle="--", linewidth=1.5, label=f"lr × steps = {product:.2g}")
         ax.legend(loc="upper right", fontsize=8)
-    ax.set(xlabel="optimizer steps", ylabel="learning rate", xlim=(0, shared)); ax.set_yticks(at, [f"{lr:g}" for lr in grid.index])
+    ax.set(xlabel="optimizer steps", ylabel="learning rate", xlim=(0, grid.columns[-1]), facecolor="#DDDDDD"); ax.set_yticks(at, [f"{lr:g}" for lr in grid.index])
     fig.colorbar(image, label="suffixes copied whole")
     plt.close(fig)
     return fig
