@@ -123,7 +123,7 @@ def steps_or_tokens(
 
 # %% ../../nbs/copying/06_experiments.ipynb #b3d17958
 def _map_figure(table, rates):
-    "Mean copying over seeds: learning rate by steps, grey where nothing was trained, white where the mean first is that of a model said to copy, and a line of equal lr × steps."
+    "Mean copying over seeds, learning rate by steps; grey: not trained, white: where it first is that of a model said to copy; and a line of equal lr × steps."
     import matplotlib.pyplot as plt
     rows = table[(table["probe"] == "copy") & (table["position"] == "mean") & (table["metric"] == "exact")]
     grid = rows.assign(lr=rows["preset"].map(rates)).pivot_table(index="lr", columns="step", values="value")
@@ -131,7 +131,8 @@ def _map_figure(table, rates):
     fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     at = np.arange(len(grid))
     image = ax.pcolormesh(grid.columns, at, grid, cmap="viridis", vmin=0, vmax=max(0.5, grid.max(axis=None)), shading="nearest")
-    reached = {i: row[row >= study.basic_copying].index[0] for i, (_, row) in enumerate(grid.iterrows()) if (row >= study.basic_copying).any()}
+    copies = grid >= study.basic_copying
+    reached = {i: row.idxmax() for i, (_, row) in enumerate(copies.iterrows()) if row.any()}
     if reached:
         ax.vlines([*reached.values()], np.array([*reached]) - .5, np.array([*reached]) + .5, color="white", linewidth=2)
         product = np.median([grid.index[i] * step for i, step in reached.items()])

@@ -234,7 +234,7 @@ def _panels(names, height=2.3):
     rows = -(-len(names)//columns)
     fig, axes = plt.subplots(rows, columns, figsize=(1.3 + 2.8*columns, .5 + height*rows), layout="constrained", squeeze=False, sharey=True)
     for ax in axes.flat[len(names):]: ax.set_visible(False)
-    for ax, name in zip(axes.flat, names): ax.set_title(name, fontsize=9)
+    for ax, name in zip(axes.flat, names): ax.set_title(name, fontsize=min(9, 300/len(name))) # long names of BLiMP are as wide as a panel
     plt.close(fig)
     return fig, dict(zip(names, axes.flat))
 

@@ -93,11 +93,12 @@ def threshold_times(
 
 def comparison_steps(
     runs: Sequence[Run], # seeds of one configuration
-) -> dict: # paradigm → (t_before, t_after), steps of checkpoints; where the unexposed pairs do not reach 80 % in the median seed, t_after is the last
+) -> dict: # paradigm → (t_before, t_after), steps of checkpoints; where the median seed is not at 80 % of the unexposed pairs after t_before, t_after is the last
     "Between which checkpoints the inside is compared."
     near = lambda step: min((s for s in _seeds(runs)[0].steps if s), key=lambda s: abs(s - step))
-    after = threshold_times(runs)["ours", "t_after"].replace("–", runs[0].config.steps).astype(int)
-    return {paradigm: (near(study.compared(runs[0].config)[0]), near(step)) for paradigm, step in after.items()}
+    last, before = runs[0].config.steps, near(study.compared(runs[0].config)[0])
+    after = threshold_times(runs)["ours", "t_after"].replace("–", last).astype(int)
+    return {paradigm: (before, near(step) if step > before else last) for paradigm, step in after.items()}
 
 def best_heads(
     runs: Sequence[Run], # seeds of one configuration
