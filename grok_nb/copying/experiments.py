@@ -138,7 +138,8 @@ def _map_figure(table, rates):
         product = np.median([grid.index[i] * step for i, step in reached.items()])
         ax.plot(product / grid.index, at, color="#D55E00", linestyle="--", linewidth=1.5, label=f"lr × steps = {product:.2g}")
         ax.legend(loc="upper right", fontsize=8)
-    ax.set(xlabel="optimizer steps", ylabel="learning rate", xlim=(0, grid.columns[-1]), facecolor="#DDDDDD"); ax.set_yticks(at, [f"{lr:g}" for lr in grid.index])
+    ax.set(xlabel="optimizer steps", ylabel="learning rate", xlim=(0, grid.columns[-1]), facecolor="#DDDDDD")
+    ax.set_yticks(at, [f"{lr:g}" for lr in grid.index])
     fig.colorbar(image, label="suffixes copied whole")
     plt.close(fig)
     return fig

@@ -170,7 +170,8 @@ def words_figure(
     "Where a head looks, word by word, at some checkpoints; the weight from critical to context word is framed. Source: arXiv 2606.00230, figure 10."
     import matplotlib.pyplot as plt
     size = .9 + .24*len(words)
-    fig, axes = plt.subplots(1, len(patterns), figsize=(size*len(patterns) + 1, size + .4 + .1*max(map(len, words))), layout="constrained", sharey=True, squeeze=False)
+    height = size + .4 + .1*max(map(len, words))
+    fig, axes = plt.subplots(1, len(patterns), figsize=(size*len(patterns) + 1, height), layout="constrained", sharey=True, squeeze=False)
     for ax, (title, pattern) in zip(axes[0], patterns.items()):
         image = ax.imshow(pattern, cmap="Greys", vmin=0, vmax=1)
         ax.add_patch(plt.Rectangle((context - .5, critical - .5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2))

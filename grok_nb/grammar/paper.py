@@ -23,7 +23,7 @@ from ..probes import measure
 from ..runs import Run
 
 # %% ../../nbs/grammar/08_paper.ipynb #e430e000
-def published() -> pd.DataFrame: # by paradigm: exposed, unexposed (pairs); of three seeds: lags, p, t_after (steps, median); of one: t_val (at 70 … 90 %), best_head, gain
+def published() -> pd.DataFrame: # by paradigm: exposed, unexposed (pairs); of three seeds: lags, p, t_after (median); of one: t_val (70 … 90 %), best_head, gain
     "What arXiv 2606.00230 reports of six paradigms (60 M parameters, threshold 80 %)."
     columns = "paradigm exposed unexposed lags p t_after t_val best_head gain".split()
     rows = [("determiner_noun_agreement_1", 873, 127, "500, 200, 100", ".001, .003, .087", "700", "500, 700, 1000, 1000, 1400", "2.7", ".77"),
@@ -71,7 +71,7 @@ def lags_and_p(
     tau: float = .8, # threshold, a share
     sustained: int = 1, # checkpoints in a row; 1: plain, as in the paper
     n: int = 1000, # random splits
-) -> pd.DataFrame: # by paradigm; of each seed: lag (steps), p of the paper's test, p over phrases within strata of frequency (both with undecided splits counted)
+) -> pd.DataFrame: # by paradigm; of each seed: lag (steps), p of the paper's test, p over phrases within strata of frequency (undecided splits counted)
     "The lag and its tests, seed by seed."
     found = study.measured_lags(_seeds(runs), tau, n, sustained).sort_values("seed", kind="stable").groupby("paradigm", sort=False)
     ours = found.agg(lags=("lag", _steps), p=("p_pairs_high", _shares), p_stratified=("p_stratified_high", _shares))
@@ -93,7 +93,7 @@ def threshold_times(
 
 def comparison_steps(
     runs: Sequence[Run], # seeds of one configuration
-) -> dict: # paradigm → (t_before, t_after), steps of checkpoints; where the median seed is not at 80 % of the unexposed pairs after t_before, t_after is the last
+) -> dict: # paradigm → (t_before, t_after), steps of checkpoints; where the unexposed pairs of the median seed do not reach 80 % after t_before, the last
     "Between which checkpoints the inside is compared."
     near = lambda step: min((s for s in _seeds(runs)[0].steps if s), key=lambda s: abs(s - step))
     last, before = runs[0].config.steps, near(study.compared(runs[0].config)[0])
