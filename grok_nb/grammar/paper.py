@@ -23,7 +23,7 @@ from ..probes import measure
 from ..runs import Run
 
 # %% ../../nbs/grammar/08_paper.ipynb #e430e000
-def published() -> pd.DataFrame: # by paradigm: exposed, unexposed (pairs); of three seeds: lags, p, t_after (median); of one: t_val (70 … 90 %), best_head, gain
+def published() -> pd.DataFrame: # by paradigm: exposed, unexposed (pairs); of three seeds: lags, p, t_after (median); one: t_val (70 … 90 %), best_head, gain
     "What arXiv 2606.00230 reports of six paradigms (60 M parameters, threshold 80 %)."
     columns = "paradigm exposed unexposed lags p t_after t_val best_head gain".split()
     rows = [("determiner_noun_agreement_1", 873, 127, "500, 200, 100", ".001, .003, .087", "700", "500, 700, 1000, 1000, 1400", "2.7", ".77"),
