@@ -104,8 +104,6 @@ def changes(
     return pd.concat(parts, ignore_index=True)[["paradigm", "layer", "head", "before", "after", "change"]]
 
 # %% ../../nbs/grammar/05_attention.ipynb #0ff93e70
-def _heads(n): return "no head gains" if not np.isfinite(n) else "1 head has" if n == 1 else f"{n:.0f} heads have"
-
 def changes_figure(
     changed: pd.DataFrame, # see `changes`
     tested: pd.DataFrame | None = None, # paradigm, and what `concentration` found, to be said in the titles
@@ -115,7 +113,8 @@ def changes_figure(
     layers, heads = int(changed["layer"].max()) + 1, int(changed["head"].max()) + 1
     fig, panels = _panels(names, height=.9 + .22*layers)
     for row in [] if tested is None else tested[tested["half"].notna()].itertuples():
-        panels[row.paradigm].set_title(f"{row.paradigm}\n{_heads(row.half)} half the gain (alike: {row.half_even:g}; p = {row.p_half:.3f})", fontsize=8)
+        few = f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < .05 else "" # of no gain there is no half
+        panels[row.paradigm].set_title(f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}", fontsize=min(8, 300/len(row.paradigm)))
     for name, ax in panels.items():
         wide = changed[changed["paradigm"] == name].pivot(index="layer", columns="head", values="change")
         image = ax.imshow(wide, cmap="PuOr_r", vmin=-most, vmax=most, origin="lower", aspect="auto", interpolation="none")

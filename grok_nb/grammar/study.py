@@ -404,8 +404,8 @@ def inside_figures(
     if before: found += [
         ("Do heads look back?", f"{first}: attention from the critical word to the word before it that decides, mean of each layer's heads, and what "
          "attention spread evenly would give.", attention.attention_figure(rows)),
-        ("Which heads?", f"{first}: change of that attention from step {before:,} to step {steps[-1]:,}, head by head; and in how few heads half of all gains "
-         "is, beside what is to be expected if all heads had gained alike.",
+        ("Which heads?", f"{first}: change of that attention from step {before:,} to step {steps[-1]:,}, head by head; how likely the best one's gain "
+         "is if nothing changed; and, where that is below .05, how many heads hold half of all gains.",
          attention.changes_figure(attention.changes(rows, before, steps[-1]), concentrations(runs[first], before, steps[-1])))]
     return found
 
