@@ -61,6 +61,7 @@ presets = dict(
     shallow=_small.replace(steps=5000, depth=1),
     deep=_small.replace(steps=5000, depth=4),
     transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100),
+    phase_cpu=_small.replace(steps=4000, checkpoints=8),
     gpu=Config(
         fidelity="gpu", p=29, n_id=256, alpha=0.6, n_shots=32, depth=2, width=512, heads=4, batch_size=1024, steps=16_000, precision="bf16",
         init_std=0.02, optimizer="muon", lr=1e-3, weight_decay=0.3, beta2=0.98, muon_lr=2e-3, muon_weight_decay=0.1,
