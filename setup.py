@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=[name, f"{name}.*"]),
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "peers")},
+    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "peers", "dask", "slurm")},
     entry_points={
         "console_scripts": cfg.get("console_scripts", "").split(),
         "nbdev": [f"{cfg['lib_path']}={name}._modidx:d"], # lets nbdev turn `names` in the docs into links

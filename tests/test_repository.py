@@ -130,7 +130,7 @@ def test_constraints_pin_what_is_required():
     lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), "name==version, nothing else"
     pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (line.split("==") for line in lines)}
-    for wanted in map(Requirement, " ".join(CFG[f"{kind}requirements"] for kind in ("", "dev_", "peers_")).split()):
+    for wanted in map(Requirement, " ".join(CFG[f"{kind}requirements"] for kind in ("", "dev_", "peers_", "dask_", "slurm_")).split()):
         name = re.sub(r"[-_.]+", "-", wanted.name).lower()
         assert name in pinned, f"{wanted.name} is required and not pinned"
         assert wanted.specifier.contains(pinned[name]), f"{wanted} excludes the pinned {pinned[name]}"
@@ -138,7 +138,7 @@ def test_constraints_pin_what_is_required():
 
 def test_settings_are_known_to_nbdev():
     from nbdev.config import _types
-    own = "requirements dev_requirements peers_requirements console_scripts procs renderer user author author_email description repo branch".split()
+    own = "requirements dev_requirements peers_requirements dask_requirements slurm_requirements console_scripts procs renderer user author author_email description repo branch".split()
     unknown = set(CFG) - set(_types) - set(own)
     assert not unknown, f"settings.ini: {unknown}"
     assert CFG["tst_flags"].split() == ["notest", "slow", "gpu"]

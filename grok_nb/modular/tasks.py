@@ -118,6 +118,7 @@ def check(
     data_seed: int = 0, # of the input split
     n_ood: int = 256, # unseen tasks kept for evaluation, at most
     n_eval: int = 512, # evaluation sequences in a set
+    wrong_labels: float = 0., # share of wrong answers in training
 ):
     "Raise a one-line `InputError` for the first thing that cannot be; takes well under half a second."
     if not isinstance(p, Integral) or not 3 <= p <= largest_p or not is_prime(p):
@@ -128,6 +129,7 @@ def check(
     _integer(1, 2**20, batch_size=batch_size, n_ood=n_ood, n_eval=n_eval)
     _integer(0, 2**32 - 1, seed=seed, data_seed=data_seed)
     if task_choice not in task_choices: raise InputError(f"task_choice = {task_choice!r}: must be one of {', '.join(task_choices)}")
+    if not isinstance(wrong_labels, Real) or not 0 <= wrong_labels <= 1: raise InputError(f"wrong_labels = {wrong_labels!r}: must be a number from 0 to 1")
     split_inputs(p, alpha)
     if paper_compat and (batch_size % n_id or not balanced):
         raise InputError(f"batch_size = {batch_size}: with paper_compat it must be a multiple of n_id={n_id}, and balanced")
@@ -183,6 +185,7 @@ class ModularStream:
     data_seed: int = 0 # of the split into training and test inputs
     n_ood: int = 256 # unseen tasks kept for evaluation, at most
     n_eval: int = 512 # evaluation sequences in a set, cut to a multiple of its tasks, at least one each
+    wrong_labels: float = 0. # share of the answers z in training that are other numbers
 
     def __post_init__(self): check(**asdict(self))
 
@@ -222,6 +225,9 @@ class ModularStream:
             draw = rng.integers(len(train), size=(len(rows), self.n_shots))
         task_vectors, inputs = self.id_tasks.astype(np.int16)[task], train.astype(np.int16).take(draw, axis=0)
         input_ids = sequence_tokens(task_vectors, inputs, self.p) # 16 bits hold 2·112², and half the time goes into memory
+        if self.wrong_labels:
+            z = input_ids[:, 2::3]
+            z[...] = np.where(rng.random(z.shape) < self.wrong_labels, (z + rng.integers(1, self.p, size=z.shape)) % self.p, z)
         labels = np.full_like(input_ids, -100)
         labels[:, 2::3] = input_ids[:, 2::3]
         return dict(input_ids=input_ids, labels=labels)

@@ -1,0 +1,255 @@
+"Sweeps on every engine: what is killed, hangs or fails, and that each run is trained once."
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from grok_nb import InputError, RunError, sweeps
+from grok_nb.files import file_hash
+from grok_nb.modular import study
+from grok_nb.runs import Run, runs_root
+from grok_nb.sweeps import expand, run_all, summarise, sweep
+
+TINY = dict(depth=1, width=16, heads=2, batch_size=8, n_eval=8, steps=4, warmup_steps=0, evaluate_every=2, checkpoints=1, checkpoint_on_change=0., optimizer="adamw")
+QUIET = dict(progress=False, every=.05)
+tiny = lambda **changes: study.config("demo", **TINY | changes)
+
+
+@pytest.fixture
+def helpers(tmp_path, monkeypatch):
+    "A module of functions that workers can import by name; it writes down every call."
+    folder, log = tmp_path/"helpers", tmp_path/"calls"
+    folder.mkdir()
+    (folder/"sweep_helpers.py").write_text(f"""
+import os, time
+def note(run, what):
+    with open({str(log)!r}, "a") as f: f.write(f"{{run.run_id}} {{what}} {{os.getpid()}}\\n")
+def done(run): note(run, "done")
+def fails_once(run):
+    first = not (run.path/"tried").exists()
+    (run.path/"tried").touch(); note(run, "tried")
+    if first and run.config.seed == 1: raise ValueError("not the first time\\nnor on two lines")
+def fails(run):
+    note(run, "tried")
+    if run.config.seed == 1: raise OSError("never")
+def hangs(run):
+    note(run, "tried")
+    if run.config.seed == 1: time.sleep(1000)
+def kills_itself(run):
+    note(run, "tried")
+    if run.config.seed == 1: os.kill(os.getpid(), 9)
+def at_once(curve): return len(curve) > 1
+""")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")
+    return lambda: [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def reference(root, config):
+    [task] = run_all([config], root, "serial", progress=False)
+    return file_hash(task.run.at(config.steps).path/"model.safetensors")
+
+
+def check_once(runs):
+    "Every run has ended, with each step measured once."
+    for run in runs:
+        assert run.finished and not run.locked and run.state == "finished"
+        assert [r["step"] for r in run.records()] == [0, 2, 4]
+
+
+# ---- the engine of our own ----
+
+@pytest.mark.parametrize("then, error", [("fails", "OSError: never"), ("hangs", "no step for 15 seconds"), ("kills_itself", "its process was killed")])
+def test_one_bad_job_stops_no_other(helpers, runs_root, then, error):
+    "One run of four fails, hangs or is killed: it is tried twice, its error shown; the others are trained."
+    tasks = run_all([tiny(seed=s) for s in range(4)], None, workers=2, then=f"sweep_helpers:{then}", stalled=15, **QUIET)
+    assert [t.state for t in tasks] == ["finished", "failed", "finished", "finished"]
+    assert tasks[1].error.endswith(error) and "\n" not in tasks[1].error and tasks[1].tries == 2
+    assert [run for run, *_ in helpers()].count(tasks[1].run.run_id) == 2
+    check_once([t.run for t in tasks])
+
+
+def test_tried_again(helpers, runs_root):
+    tasks = run_all([tiny(seed=s) for s in range(2)], None, workers=1, then="sweep_helpers:fails_once", **QUIET)
+    assert [(t.state, t.tries) for t in tasks] == [("finished", 0), ("finished", 1)]
+    assert not sweeps.summarise([tasks[1].run]).error.item() # what came right is not shown as wrong
+
+
+def test_processes_are_used_again(helpers, runs_root):
+    "Two processes share all jobs; each does one at a time."
+    tasks = run_all([tiny(seed=s) for s in range(6)], None, workers=2, then="sweep_helpers:done", **QUIET)
+    check_once([t.run for t in tasks])
+    assert len({pid for *_, pid in helpers()}) == 2 and len(helpers()) == 6
+
+
+def test_same_bits_on_every_engine(runs_root, tmp_path):
+    configs = [tiny(seed=s) for s in range(2)]
+    tasks = run_all(configs, None, workers=2, **QUIET)
+    for t in tasks: assert file_hash(t.run.at(4).path/"model.safetensors") == reference(tmp_path/"serial", t.run.config)
+
+
+def test_a_run_that_another_process_holds(runs_root):
+    "It is waited for, and taken over when it is let go."
+    held = Run.create(tiny(seed=0))
+    code = f"import time; from grok_nb.runs import Run\nwith Run({str(held.path)!r}).lock(): print('held', flush=True); time.sleep(8)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    seen = set()
+    drive, look = sweeps.drive, sweeps._look
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps, "_look", lambda task, *rest: (look(task, *rest), seen.add((task.run.config.seed, task.state))))
+        tasks = run_all([tiny(seed=s) for s in range(2)], None, "serial", **QUIET)
+    assert holder.wait(60) == 0
+    assert (0, "elsewhere") in seen and not any(t.error for t in tasks)
+    check_once([t.run for t in tasks])
+
+
+def test_a_claim_of_another_machine(runs_root, monkeypatch):
+    "As long as it is touched it holds; after silence it is void."
+    monkeypatch.setattr("grok_nb.runs.claim_seconds", 2.)
+    run = Run.create(tiny())
+    with run.lock(): claim = (run.path/".claim").read_text()
+    other = ["host=elsewhere" if line.startswith("host=") else line for line in claim.splitlines()]
+    (run.path/".claim").write_text("\n".join(other) + "\n")
+    assert run.state == "running"
+    with pytest.raises(InputError, match="being trained by another process"):
+        with run.lock(): pass
+    time.sleep(1.2)
+    with run.lock(): assert "host=elsewhere" not in (run.path/".claim").read_text()
+    assert run.state == "new" and not (run.path/".claim").exists()
+
+
+# ---- Dask ----
+
+class Cluster:
+    "A scheduler and workers, each a process of its own, over TCP."
+    def __init__(self, folder, workers):
+        self.folder, self.file = folder, folder/"scheduler.json"
+        folder.mkdir()
+        self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", self.file)
+        deadline = time.time() + 60
+        while not self.file.exists():
+            assert time.time() < deadline and self.scheduler.poll() is None, (folder/"log").read_text()
+            time.sleep(.1)
+        self.address = json.loads(self.file.read_text())["address"]
+        self.workers = [self.worker() for _ in range(workers)]
+
+    def start(self, *arguments):
+        log = open(self.folder/"log", "a")
+        return subprocess.Popen([sys.executable, "-m", "dask", *map(str, arguments)], stdout=log, stderr=log, cwd=self.folder)
+
+    def worker(self): return self.start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", self.folder)
+    def close(self):
+        for p in (*self.workers, self.scheduler): p.kill(); p.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    pytest.importorskip("distributed", reason="needs Dask: pip install 'grok_nb[dask]'")
+    made = Cluster(tmp_path/"dask", 2)
+    yield made
+    made.close()
+
+
+def test_killed_at_random(cluster, runs_root, tmp_path):
+    "Fifty jobs on Dask; a worker is killed in the middle, later the scheduler. Another engine finishes them, and every run is trained once."
+    configs = [tiny(seed=s) for s in range(50)]
+    finished = lambda: sum(Run(p.parent).finished for p in Path(runs_root).glob("*/config.json"))
+    at, kills = sorted(random.sample(range(5, 40), 2)), []
+    def killer():
+        for number, process in zip(at, (cluster.workers[0], cluster.scheduler)):
+            while finished() < number: time.sleep(.02)
+            process.kill(); kills.append(finished())
+    thread = threading.Thread(target=killer, daemon=True)
+    thread.start()
+    first = run_all(configs, None, f"dask:{cluster.address}", **QUIET)
+    thread.join(60)
+    before = {t.run.run_id: (t.run.path/"metrics.jsonl").stat().st_mtime_ns for t in first if t.run.finished}
+    assert len(kills) == 2 and 5 <= len(before) < 50 and {t.state for t in first} == {"finished", "failed"}
+    assert all(t.error and "\n" not in t.error for t in first if t.state == "failed")
+    for p in cluster.workers: p.kill(); p.wait() # what they hold is free again
+    last = run_all(configs, None, workers=2, **QUIET)
+    assert [t.state for t in last] == ["finished"] * 50
+    check_once([t.run for t in last])
+    assert all((Run(runs_root/r).path/"metrics.jsonl").stat().st_mtime_ns == at for r, at in before.items()) # not trained again
+    assert sum(len(t.run.sessions()) - 1 for t in last) <= 3 # only what was being trained at a kill was begun twice
+    [some] = random.sample(last, 1)
+    assert file_hash(some.run.at(4).path/"model.safetensors") == reference(tmp_path/"serial", some.run.config)
+
+
+def test_dask_client_of_ones_own(cluster, runs_root, helpers):
+    "A client is used and left open; a job that fails there is tried again, as a new job."
+    from distributed import Client
+    with Client(cluster.address) as client:
+        client.register_worker_callbacks() # it answers
+        table = sweep("modular", "demo", None, seeds=[0, 1], fixed=TINY, engine=client, then="grok_nb.sweeps:named", **QUIET)
+        assert client.status == "running"
+    assert list(table.state) == ["finished"] * 2 and table.error.str.contains("TypeError|AttributeError").all() # a run is no path: `then` failed, twice
+
+
+# ---- submitit ----
+
+def test_submitit(runs_root, helpers):
+    "Its local executor, as it would be used on Slurm: options passed through, one job a run, errors in a line."
+    pytest.importorskip("submitit", reason="needs submitit: pip install 'grok_nb[slurm]'")
+    table = sweep("modular", "demo", seeds=[0, 1, 2], fixed=TINY, engine="slurm:local", engine_options=dict(timeout_min=5), then="sweep_helpers:fails", **QUIET)
+    assert list(table.state) == ["finished"] * 3
+    assert list(table.error != "") == [False, True, False] and "OSError: never" in table.error[1] and "\n" not in table.error[1]
+    check_once([Run(runs_root/r) for r in table.run])
+    assert (runs_root/"slurm").is_dir()
+
+
+# ---- mistakes ----
+
+@pytest.mark.parametrize("change, says", [
+    (dict(study="modula"), "did you mean 'modular'"), (dict(preset="dmo"), "did you mean 'demo'"), (dict(grid=dict(alhpa=[.5])), "did you mean 'alpha'"),
+    (dict(grid={}), "give one, as n_id="), (dict(grid=dict(n_id=[])), "n_id has no values"), (dict(grid=dict(n_id="8,16")), "must be a list"),
+    (dict(grid=dict(n_id=[12, 12])), "the same run as at n_id = 12"), (dict(grid=dict(seed=[1])), "give seeds"), (dict(seeds=[]), "seeds has no values"),
+    (dict(grid=dict(n_id=[12], alpha=[.5, 7.])), "at n_id = 12, alpha = 7.0: alpha = 7.0: must be"), (dict(engine="dusk"), "did you mean 'dask'"),
+    (dict(workers=0), "workers = 0: must be from 1"), (dict(workers=10**4), "must be from 1"), (dict(engine="dask:tcp://127.0.0.1:1"), "no scheduler answers"),
+    (dict(engine="slurm"), "engine slurm"), (dict(then="nowhere"), "write package.module:function"), (dict(until="os:nothing"), "write package.module:function"),
+    (dict(engine=object()), "it has no `submit`"),
+])
+def test_mistakes(runs_root, change, says):
+    "One line, and nothing is written."
+    if "dask" in str(change.get("engine", "")): pytest.importorskip("distributed")
+    if change.get("engine") == "slurm": pytest.importorskip("submitit")
+    with pytest.raises(InputError) as error: sweep(**dict(study="modular", preset="demo", grid=dict(n_id=[12, 32])) | change, progress=False)
+    assert says in str(error.value) and "\n" not in str(error.value)
+    assert not [p for p in runs_root.rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("engine, module, extra", [("dask", "distributed", "dask"), ("slurm", "submitit", "slurm")])
+def test_an_engine_that_is_not_installed(runs_root, monkeypatch, engine, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"needs the package {module}; install it with: pip install 'grok_nb\[{extra}\]'"):
+        sweep("modular", "demo", dict(n_id=[12, 32]), engine=engine, progress=False)
+    assert not list(runs_root.iterdir())
+
+
+def test_two_sweeps_in_one_folder(runs_root):
+    sweep("modular", "demo", seeds=[0, 1], fixed=TINY, engine="serial", name="mine", progress=False)
+    before = {p: p.stat().st_mtime_ns for p in runs_root.rglob("*")}
+    with pytest.raises(InputError, match="another sweep is in"): sweep("modular", "demo", seeds=[2, 3], fixed=TINY, engine="serial", name="mine", progress=False)
+    assert {p: p.stat().st_mtime_ns for p in runs_root.rglob("*")} == before
+    again = sweep("modular", "demo", seeds=[0, 1], fixed=TINY, engine="serial", name="mine", progress=False)
+    assert list(again.state) == ["finished"] * 2
+
+
+def test_order_and_table(runs_root):
+    "Seeds outermost; the table says for each run how its headline curve ended and where it was best."
+    table = sweep("modular", "demo", dict(n_id=[12, 32]), seeds=[3, 5], fixed=TINY, engine="serial", progress=False)
+    assert list(zip(table.seed, table.n_id)) == [(3, 12), (3, 32), (5, 12), (5, 32)]
+    for row in table.itertuples():
+        curve = {r["step"]: next(x["value"] for x in r["rows"] if all(x.get(k) == v for k, v in study.headline.items())) for r in Run(runs_root/row.run).records()}
+        assert row.last == curve[4] and row.best == max(curve.values()) == curve[row.best_step]
+    facts, runs = sweeps.read_sweep(table.attrs["folder"])
+    assert [r.run_id for r in runs] == list(table.run) and facts["seeds"] == [3, 5]
+    with pytest.raises(InputError, match="no folder of a sweep"): sweeps.read_sweep(runs_root)
