@@ -162,7 +162,7 @@ def check_device(
 
 def _accelerator(config, device):
     "accelerate's front to device, mixed precision and processes; a second training in one process may choose anew."
-    if PartialState._shared_state and not torch.distributed.is_initialized(): AcceleratorState._reset_state(reset_partial_state=True)
+    if PartialState._shared_state: AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
     return Accelerator(cpu=check_device(device) == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no",
                        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
 
@@ -360,7 +360,6 @@ def train(
                 if halt: break
             bar.close()
             accelerator.wait_for_everyone()
-            accelerator.end_training()
         except TrainingDiverged:
             good = max(run.steps, default=None)
             message = f"{run.run_id}: the loss is not finite at step {step}; the last good checkpoint is step {good}. A lower lr, or clip, may help."
