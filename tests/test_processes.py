@@ -127,6 +127,15 @@ def test_rows_of_unequal_length():
         assert len(pieces) == world * parts and total == pytest.approx(mean(loss, scored))
 
 
+def test_two_runs_in_one_job(lab, runs_root, uninterrupted):
+    "The processes stay together; another precision is no obstacle."
+    setup = "\nfor precision in ('bf16', 'fp32'): training.train(make(dict(options, precision=precision)), root)\n"
+    jobs = start(lab, runs_root, PLAIN, setup=setup, options=PLAIN, root=str(runs_root))
+    assert [j.wait() for j in jobs] == [0, 0], jobs[0].errors
+    check_close(run_of(runs_root, PLAIN), uninterrupted(PLAIN))
+    assert run_of(runs_root, PLAIN | dict(precision="bf16")).finished
+
+
 # ---- launchers ----
 
 OPTIONS = dict(depth=1, width=16, heads=2, warmup_steps=5, evaluate_every=10, checkpoints=2, optimizer="adamw")
