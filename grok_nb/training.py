@@ -222,7 +222,7 @@ def check_processes(config: Config):
     world = get_int_from_env(["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"], 1)
     if config.batch_size % world or config.batch_size // world < config.accumulation:
         rows = f", with a row for each of accumulation = {config.accumulation} parts in every process" if config.accumulation > 1 else ""
-        raise InputError(f"batch_size = {config.batch_size}: must be a multiple of the {world} processes{rows}")
+        raise InputError(f"batch_size = {config.batch_size}: must be a multiple of {world}, the number of processes{rows}")
 
 def agree(
     accelerator: Accelerator,

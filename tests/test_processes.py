@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_shared_out(lab, runs_root):
     for wrong in (dict(batch_size=15), dict(batch_size=1), dict(batch_size=6, accumulation=4)):
         jobs = start(lab, runs_root, PLAIN | wrong)
         assert [j.wait() for j in jobs] == [2, 2]
-        assert one_line(jobs[0].errors) and f"batch_size = {wrong['batch_size']}: must be a multiple of the 2 processes" in jobs[0].errors
+        assert one_line(jobs[0].errors) and f"batch_size = {wrong['batch_size']}: must be a multiple of 2, the number of processes" in jobs[0].errors
         assert not jobs[1].errors and not list(runs_root.iterdir())
 
 
@@ -129,11 +129,11 @@ def test_rows_of_unequal_length():
 
 def test_two_runs_in_one_job(lab, runs_root, uninterrupted):
     "The processes stay together; another precision is no obstacle."
-    setup = "\nfor precision in ('bf16', 'fp32'): training.train(make(dict(options, precision=precision)), root)\n"
-    jobs = start(lab, runs_root, PLAIN, setup=setup, options=PLAIN, root=str(runs_root))
+    first = PLAIN | dict(precision="bf16", steps=30)
+    jobs = start(lab, runs_root, PLAIN, setup=f"\ntraining.train(make({first}), {str(runs_root)!r})")
     assert [j.wait() for j in jobs] == [0, 0], jobs[0].errors
     check_close(run_of(runs_root, PLAIN), uninterrupted(PLAIN))
-    assert run_of(runs_root, PLAIN | dict(precision="bf16")).finished
+    assert run_of(runs_root, first).finished
 
 
 # ---- launchers ----
