@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['fewest', 'colors', 'Interval', 'lag', 'points', 'crossing', 'noise_p_value', 'Transition', 'transitions',
-           'transition', 'mark', 'transition_table', 'intervals', 'bootstrap_interval', 'Survival', 'kaplan_meier']
+           'transition', 'mark', 'arrived', 'decayed', 'transition_table', 'intervals', 'bootstrap_interval',
+           'Survival', 'kaplan_meier']
 
 # %% ../nbs/core/08_transitions.ipynb #152413d7
 from collections.abc import Callable, Iterable
@@ -409,6 +410,32 @@ def mark(
     if end != row["saturation_hi"]: ax.axvline(row["saturation_lo"], color=color, ls=":", lw=1)
     ax.set_xlim(left, right)
     return ax
+
+# %% ../nbs/core/08_transitions.ipynb #a2d561bb
+def _complete(curve, evaluations, alpha):
+    "Transitions that are complete and have so many evaluations after them."
+    steps, _ = points(curve)
+    found = transitions(curve, alpha) if len(steps) >= fewest else []
+    return [t for t in found if t.saturated and (steps > t.saturation.hi).sum() >= evaluations]
+
+def arrived(
+    curve: pd.Series | tuple, # values over steps so far
+    evaluations: int = 5, # how many must lie after the saturation
+    direction: str = "up", # "down" for a loss
+    alpha: float = .001, # largest p value
+) -> bool:
+    "Has the ability come, and stayed for some evaluations?"
+    _direction(direction)
+    return any(t.direction == direction for t in _complete(curve, evaluations, alpha))
+
+def decayed(
+    curve: pd.Series | tuple, # values over steps so far
+    evaluations: int = 5, # how many must lie after the fall
+    alpha: float = .001, # largest p value
+) -> bool:
+    "Has the ability come, and gone again for some evaluations?"
+    found = [t.direction for t in _complete(curve, evaluations, alpha)]
+    return "up" in found and "down" in found[found.index("up"):]
 
 # %% ../nbs/core/08_transitions.ipynb #320e87fd
 def transition_table(

@@ -1,32 +1,177 @@
-"Several processes train one run: the same losses as one process, one writer."
+"Several processes train one run: the losses of one process, one writer, and the same end whatever happens to one of them."
 import os
+import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
+from test_faults import TINY, WEIGHTS, check_same, lab, one_line, run_of, terminate_in, uninterrupted, wait_until # noqa: F401
 
+from grok_nb.files import sound
 from grok_nb.modular import study
 from grok_nb.runs import Run
-from grok_nb.training import train
+from grok_nb.training import split, train
 
-SCRIPT = """
-import sys
-from grok_nb.modular import study
-from grok_nb.training import train
-if __name__ == "__main__": train(study.config("demo", **eval(sys.argv[2])), sys.argv[1], device="cpu", threads=1)
-"""
-OPTIONS = dict(steps=20, warmup_steps=5, evaluate_every=5, checkpoints=2, optimizer="adamw")
+PLAIN = TINY | dict(attention_dropout=0, optimizer="adamw") # where the number of processes changes rounding only
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path):
-    (tmp_path/"script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path/"script.py", tmp_path/"two", repr(OPTIONS)]
-    done = subprocess.run(command, env=os.environ | dict(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    config = study.config("demo", **OPTIONS)
+def start(lab, root, options, n=2, setup="", **names):
+    "The processes of one job, as a launcher starts them."
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    place = "os.environ.update(RANK='{0}', LOCAL_RANK='{0}', WORLD_SIZE='{1}', LOCAL_WORLD_SIZE='{1}', MASTER_ADDR='127.0.0.1', MASTER_PORT='{2}')"
+    return [lab.command(root, options, place.format(rank, n, port) + f"\nrank = {rank}" + setup, **names) for rank in range(n)]
+
+
+def finish(lab, root, options, n=2, **names):
+    "Train to the end with n processes; the run."
+    jobs = start(lab, root, options, n, **names)
+    assert [j.wait() for j in jobs] == [0] * n, [j.errors for j in jobs]
+    return run_of(root, options)
+
+
+def values(run): return {(r["step"], i): row["value"] for r in run.records() for i, row in enumerate(r["rows"])}
+
+
+def losses(run): return run.metrics().query("probe == 'train'").value.to_numpy()
+
+
+def check_close(run, reference):
+    "The same curves and weights, up to rounding."
+    from safetensors.numpy import load_file
+    assert run.finished and set(reference.steps) <= set(run.steps)
+    a, b = values(run), values(reference)
+    assert a.keys() == b.keys()
+    np.testing.assert_allclose([a[k] for k in b], list(b.values()), rtol=2e-3, atol=2e-3)
+    a, b = (load_file(r.at(r.config.steps).path/WEIGHTS) for r in (run, reference))
+    for name in b: np.testing.assert_allclose(a[name], b[name], atol=2e-3)
+
+
+def test_one_to_two_and_back(lab, runs_root, uninterrupted):
+    "A run goes on with another number of processes: its curves and weights are those of one process, up to rounding."
+    reference = uninterrupted(PLAIN)
+    for before, after in ((1, 2), (2, 1)):
+        root = runs_root/f"{before}{after}"
+        assert [j.wait() for j in start(lab, root, PLAIN, before, terminate_in(43))] == [143] * before
+        run = run_of(root, PLAIN)
+        stop = max(run.steps)
+        assert run.state == "interrupted" and run.resumable.step == stop == (44 if before == 1 else 45) # where the processes meet
+        check_close(finish(lab, root, PLAIN, after), reference)
+        assert [(s["step"], s["processes"]) for s in run.sessions()] == [(0, before), (stop, after)]
+
+
+def test_the_same_number_gives_the_same_bits(lab, runs_root):
+    "Two processes, with dropout: stopped by a signal to the second one alone, and not stopped."
+    options = TINY | dict(evaluate_every=7, checkpoints=5)
+    whole = finish(lab, runs_root/"whole", options | dict(keep_states=1000))
+    jobs = start(lab, runs_root/"stopped", options, setup="\nif rank == 1:" + terminate_in(50).replace("\n", "\n    "))
+    assert [j.wait() for j in jobs] == [143, 143], [j.errors for j in jobs]
+    run = run_of(runs_root/"stopped", options)
+    assert run.state == "interrupted" and run.steps[-1] == 56
+    check_same(finish(lab, runs_root/"stopped", options), whole, [56])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_to_one_process(lab, runs_root, rank):
+    jobs = start(lab, runs_root, PLAIN, slow=.02)
+    wait_until(lambda: list(runs_root.glob("*/checkpoints/step-00000020/MANIFEST.json")))
+    jobs[rank].kill(signal.SIGINT)
+    assert [j.wait() for j in jobs] == [130, 130]
+    run = run_of(runs_root, PLAIN)
+    assert one_line(jobs[0].errors) and f"stopped at step {max(run.steps)} of 120; run it again to go on" in jobs[0].errors
+    assert not jobs[1].errors and not jobs[1].printed and len(jobs[0].printed.splitlines()) == 1
+    assert run.state == "interrupted" and run.resumable.step == max(run.steps)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_killed_process(lab, runs_root, uninterrupted, rank):
+    "kill -9 to one: the other ends soon, the last checkpoint is whole, one process goes on."
+    jobs = start(lab, runs_root, PLAIN, slow=.02)
+    wait_until(lambda: list(runs_root.glob("*/checkpoints/step-00000030/MANIFEST.json")))
+    jobs[rank].kill()
+    assert jobs[1 - rank].wait(20) == 1 and jobs[rank].wait() == -signal.SIGKILL
+    if rank == 1: assert one_line(jobs[0].errors) and "another process of this job ended; the last checkpoint is step" in jobs[0].errors, jobs[0].errors
+    run = run_of(runs_root, PLAIN)
+    assert run.state == "interrupted" and run.resumable.step == max(run.steps) >= 30
+    assert all(sound(c.path, deep=True) for c in run.checkpoints)
+    check_close(lab.finish(runs_root, PLAIN), uninterrupted(PLAIN))
+
+
+def test_rows_that_cannot_be_shared_out(lab, runs_root):
+    for wrong in (dict(batch_size=15), dict(batch_size=1), dict(batch_size=6, accumulation=4)):
+        jobs = start(lab, runs_root, PLAIN | wrong)
+        assert [j.wait() for j in jobs] == [2, 2]
+        assert one_line(jobs[0].errors) and f"batch_size = {wrong['batch_size']}: must be a multiple of 2, the number of processes" in jobs[0].errors
+        assert not jobs[1].errors and not list(runs_root.iterdir())
+
+
+def test_divergence_in_several_processes(lab, runs_root):
+    jobs = start(lab, runs_root, PLAIN | dict(lr=10, weight_decay=100, schedule="constant", warmup_steps=0))
+    assert [j.wait() for j in jobs] == [1, 1]
+    assert one_line(jobs[0].errors) and "the loss is not finite" in jobs[0].errors and not jobs[1].errors
+
+
+def test_rows_of_unequal_length():
+    "Where rows have different numbers of scored positions, each counts as much as in the whole batch."
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 9, (12, 10))
+    labels[np.arange(10) > rng.integers(2, 10, (12, 1))] = -100
+    scored = labels[:, 1:] != -100
+    loss = rng.random(labels.shape)
+    mean = lambda rows, at: (rows[:, 1:] * at).sum() / at.sum()
+    for world, parts in ((2, 1), (3, 2), (1, 5), (12, 1)):
+        pieces = [p for rank in range(world) for p in split(dict(labels=labels, loss=loss), parts, rank, world)]
+        total = sum(mean(p["loss"], p["labels"][:, 1:] != -100) * p["weight"] for p in pieces) / world
+        assert len(pieces) == world * parts and total == pytest.approx(mean(loss, scored))
+
+
+def test_two_runs_in_one_job(lab, runs_root, uninterrupted):
+    "The processes stay together; another precision is no obstacle."
+    first = PLAIN | dict(precision="bf16", steps=30)
+    jobs = start(lab, runs_root, PLAIN, setup=f"\ntraining.train(make({first}), {str(runs_root)!r})")
+    assert [j.wait() for j in jobs] == [0, 0], jobs[0].errors
+    check_close(run_of(runs_root, PLAIN), uninterrupted(PLAIN))
+    assert run_of(runs_root, first).finished
+
+
+# ---- launchers ----
+
+OPTIONS = dict(depth=1, width=16, heads=2, warmup_steps=5, evaluate_every=10, checkpoints=2, optimizer="adamw")
+
+
+def launch(launcher, root, **options):
+    "`grok_nb_train` as a user starts it; the process and the configuration."
+    words = [*launcher.split(), "grok_nb_train", "modular", "--preset", "smoke", "--device", "cpu", "--runs", root, "--set",
+             *(f"{k}={v}" for k, v in options.items())]
+    words[0] = Path(sys.executable).with_name(words[0])
+    env = os.environ | dict(OMP_NUM_THREADS="1", PATH=f"{words[0].parent}{os.pathsep}{os.environ['PATH']}")
+    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), study.presets["smoke"].replace(**options)
+
+
+def test_accelerate(tmp_path):
+    "accelerate's launcher (with `--multi_gpu` also on CPUs): the losses of one process, printed and written once."
+    launcher = "accelerate launch --multi_gpu --num_processes 2 --main_process_port 0 --no_python"
+    job, config = launch(launcher, tmp_path/"two", steps=20, **OPTIONS)
+    out, err = job.communicate(timeout=120)
+    assert job.returncode == 0, err[-2000:]
+    first, last = out.splitlines()
+    assert ": new, 20 steps" in first and last.startswith("finished: loss")
     two, one = Run(tmp_path/"two"/config.run_id), train(config, tmp_path/"one", device="cpu")
-    assert two.finished and two.steps == one.steps and [s["processes"] for s in two.sessions()] == [2]
-    losses = [r.metrics().query("probe == 'train'").value.to_numpy() for r in (two, one)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
-    accuracies = [r.metrics().query("metric == 'loss' and probe == 'accuracy'").value.to_numpy() for r in (two, one)]
-    np.testing.assert_allclose(*accuracies, rtol=1e-3)
+    assert [s["processes"] for s in two.sessions()] == [2] and two.steps == one.steps
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
+
+
+def test_torchrun(tmp_path):
+    "SIGTERM to the launcher, as a cluster gives notice: the processes commit a checkpoint together, and one process goes on."
+    job, config = launch("torchrun --standalone --nproc-per-node 2 --no-python", tmp_path/"two", steps=200, **OPTIONS)
+    wait_until(lambda: sum(p.read_bytes().count(b"\n") for p in tmp_path.glob("*/*/metrics.jsonl")) > 2, 100)
+    job.terminate()
+    out, err = job.communicate(timeout=60)
+    run = Run(tmp_path/"two"/config.run_id)
+    assert job.returncode and len(out.splitlines()) == 1 and ": new, 200 steps" in out
+    assert run.state == "interrupted" and run.resumable.step == max(run.steps) >= 20
+    ends = [losses(train(config, tmp_path/folder, device="cpu")) for folder in ("two", "one")]
+    np.testing.assert_allclose(*ends, rtol=1e-3)
+    assert [s["processes"] for s in run.sessions()] == [2, 1]

@@ -16,9 +16,13 @@ from .. import InputError, RunError, nearest, studies
 from ..runs import Run, allowed, from_preset, runs_root
 
 # %% ../../nbs/see/03_commands.ipynb #67aad067
+def _is_main():
+    "Of several processes that a launcher started, one speaks."
+    return os.environ.get("RANK", "0") == "0"
+
 def _stop(command, message, status):
     "One line on stderr, and the exit status."
-    print(f"{command}: {message}", file=sys.stderr)
+    if _is_main(): print(f"{command}: {message}", file=sys.stderr)
     raise SystemExit(status)
 
 def command(func):
@@ -92,13 +96,14 @@ def grok_nb_train(
     if options: _print_options(config); return
     if not 0 <= threads <= os.cpu_count(): raise InputError(f"--threads {threads}: must be a whole number from 1 to {os.cpu_count()}, this machine's cores")
     if device not in ("", "cpu", "cuda", "mps"): raise InputError(f"--device {nearest(device, ('cpu', 'cuda', 'mps'))}")
-    if device in ("cuda", "mps"):
-        from grok_nb.training import check_device
-        check_device(device)
+    if device in ("cuda", "mps") or "WORLD_SIZE" in os.environ:
+        from grok_nb.training import check_device, check_processes
+        check_device(device or None), check_processes(config)
     run = Run.create(config, runs or None)
-    print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
+    if _is_main(): print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
     from grok_nb.training import headline_name, pick, train
     run = train(config, runs or None, device or None, threads or None)
+    if not _is_main(): return
     last = run.records()[-1]
     loss = pick(last["rows"], dict(probe="train", metric="loss"))
     print(f"finished: loss {loss:.3f}, {headline_name(run.study)} {pick(last['rows'], run.study.headline):.3f}, "
