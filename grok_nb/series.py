@@ -20,13 +20,17 @@ from .files import full_disk_is_named, remove_folder
 from .runs import Checkpoint, Run, runs_root
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
+def _step(name):
+    "Where the step stands in a name: a match of its digits, or None."
+    found = [*re.finditer(r"(?<=step)\d+|(?<=step[-_])\d+", name)] or [*re.finditer(r"\d+", name)]
+    return found[-1] if found else None
+
 def step_of(
     name: str | Path, # of a folder or a revision
 ) -> int | None: # None: there is no number in it
     "The step in a name: the number after `step`, as in `step1000-tokens4B`, else the last number, as in `checkpoint-500`."
-    name = Path(name).name
-    found = re.findall(r"step[-_]?(\d+)", name) or re.findall(r"\d+", name)
-    return int(found[-1]) if found else None
+    found = _step(Path(name).name)
+    return int(found[0]) if found else None
 
 def choose(
     names: Iterable[str], # of revisions or folders
@@ -47,7 +51,7 @@ def _in_range(part, names):
     "Names from one step to another, both counted in, which begin as the ends of the range do; an end left out is open."
     low, high = part.split(":", 1)
     if any(end and step_of(end) is None for end in (low, high)): raise InputError(f"revisions: {part!r} has no step at both ends, as step1000:step143000 has")
-    before = os.path.commonprefix([re.split(r"\d+(?!.*\d)", end)[0] for end in (low, high) if end])
+    before = os.path.commonprefix([end[:_step(end).start()] for end in (low, high) if end])
     return [n for n in names if n.startswith(before) and (not low or step_of(low) <= step_of(n)) and (not high or step_of(n) <= step_of(high))]
 
 def _some(names, step=None, most=6):
