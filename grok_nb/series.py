@@ -61,18 +61,22 @@ def _some(names, step=None, most=6):
     return ", ".join(n for n in names if n in sorted(names, key=lambda n: abs(step_of(n) - step))[:3]) + f" near it ({len(names)} in all)"
 
 # %% ../nbs/core/06_series.ipynb #5e71e506
+def _weights(names):
+    "The files that transformers takes a model's weights from, among others."
+    return ["model.safetensors"] if "model.safetensors" in names else sorted(n for n in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", n))
+
 def _unfit(names):
     "Why a revision with these files is not opened; empty: it is."
     if "config.json" not in names: return "has no config.json, so it is no model of transformers"
-    if any(n.endswith(".safetensors") for n in names): return ""
+    if _weights(names): return ""
     pickled = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
     return f"has no safetensors weights, only {pickled[0]}: opening a pickle can run any code, so it is not opened" if pickled else "has no safetensors weights"
 
 def _whole(folder):
     "Are the configuration and all weights there?"
-    index = folder / "model.safetensors.index.json"
-    weights = {*json.loads(index.read_text())["weight_map"].values()} if index.is_file() else {"model.safetensors"}
-    return all((folder / n).is_file() for n in ("config.json", *weights))
+    index, there = folder / "model.safetensors.index.json", {p.name for p in folder.glob("*") if p.is_file()}
+    sharded = index.is_file() and "model.safetensors" not in there
+    return {"config.json", *(json.loads(index.read_text())["weight_map"].values() if sharded else ["model.safetensors"])} <= there
 
 def _reason(error): return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
 def _bytes(folder): return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
@@ -100,9 +104,10 @@ class Hub:
         self.revisions = self._cached() if self.unreachable else {r.name: r.target_commit for r in (*refs.branches, *refs.tags)} # name → commit
 
     def _cached(self):
-        "The whole revisions in the cache; an `InputError` if there is none."
+        "The whole revisions in the cache, and those in our folder; an `InputError` if there is none."
+        ours = {p.name[:-9]: p.name[-8:] for p in self.folder.glob("*-" + "[0-9a-f]" * 8)}
         refs = {p.relative_to(self.cache / "refs").as_posix(): p.read_text().strip() for p in (self.cache / "refs").rglob("*") if p.is_file()}
-        if whole := {name: commit for name, commit in refs.items() if _whole(self.cache / "snapshots" / commit)}: return whole
+        if whole := ours | {name: commit for name, commit in refs.items() if _whole(self.cache / "snapshots" / commit)}: return whole
         for name, commit in refs.items():
             names = {p.name for p in (self.cache / "snapshots" / commit).glob("*")}
             if why := names and _unfit(names): raise InputError(f"{self.repo}, {name}: {why}")
@@ -117,7 +122,8 @@ class Hub:
             try: listed = {f.path: f.size for f in HfApi().list_repo_tree(self.repo, revision=self.revisions[name]) if hasattr(f, "size")}
             except Exception as e: raise RunError(f"{self.repo}, {name}: its files cannot be listed: {_reason(e)}; run it again to go on") from None
             if why := _unfit(listed): raise InputError(f"{self.repo}, {name}: {why}")
-            self.files_of[name] = {n: size for n, size in listed.items() if n.endswith((".safetensors", ".json", ".model", ".txt", ".jinja"))}
+            wanted = {*_weights(listed), *(n for n in listed if n.endswith((".json", ".model", ".txt", ".jinja")))} # and no code
+            self.files_of[name] = {n: listed[n] for n in sorted(wanted)}
         return self.files_of[name]
 
     def __repr__(self): return f"Hub({self.repo}: {len(self.revisions)} revisions{', from the cache' if self.unreachable else ''})"
@@ -267,7 +273,7 @@ class Series:
 # %% ../nbs/core/06_series.ipynb #67d4b9a0
 def _tensors(folder):
     "Name, tensor and hash of each, in the folder's safetensors files."
-    files = sorted(p for p in Path(folder).glob("*.safetensors") if p.name != "training_state.safetensors")
+    files = [Path(folder) / n for n in _weights({p.name for p in Path(folder).glob("*.safetensors")})]
     if not files: raise InputError(f"series: {folder} has no safetensors weights; pickled weights are not opened")
     for file in files:
         with safe_open(file, "pt") as f:
@@ -304,8 +310,9 @@ def tensor_rows(
 
 # %% ../nbs/core/06_series.ipynb #5e71e510
 def _distances(rows):
-    "How far apart checkpoints are: step × step; entries that some checkpoint lacks are left out."
-    wide = rows.pivot(index="step", columns=["tensor", "place"], values="value").dropna(axis=1)
+    "How far apart checkpoints are: step × step; entries that some checkpoint lacks, or that are no numbers there, are left out."
+    wide = rows.pivot(index="step", columns=["tensor", "place"], values="value").replace([np.inf, -np.inf], np.nan).dropna(axis=1)
+    if wide.empty: return pd.DataFrame(0.0, wide.index, wide.index) # nothing in common
     scaled = (wide / wide.std(ddof=0).replace(0, 1)).to_numpy()
     far = [np.sqrt(((scaled - row) ** 2).mean(1)) for row in scaled]
     return pd.DataFrame(far, wide.index, wide.index)

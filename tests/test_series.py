@@ -215,6 +215,35 @@ def test_it_goes_on_where_it_was_stopped(hub, trained):
     assert hub.fetched == [f"step{s}" for s in STEPS] # step8 lay there already
 
 
+def test_what_was_fetched_serves_without_a_network(hub, trained, monkeypatch):
+    hub.put("toys/neox", **{f"step{s}": trained["neox"]/f"step{s}" for s in STEPS})
+    measure(Series("toys/neox", revisions="step0,step4,step64"), small())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.down = True
+    later = Series("toys/neox")
+    assert later.steps == [0, 4, 64] and measure(later, dict(other=small()["norm"])).step.tolist() == [0, 4, 64] and len(hub.fetched) == 3
+
+
+def test_only_what_is_needed_is_fetched(hub, trained, tmp_path):
+    "Of a sharded model with other weights and code beside it."
+    folder = tmp_path/"step3"
+    model = Other(trained["llama"]/"step0", 0).model
+    model.save_pretrained(folder, max_shard_size="5KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    shutil.copy(trained["llama"]/"step1"/"model.safetensors", folder/"consolidated.safetensors")
+    for name in ("modeling.py", "pytorch_model.bin", "rust_model.ot"): (folder/name).write_text("raise SystemExit")
+    hub.put("toys/sharded", step3=folder)
+    series = Series("toys/sharded")
+    assert float(measure(series, small()).value.iloc[0]) == float(model.get_input_embeddings().weight.detach().norm())
+    fetched = {p.name for p in series.checkpoints[0].path.iterdir()}
+    assert fetched == {p.name for p in folder.iterdir()} - {"modeling.py", "pytorch_model.bin", "rust_model.ot", "consolidated.safetensors"}
+    assert verify(series).attrs["summary"] == "1 distinct of 1"
+    (tmp_path/"cut").mkdir()
+    for p in sorted(folder.iterdir()):
+        if not p.name.startswith("model-00002"): shutil.copy(p, tmp_path/"cut")
+    refused(lambda: Other(tmp_path/"cut", 0).model, "cut: cannot be opened|cut: .* missing")
+
+
 def test_a_network_that_fails_half_way(hub, trained):
     hub.put("toys/neox", **{f"step{s}": trained["neox"]/f"step{s}" for s in (0, 1, 2)})
     series, norm = Series("toys/neox"), small()["norm"]
@@ -250,7 +279,8 @@ def test_pickles_are_refused_from_the_list_of_files(hub, trained, tmp_path, caps
     (["toys/neox", "--max-disk", "-5"], "must be a size|expected one argument"),
     (["toys/neox", "--device", "tpu"], "Allowed: cpu, cuda, mps"),
     (["toys/neox", "--corpus", "no/such/file.txt"], "no/such/file.txt"),
-    (["no/such/folder"], "is no folder")])
+    (["no/such/folder"], "is no folder"),
+    (["toys/neox", "--out", __file__], "is a file; name a folder")])
 def test_bad_input_of_the_command(hub, trained, typed, says, capsys):
     hub.put("toys/neox", **{f"step{s}": trained["neox"]/f"step{s}" for s in (0, 1, 2)})
     assert re.search(says, told(capsys, *typed, "--study", "copying"))
@@ -349,6 +379,15 @@ def test_one_loud_tensor_does_not_hide_what_is_out_of_order(trained, tmp_path):
         noise = torch.randn(weights["embed_out.weight"].shape, generator=torch.Generator().manual_seed(step))
         save_file(weights | {"embed_out.weight": 1000*noise}, folder/f"step{step}"/"model.safetensors", dict(format="pt"))
     assert verify(Series(folder)).attrs["remarks"] == ["step 32 is out of order: its weights lie near those of step 4"]
+
+
+def test_a_diverged_checkpoint_and_another_architecture_can_be_verified(trained, tmp_path):
+    folder = Path(shutil.copytree(trained["neox"], tmp_path/"neox"))
+    weights = {k: torch.full_like(v, torch.nan) for k, v in load_file(folder/"step64"/"model.safetensors").items()}
+    save_file(weights, folder/"step64"/"model.safetensors", dict(format="pt"))
+    assert verify(Series(folder)).attrs == dict(summary="8 distinct of 8", remarks=[])
+    shutil.copytree(trained["llama"]/"step8", folder/"step128")
+    assert verify(Series(folder)).attrs == dict(summary="9 distinct of 9", remarks=[])
 
 
 @pytest.mark.parametrize("steps", [(0,), (0, 1)])

@@ -250,11 +250,13 @@ def asks(
     "What can be asked of checkpoints that are not ours."
     from functools import partial
     from grok_nb.streams import open_texts
-    found = dict(copy=partial(copies_of_its_own, samples=samples), induction=heads_of_its_own)
+    found = dict(induction=heads_of_its_own, copy=partial(copies_of_its_own, samples=samples)) # heads first: not every architecture shows them
     if not corpus: return found
     sources = [corpus] if isinstance(corpus, str) else [*corpus]
     text = dict(corpus=sources, known=open_texts(sources).fingerprint)
     return found | {name: partial(on_text, name, **text) for name in ("losses", "in_context")}
+
+def _positions(model): return getattr(model.config, "max_position_embeddings", 1024) # that it holds; some architectures have no limit
 
 def copies_of_its_own(
     model, # transformers causal language model
@@ -265,7 +267,7 @@ def copies_of_its_own(
     "The copy test in the model's own tokens, 50 sequences of 12 + 6 as in the paper, or as many as its context holds; of 5 + 3 below 256 positions."
     from grok_nb.copying.copy_test import CopyTest
     from grok_nb.series import tokenizer_of
-    longest = model.config.max_position_embeddings
+    longest = _positions(model)
     prefix, suffix = (12, 6) if longest >= 256 else (5, 3)
     n = min(50, max(1, (longest - prefix - suffix + 1) // (prefix + suffix)))
     return CopyTest(model.config.vocab_size, n, prefix, suffix, samples, 5 if n >= 10 else 1, tokenizer=tokenizer_of(model)).accuracy(model)
@@ -276,7 +278,7 @@ def heads_of_its_own(
 ) -> list[dict]: # the rows of `induction_scores`
     "Induction scores on sequences of 100 tokens, or as many as fit twice."
     from grok_nb.copying.induction import induction_scores
-    return induction_scores(model, s=min(100, model.config.max_position_embeddings // 2, model.config.vocab_size - 4))
+    return induction_scores(model, s=min(100, _positions(model) // 2, model.config.vocab_size - 4))
 
 def on_text(
     name: str, # losses or in_context
@@ -293,7 +295,7 @@ def on_text(
     from grok_nb.streams import TextStream, prepare_corpus
     if (tokenizer := tokenizer_of(model)) is None: raise InputError(f"corpus: no tokenizer lies beside the model in {model.name_or_path}")
     text = prepare_corpus(corpus, runs_root() / "corpora", tokenizer, limit_tokens=200_000, held_out=0.5, fingerprint=known)
-    here = replace(context, stream=TextStream(text, min(512, model.config.max_position_embeddings), 1))
+    here = replace(context, stream=TextStream(text, min(512, _positions(model)), 1))
     return dict(losses=language.losses, in_context=in_context)[name](model, here)
 
 # %% ../../nbs/copying/05_study.ipynb #1017f54d

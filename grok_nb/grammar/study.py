@@ -262,6 +262,9 @@ def asks(
     if not pairs: raise InputError("pairs are not given; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp")
     known, texts = [_pairs_fingerprint(pairs, "")], (corpus,) if isinstance(corpus, str) else tuple(corpus)
     if texts: known.append(open_texts(list(texts)).fingerprint)
+    if not Path(pairs).exists(): # on the hub: are they to be had?
+        from grok_nb.grammar.minimal_pairs import read_pairs
+        read_pairs(pairs)
     return dict(accuracy=partial(judged_elsewhere, pairs=pairs, corpus=texts, known=tuple(known)))
 
 @lru_cache(2)

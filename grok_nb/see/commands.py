@@ -208,7 +208,7 @@ def _found(study, table, run):
     for name, where in (study.curves | getattr(study, "asked_curves", {})).items():
         if {*where} <= {*table} and (table[[*where]] == [*where.values()]).all(axis=1).any():
             parts.append(transition_table(curve(table, **where).reset_index().assign(run=run, curve=name), by=["run", "curve"]))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 def _tables(series, source):
     "Where the tables of a series go: beside the run, or into the folder of runs."
@@ -276,4 +276,5 @@ def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, 
         print(json.dumps(dict(series=series.name, steps=[c.step for c in chosen], verified=checked, transitions=rows, tables=str(folder))))
         return
     for line in (checked["summary"], *checked["remarks"]): print(line) if line else None
-    print(readable(found).drop(columns="run").to_string(index=False), f"Tables: {folder}", sep="\n")
+    if len(found): print(readable(found).drop(columns="run").to_string(index=False))
+    print(f"Tables: {folder}")
