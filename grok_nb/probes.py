@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 from . import InputError, is_watched
 from .runs import Context, Run
-from .series import Series
+from .series import Series, verify, weights
 
 # %% ../nbs/core/07_probes.ipynb #def5e961
 def curve(
@@ -47,19 +47,23 @@ def fingerprint(
 def measure(
     source, # a `Run`, a `Series`, or what makes one
     probes: dict[str, Callable] | None = None, # name → probe; by default the probes of the run's study
-    folder: str | Path | None = None, # where the tables are saved; by default `tables/` in the run's folder
+    folder: str | Path | None = None, # where the tables are saved; by default `tables/` in the run's folder, or in that of the hub's model
     device: str = "cpu", # where the model is put
     most: int | None = None, # checkpoints at most, the last and others spread evenly over the steps before it; None: all
     also: Iterable[int] = (), # steps; the checkpoints nearest to them are measured as well
+    spacing: str = "linear", # of the spread steps, or log
+    duplicates: bool | None = None, # keep checkpoints whose weights belong to another step; None: yes, but not from the hub
 ) -> pd.DataFrame: # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
     "Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe."
     series = source if isinstance(source, Series) else Series(source)
     run = series.run
     if probes is None and run is None: raise InputError("probes: name some; only a run of ours has a study that brings its own")
     probes = run.study.probes(run.config) if probes is None else probes
-    folder = Path(folder) if folder else run.path / "tables" if run else None
+    folder = Path(folder) if folder else series.folder and series.folder / "tables"
+    asked, drop = [*probes], duplicates is False or duplicates is None and series.hub is not None
+    if drop: probes = dict(weights=weights) | probes
     tables = {name: _load(folder, name, fingerprint(probe)) for name, probe in probes.items()}
-    for checkpoint in tqdm(series.spread(most, also), desc=series.name, unit="checkpoint", leave=False, disable=not is_watched()):
+    for checkpoint in tqdm(series.spread(most, also, spacing), desc=series.name, unit="checkpoint", leave=False, disable=not is_watched()):
         todo = [n for n, t in tables.items() if not ((t.run == series.name) & (t.step == checkpoint.step)).any()]
         if not todo: continue
         model = checkpoint.model.to(device)
@@ -71,7 +75,8 @@ def measure(
             tables[name] = pd.concat([tables[name], new], ignore_index=True) if len(tables[name]) else new
             tables[name].attrs = made_by
             if folder: save_table(tables[name], folder / f"{name}.parquet")
-    table = pd.concat(tables.values(), ignore_index=True)
+    if drop: tables = _without_duplicates(tables, series.name)
+    table = pd.concat([tables[name] for name in asked], ignore_index=True)
     table.attrs = {}
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
 
@@ -84,6 +89,12 @@ def _load(folder, name, made_by):
     if table.attrs.get("made_by") != made_by: table = empty
     table.attrs["made_by"] = made_by
     return table
+
+def _without_duplicates(tables, run):
+    "The tables without the rows of checkpoints whose weights belong to another step."
+    found = verify(tables["weights"][tables["weights"].run == run])
+    out = found.step[found.duplicate_of.notna()]
+    return {name: t[~((t.run == run) & t.step.isin(out))] for name, t in tables.items()}
 
 def save_table(
     table: pd.DataFrame,
