@@ -281,10 +281,11 @@ class Run:
 
     @property
     def state(self) -> str:
-        "`finished`, `running`, `failed`, `interrupted` or `new`."
+        "`finished`, `running`, `failed`, `stopped` (early, by a rule), `interrupted` or `new`."
         if self.finished: return "finished"
         if self.locked: return "running"
         if (self.path / "failed.json").exists(): return "failed"
+        if self.stopped: return "stopped"
         return "interrupted" if self.steps else "new"
 
     def __repr__(self):

@@ -321,9 +321,14 @@ def look_inside(
 ) -> list[dict]: # the rows of `attention.inside`
     "Concept vectors of every layer, and attention from the critical to the context word in every head."
     from grok_nb.grammar.attention import inside as look
+    return look(model, context, *_placed(context.config)[::-1])
+
+@lru_cache(4)
+def _placed(config):
+    "The pairs of a run but those that were planted, and where their words are."
     from grok_nb.grammar.minimal_pairs import token_positions
-    pairs = asked(context.config).query("paradigm != 'planted'")
-    return look(model, context, token_positions(context.stream.tokenizer, pairs), pairs)
+    pairs = asked(config).query("paradigm != 'planted'")
+    return pairs, token_positions(stream(config).tokenizer, pairs)
 
 def inside(config: Config) -> dict:
     "What is measured inside checkpoints."
@@ -343,9 +348,7 @@ def concentrations(
     from grok_nb.grammar.attention import concentration
     from grok_nb.grammar.concepts import look_at_pairs
     from grok_nb.grammar.lag import clusters
-    from grok_nb.grammar.minimal_pairs import token_positions
-    pairs = asked(run.config).query("paradigm != 'planted'")
-    tokens, rows = token_positions(run.stream.tokenizer, pairs), []
+    (pairs, tokens), rows = _placed(run.config), []
     model = lru_cache(2)(lambda step: run.at(step).model)
     for paradigm, which in pairs.groupby("paradigm", sort=False):
         steps = [when.get(paradigm) if isinstance(when, dict) else when for when in (before, after)]
@@ -514,7 +517,7 @@ def claims() -> list:
         Claim("lag", "Unexposed pairs reach 80 % later than exposed ones.", paper, lambda t: over_seeds(of(t, _lag), "steps"), ["accuracy"]),
         Claim("beyond frequency", "Exposed pairs are judged better than unexposed ones also where their words are equally frequent.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left")), "share of pairs"), ["accuracy"]),
-        Claim("lag on a text", "On English books, unexposed pairs of BLiMP reach 80 % later than exposed ones.", paper,
+        Claim("lag on a text", "On real text, unexposed pairs reach 80 % later than exposed ones.", paper,
               lambda t: over_seeds(of(t, _lag, "text"), "steps"), ["accuracy"]),
         Claim("beyond frequency on a text", "There too, exposed pairs are judged better where their words are equally frequent.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left"), "text"), "share of pairs"), ["accuracy"]),
