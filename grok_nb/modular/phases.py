@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['summary', 'phase_cells', 'phase_figure', 'endings', 'tasks_figure', 'shots_by_figure', 'mislabelled', 'wrong_labels',
-           'wrong_labels_figure', 'sweep_figures']
+           'wrong_labels_figure', 'sweep_figures', 'sweep_claims']
 
-# %% ../../nbs/modular/06_phases.ipynb #56cb6986
+# %% ../../nbs/modular/06_phases.ipynb #0e5926af
 from dataclasses import replace
 import numpy as np
 import pandas as pd
 from .. import InputError
 from .tasks import Sequences, _last_shot, _score, generator, phase, phases
 
-# %% ../../nbs/modular/06_phases.ipynb #20ecac89
+# %% ../../nbs/modular/06_phases.ipynb #2c804b3d
 def summary(
     table: pd.DataFrame, # metrics of one run
 ) -> dict: # phase, phase_best, ood, ood_best, ood_best_step, ood_lost, seen
@@ -24,7 +24,7 @@ def summary(
     return dict(phase=phase(table), phase_best=phase(table, best), ood=ood.iloc[-1], ood_best=ood.max(), ood_best_step=best,
                 ood_lost=ood.max() - ood.iloc[-1], seen=last["id_train"].iloc[-1])
 
-# %% ../../nbs/modular/06_phases.ipynb #2ebc52d1
+# %% ../../nbs/modular/06_phases.ipynb #34468533
 def phase_cells(
     table: pd.DataFrame, # of a sweep, with the columns of `summary`
     column: str = "phase", # or phase_best
@@ -41,7 +41,7 @@ def phase_cells(
         rows.append({x: at_x, y: at_y, "phase": counts.index[0], "seeds": len(cell), "share": counts.iloc[0] / len(cell)})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/modular/06_phases.ipynb #e7dfa608
+# %% ../../nbs/modular/06_phases.ipynb #3c8f6bc0
 _colours = dict(zip([*phases.values(), "other"], ["#e6e6e6", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#999999"]))
 
 def _grid(ax, cells, value, x, y, show, **image):
@@ -85,7 +85,7 @@ def phase_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #436c96f2
+# %% ../../nbs/modular/06_phases.ipynb #3ca793ed
 def endings(
     runs, # of a sweep
     options: tuple = ("n_id", "alpha"), # columns of the grid
@@ -153,7 +153,7 @@ def shots_by_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #667d2f95
+# %% ../../nbs/modular/06_phases.ipynb #ef3a5339
 def mislabelled(
     sequences: Sequences, # of an evaluation set
     share: float, # of the context's answers
@@ -200,7 +200,7 @@ def wrong_labels_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #8d832b3a
+# %% ../../nbs/modular/06_phases.ipynb #820e84bb
 def sweep_figures(
     table: pd.DataFrame, # of `sweeps.summarise`
     runs: list, # of the sweep
@@ -221,3 +221,28 @@ def sweep_figures(
              shots_by_figure(here, alpha=max(options["alpha"]))),
         ]
     return found
+
+# %% ../../nbs/modular/06_phases.ipynb #0a3f9453
+def _ends(table, option, column="ood"):
+    "By seed: the column at the largest value of an option, less that at the smallest; mean over the other cells."
+    means = table.groupby(["seed", option])[column].mean().unstack()
+    return (means[max(means)] - means[min(means)]).to_dict()
+
+def _lost(table):
+    "By seed: what accuracy on unseen tasks loses after its best, mean over the cells that had generalised to them."
+    from grok_nb.claims import NotTested
+    came = table[table["phase_best"].str[:1].isin(["3", "4"])]
+    if came.empty: raise NotTested("no cell generalises to unseen tasks")
+    return came.groupby("seed")["ood_lost"].mean().to_dict()
+
+def sweep_claims() -> list:
+    "What the paper says of the phase diagram."
+    from grok_nb.claims import Claim, over_seeds
+    return [
+        Claim("more tasks, over the grid", "The more tasks are trained on, the better unseen tasks are solved: from the fewest to the most of the grid.",
+              "arXiv 2406.02550, figure 1", lambda t: over_seeds(_ends(t["sweep"], "n_id"), "accuracy"), ["sweep"], .1),
+        Claim("more inputs, over the grid", "The larger the share of inputs trained on, the better unseen tasks are solved.", "arXiv 2406.02550, figure 1",
+              lambda t: over_seeds(_ends(t["sweep"], "alpha"), "accuracy"), ["sweep"], .1),
+        Claim("transient, over the grid", "Where unseen tasks were solved, part of the ability is lost again by the end.", "arXiv 2406.02550, finding 3, of deeper models",
+              lambda t: over_seeds(_lost(t["sweep"]), "accuracy lost"), ["sweep"], .05),
+    ]

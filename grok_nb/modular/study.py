@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['presets', 'grids', 'headline', 'question', 'curves', 'Config', 'config', 'model', 'stream', 'probes', 'loss', 'run',
            'queries_figure', 'figures', 'inside', 'typical_task', 'inside_figures', 'summary', 'sweep_figures',
-           'claims']
+           'sweep_claims', 'claims']
 
 # %% ../../nbs/modular/05_study.ipynb #1c7f9c67
 import math
@@ -264,6 +264,11 @@ def sweep_figures(
     "What a report shows of a sweep."
     from grok_nb.modular import phases
     return phases.sweep_figures(table, runs, options)
+
+def sweep_claims() -> list:
+    "What the paper says of the phase diagram, to be judged on a sweep's table."
+    from grok_nb.modular import phases
+    return phases.sweep_claims()
 
 # %% ../../nbs/modular/05_study.ipynb #2fea3298
 def _last(rows, set, queries="all", metric="accuracy"):

@@ -244,5 +244,8 @@ def sweep_report(
             f'{(table["state"] == "finished").sum()} finished, {len(table)} begun. Training took {table["minutes"].sum():,.0f} minutes of processes.</p>', f"<ul>{axes}</ul>"]
     done = table[table["state"].isin(["finished", "stopped"])]
     if hasattr(study, "sweep_figures") and len(done): body += _figures(study.sweep_figures(done, [r for r in begun if r.run_id in set(done["run"])], facts["grid"]))
+    if hasattr(study, "sweep_claims") and len(done):
+        book = ledger(study.sweep_claims(), dict(sweep=done, runs=describe(begun).assign(fidelity=begun[0].config.fidelity)))
+        body += ["<h2>Claims</h2>", f'<div class="wide">{book._repr_html_()}</div>']
     body += ["<h2>Every run</h2>", table_html(table if (table["error"] != "").any() else table.drop(columns="error"))]
     return _written(path or Path(folder) / "report.html", study.question, body)
