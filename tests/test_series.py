@@ -23,8 +23,8 @@ from grok_nb.copying import study as copying
 from grok_nb.grammar import study as grammar
 from grok_nb.probes import measure
 from grok_nb.see.commands import grok_nb_measure, in_bytes
-from grok_nb.training import train
 from grok_nb.series import Other, Series, choose, step_of, verify
+from grok_nb.training import train
 
 WORDS = "the a this these dog dogs cat cats runs run sees see big old park in and".split()
 SIZES = dict(vocab_size=len(WORDS) + 2, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, max_position_embeddings=64,
@@ -469,7 +469,8 @@ def test_a_model_without_a_tokenizer(trained, tmp_path, runs_root, capsys):
 
 
 def test_a_run_of_ours(runs_root, tmp_path, capsys):
-    run = train(copying.config("smoke", width=16, heads=2, mlp=16, batch_size=4, test_samples=4, steps=6, warmup_steps=2, evaluate_every=2, checkpoints=3), runs_root, "cpu", 1)
+    brief = dict(width=16, heads=2, mlp=16, batch_size=4, test_samples=4, steps=6, warmup_steps=2, evaluate_every=2, checkpoints=3)
+    run = train(copying.config("smoke", **brief), runs_root, "cpu", 1)
     before = files_in(run.path)
     grok_nb_measure([run.run_id, "--out", str(tmp_path/"own")]) # by its name, what it was asked in training
     assert "copying too few evaluations" in re.sub(" +", " ", capsys.readouterr().out) and (tmp_path/"own"/"abilities.parquet").is_file()
