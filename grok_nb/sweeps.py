@@ -414,7 +414,7 @@ def estimate(
     configs: Sequence[Config], # of a sweep
     root: str | Path | None = None, # folder of runs
     workers: int | None = None, # processes at a time; None: one a core
-) -> dict: # runs, finished, workers (at a time), seconds (of one process), minutes (of all together)
+) -> dict: # runs, finished, workers (at a time), seconds (of one process), minutes (of all together); NaN: not known
     "What is left to be trained, and how long it will take."
     folder, measured, seconds, finished = runs_root(root), {}, 0.0, 0
     for c in configs:
@@ -424,7 +424,9 @@ def estimate(
         if run.records(): measured.setdefault(_kind(c), run.records()[-1]["seconds"])
     for c in configs:
         if (path := folder / c.run_id).is_dir() and Run(path).finished: continue
-        if _kind(c) not in measured: measured[_kind(c)] = run_seconds(c)
+        if _kind(c) not in measured:
+            try: measured[_kind(c)] = run_seconds(c)
+            except RunError: measured[_kind(c)] = float("nan") # it diverges in its first steps, and so will the run
         seconds += measured[_kind(c)]
     at_once = min(workers or check_workers(), max(1, len(configs) - finished))
     return dict(runs=len(configs), finished=finished, workers=at_once, seconds=seconds, minutes=seconds / at_once / 60)

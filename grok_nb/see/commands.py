@@ -143,8 +143,9 @@ def grok_nb_sweep(
     folder = sweep_folder(facts, name=name)
     check_workers(workers or None), check_engine(engine or None, **options), check_paths(then, until)
     cost = estimate(configs, workers=workers or None)
-    print(f"{cost['runs']} runs, {cost['finished']} of them finished; the others take about {cost['seconds'] / 60:,.0f} min of one process of this machine, "
-          f"{cost['minutes']:,.0f} min of {cost['workers']} at a time. In {folder}", file=sys.stderr, flush=True)
+    left = f"about {cost['seconds'] / 60:,.0f} min of one process of this machine, {cost['minutes']:,.0f} min of {cost['workers']} at a time"
+    if cost["seconds"] != cost["seconds"]: left = "nobody knows how long: the few steps of a calibration failed"
+    print(f"{cost['runs']} runs, {cost['finished']} of them finished; the others take {left}. In {folder}", file=sys.stderr, flush=True)
     if dry_run: return
     table = sweep(study, preset, axes, seeds or None, engine or None, name=name, fixed=fixed, workers=workers or None, until=until, then=then, engine_options=options)
     print(table.to_json(orient="records") if as_json else table.drop(columns="error").to_string(index=False))
