@@ -67,6 +67,7 @@ def train_named(
     root: str, # folder of runs
     then: str = "", # path of a function of the run, called when it is trained; it may be called again
     until: str = "", # path of the rule by which it ends early, see `training.train`
+    keep_best: bool = False, # keep the checkpoint at which the headline curve was best
     progress: bool = False, # show a bar
 ) -> str: # state of the run
     "Train one run in this process: what an engine is given."
@@ -76,7 +77,7 @@ def train_named(
         run = Run.create(config, root)
         run.beat(**dict(step=0) | run.heartbeat()) # a sign that the job has begun
         try:
-            run = train(config, root, progress=progress, **(dict(until=named(until)) if until else {}))
+            run = train(config, root, progress=progress, until=named(until) if until else None, keep_best=keep_best)
             if then: named(then)(run)
         except InputError: raise
         except Exception as e:
@@ -358,6 +359,7 @@ def run_all(
     workers: int | None = None, # processes at a time; None: one a core, or one a GPU
     then: str = "", # path of a function, see `train_named`
     until: str = "", # path of a rule, see `train_named`
+    keep_best: bool = False, # see `train_named`
     progress: bool = True, # show how it stands
     **options, # of the engine, and of `drive`: tries, stalled
 ) -> list[Task]: # in the order of `configs`; all have ended
@@ -370,7 +372,7 @@ def run_all(
     if not todo: return tasks
     for t in todo: t.state, t.step = "waiting", max(t.run.steps, default=0); t.began_at = t.step
     with open_engine(engine, workers, root / "slurm", **options) as made, _shown(tasks, progress) as show:
-        arguments = {k: v for k, v in dict(then=then, until=until, progress=progress and isinstance(made, Serial)).items() if v}
+        arguments = {k: v for k, v in dict(then=then, until=until, keep_best=keep_best, progress=progress and isinstance(made, Serial)).items() if v}
         try: drive(todo, made, arguments, show, **driving)
         except KeyboardInterrupt: raise KeyboardInterrupt("stopped; run it again to go on") from None
     return tasks

@@ -121,6 +121,7 @@ def grok_nb_sweep(
     engine_options: Param("of submitit, as slurm_partition=gpu timeout_min=60", str, nargs="+") = (),
     workers: int = 0, # processes on this machine; default: one a GPU, or one a core
     until: str = "", # path of a rule by which a run ends early, such as grok_nb.transitions:arrived
+    keep_best: store_true = False, # keep the checkpoint at which the headline curve was best, too
     then: str = "", # path of a function that is called with each run when it is trained
     name: str = "", # of the sweep; default: made from what is asked for
     dry_run: store_true = False, # say what would be trained and how long it would take, and stop
@@ -147,7 +148,7 @@ def grok_nb_sweep(
     if cost["seconds"] != cost["seconds"]: left = "nobody knows how long: the few steps of a calibration failed"
     print(f"{cost['runs']} runs, {cost['finished']} of them finished; the others take {left}. In {folder}", file=sys.stderr, flush=True)
     if dry_run: return
-    table = sweep(study, preset, axes, seeds or None, engine or None, name=name, fixed=fixed, workers=workers or None, until=until, then=then, engine_options=options)
+    table = sweep(study, preset, axes, seeds or None, engine or None, name=name, fixed=fixed, workers=workers or None, until=until, then=then, keep_best=keep_best, engine_options=options)
     print(table.to_json(orient="records") if as_json else table.drop(columns="error").to_string(index=False))
     if not (failed := table[table["error"] != ""]).empty: raise RunError(f"{len(failed)} of {len(table)} runs failed: {failed['error'].iloc[0]}")
 
