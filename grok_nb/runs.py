@@ -356,27 +356,29 @@ claim_seconds = 60.0 # of silence after which the claim of another machine is vo
 
 @patch
 @contextmanager
-def lock(self: Run):
+def lock(self: Run,
+    wait: bool = False, # for as long as it takes to know that the holder, on another machine, is silent
+):
     "Hold the run; yields the claim. Another process that wants it gets a `Busy`."
     from filelock import SoftFileLease, Timeout
-    path = self.path / ".claim"
-    claim = SoftFileLease(path, lease_duration=claim_seconds)
-    def silent(): return path.exists() and time.time() - path.stat().st_mtime > claim_seconds / 2
-    try:
-        try: claim.acquire(timeout=0.2) # `locked` holds it for a moment
-        except Timeout:
-            if not silent(): raise
-            claim.acquire(timeout=1.2 * claim_seconds)
+    claim = SoftFileLease(self.path / ".claim", lease_duration=claim_seconds)
+    try: claim.acquire(timeout=1.2 * claim_seconds if wait and _silent(self) > claim_seconds / 2 else 0.2) # `locked` holds it for a moment
     except Timeout: raise Busy(f"run: {self.run_id} is being trained by another process") from None
     try: yield claim
     finally: claim.release()
+
+def _silent(run):
+    "Seconds since the claim was last touched; 0 without one."
+    try: return time.time() - (run.path / ".claim").stat().st_mtime
+    except OSError: return 0
 
 @patch(as_prop=True)
 def locked(self: Run) -> bool:
     "Is a process training this run?"
     try:
         with self.lock(): return False
-    except InputError: return True
+    except Busy: return _silent(self) < claim_seconds
+    except OSError: return False # a folder that cannot be written to
 
 @patch
 def sessions(self: Run) -> list[dict]:

@@ -11,12 +11,14 @@ __all__ = ['engines', 'ended', 'expand', 'named', 'check_paths', 'train_named', 
 import hashlib, json, multiprocessing, os, re, shutil, signal, sys, tempfile, threading, time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from importlib import import_module
 from itertools import product
+from multiprocessing import spawn
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 from tqdm import tqdm
 from . import InputError, RunError, is_watched, nearest, studies
 from .files import write_atomic
@@ -39,7 +41,7 @@ def expand(
     if "seed" in grid: raise InputError("grid: seed is not an axis of the grid; give seeds")
     cells, found = [dict(zip(grid, values)) for values in product(*grid.values())], {}
     for seed, cell in product(seeds, cells):
-        said = ", ".join(f"{k} = {v}" for k, v in cell.items()) or f"seed {seed}"
+        said = ", ".join(f"{k} = {v}" for k, v in dict(cell, seed=seed).items())
         try: config = base.replace(**cell, seed=seed)
         except InputError as e: raise InputError(f"grid, at {said}: {e}") from None
         if config.run_id in found: raise InputError(f"grid, at {said}: the same run as at {found[config.run_id][1]}; give each value once, of options that change a run")
@@ -53,7 +55,7 @@ def named(
     "The function of that path."
     module, _, name = path.partition(":")
     try: return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError): raise InputError(f"function {path!r}: there is none; write package.module:function") from None
+    except (ImportError, AttributeError, ValueError) as e: raise InputError(f"function {path!r}: {e}; write package.module:function") from None
 
 def check_paths(*paths: str):
     "Are these paths of functions? Empty ones are."
@@ -78,7 +80,9 @@ def train_named(
         run.beat(**dict(step=0) | run.heartbeat()) # a sign that the job has begun
         try:
             run = train(config, root, progress=progress, until=named(until) if until else None, keep_best=keep_best)
+            run.beat(**run.heartbeat())
             if then: named(then)(run)
+            (run.path / "failed.json").unlink(missing_ok=True) # an earlier try's
         except InputError: raise
         except Exception as e:
             why = (str(e).splitlines() or [""])[0]
@@ -105,17 +109,20 @@ class Serial:
         except Exception as e: job.set_exception(e)
         return job
 
+class _Killed(RunError): pass
+
 class _Job(Future):
     def __init__(self, process): super().__init__(); self.process = process
     def cancel(self): self.process.kill(); return True # its future then says that it was killed
 
 def _serve(pipe, gpu):
     "What a process does: job after job, until nobody is at the other end."
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if gpu is not None: os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     def wait():
         multiprocessing.parent_process().join()
         while True: os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)  # the first one commits, the next ends what goes on
-    signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C in a terminal reaches every process; it is for the caller
+    signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C in a terminal reaches every process; outside training it is for the caller
     tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a killed process leaves behind, with a warning
     threading.Thread(target=wait, daemon=True).start()
     while True:
@@ -130,8 +137,8 @@ def _serve(pipe, gpu):
 def _gpus(): # as CUDA_VISIBLE_DEVICES names them
     if not shutil.which("nvidia-smi"): return []
     import torch
-    visible = [d for d in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
-    return visible or [str(i) for i in range(torch.cuda.device_count())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(i) for i in range(torch.cuda.device_count())] if visible is None else [d for d in visible.split(",") if d and not d.startswith("-")]
 
 # %% ../nbs/core/09_sweeps.ipynb #6662d4e9
 def check_workers(
@@ -139,8 +146,9 @@ def check_workers(
 ) -> int: # how many
     "How many processes make sense here. Raises InputError for more."
     gpus, cores = len(_gpus()), os.cpu_count() or 1
+    most = gpus or max(2, cores)
     if workers is None: return gpus or cores
-    if 1 <= workers <= (most := gpus or max(2, cores)): return workers
+    if 1 <= workers <= most: return workers
     raise InputError(f"workers = {workers}: must be from 1 to {most}: this machine has {gpus or cores} {'GPUs' if gpus else 'cores'}")
 
 class Processes:
@@ -150,7 +158,6 @@ class Processes:
     ):
         self.limit, gpus = check_workers(workers), _gpus()
         self._slots, self._idle, self._busy, self._free = gpus[:self.limit] or [None] * self.limit, [], [], threading.Semaphore(self.limit)
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # inherited
 
     def submit(self, function: Callable, *arguments) -> Future:
         "Waits for a free process, and gives it the job. To cancel the future kills the process."
@@ -167,15 +174,16 @@ class Processes:
         context, gpu = multiprocessing.get_context("spawn"), self._slots.pop()
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, gpu))
-        process.start()
+        told = spawn.get_preparation_data
+        without_main = lambda name: {k: v for k, v in told(name).items() if not k.startswith("init_main")} # jobs are imported by name, a script is not run again
+        with patch.object(spawn, "get_preparation_data", without_main): process.start()
         theirs.close()
         return SimpleNamespace(process=process, pipe=ours, gpu=gpu)
 
     def _answer(self, job, worker):
         try: value, error = worker.pipe.recv()
-        except (EOFError, OSError): value, error = None, RunError("its process was killed")
-        ended = isinstance(error, (KeyboardInterrupt, SystemExit)) or str(error) == "its process was killed"
-        if ended: worker.process.join(); self._slots.append(worker.gpu)
+        except Exception: value, error = None, _Killed("its process was killed")
+        if isinstance(error, (KeyboardInterrupt, SystemExit, _Killed)): worker.process.join(); self._slots.append(worker.gpu)
         else: self._idle.append(worker)
         self._busy.remove(worker)
         self._free.release()
@@ -183,9 +191,11 @@ class Processes:
 
     def __enter__(self): return self
     def __exit__(self, kind, *_):
-        if kind: [w.process.terminate() for w in list(self._busy)]
-        for w in list(self._busy): w.process.join(60) # a checkpoint is written in seconds
-        for w in list(self._busy): w.process.kill()
+        if kind:
+            for w in list(self._busy): w.process.terminate()
+            for w in list(self._busy): w.process.join(60) # a checkpoint is written in seconds
+            for w in list(self._busy): w.process.kill()
+        while self._busy: time.sleep(.01)
         for w in self._idle: w.pipe.close()
         for w in self._idle: w.process.join()
 
@@ -203,10 +213,13 @@ def check_engine(
     "Is there such an engine, and does it take these options?"
     if engine is not None and not isinstance(engine, str):
         if not callable(getattr(engine, "submit", None)): raise InputError(f"engine {engine!r:.60}: it has no `submit`")
+        if options: raise InputError(f"{next(iter(options))}: no option of a sweep; an engine of one's own has its options already")
         return "given", ""
     kind, _, where = (engine or "processes").partition(":")
     if kind not in engines: raise InputError(f"engine {nearest(kind, engines)}")
-    if options and kind != "slurm": raise InputError(f"engine {kind}: takes no options; {next(iter(options))} is one of slurm")
+    if options and kind != "slurm": raise InputError(f"engine {kind}: takes no options such as {next(iter(options))}; slurm does")
+    for name, module in dict(dask="distributed", slurm="submitit").items():
+        if kind == name: _needs(module, name)
     return kind, where
 
 @contextmanager
@@ -223,12 +236,12 @@ def open_engine(
     elif kind == "processes":
         with Processes(workers) as made: yield made
     elif kind == "dask":
-        distributed = _needs("distributed", "dask")
+        import distributed
         try: client = distributed.Client(where, timeout=10) if where else distributed.Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
         except (OSError, ValueError) as e: raise InputError(f"engine {engine}: no scheduler answers ({(str(e).splitlines() or [type(e).__name__])[0]})") from None
         with client: yield client
     else:
-        submitit = _needs("submitit", "slurm")
+        import submitit
         try:
             made = submitit.AutoExecutor(folder=str(folder), cluster=where or "slurm")
             made.update_parameters(**options)
@@ -246,7 +259,8 @@ class Task:
     job: object = None # a future
     step: int = 0
     began_at: int = 0 # step
-    moved: float = 0.0 # when a step was last seen
+    beat: dict | None = None # the last heartbeat that was seen
+    moved: float = 0.0 # when that was, by our clock
     after: float = 0.0 # not to be given to an engine before
 
 ended = ("finished", "stopped", "failed")
@@ -268,23 +282,24 @@ def _one_line(error): # submitit hands on a traceback as text
 
 def _look(task, now, tries, stalled):
     "Bring a task up to date."
-    if task.job is None:
+    if task.job is None and task.state != "elsewhere": return
+    if task.job is None or not task.job.done():
+        if (beat := task.run.heartbeat()) and beat != task.beat:
+            task.beat, task.step, task.moved = beat, beat["step"], now
+            if task.job: task.state = "running"
         if task.state == "elsewhere" and task.run.finished: task.state = "finished"
-        return
-    if not task.job.done():
-        beat = task.run.heartbeat()
-        if beat.get("time", 0) > task.moved: task.state, task.step, task.moved = "running", beat["step"], beat["time"]
-        if task.state != "running" or now - task.moved < stalled: return
-        task.job.cancel()
-        answer, error = None, RunError(f"no step for {stalled:,.0f} seconds")
+        if task.state not in ("running", "elsewhere") or now - task.moved < stalled: return
+        with suppress(Exception): task.job.cancel()
+        where = ", in another process" if task.state == "elsewhere" else ""
+        answer, error = None, RunError(f"no step for {stalled:,.0f} seconds{where}")
     else: answer, error = _outcome(task.job)
     task.job = None
     if answer in ended: task.state, task.step = answer, task.run.heartbeat().get("step", task.step)
-    elif isinstance(error, Busy): task.state, task.after = "elsewhere", now + 5
-    elif isinstance(error, (KeyboardInterrupt, SystemExit)): raise KeyboardInterrupt
+    elif isinstance(error, Busy): task.state, task.after, task.moved = "elsewhere", now + 5, now
+    elif isinstance(error, KeyboardInterrupt): raise KeyboardInterrupt
     else:
         task.tries += 1
-        task.error = _one_line(error) if error else "the engine lost it"
+        task.error = "its process was told to stop" if isinstance(error, SystemExit) else _one_line(error) if error else "the engine lost it"
         task.state = "failed" if task.tries >= tries or isinstance(error, InputError) else "waiting"
 
 def drive(
@@ -302,8 +317,10 @@ def drive(
         now = time.time()
         ready = [t for t in left if t.job is None and now >= t.after and not (t.state == "elsewhere" and t.run.locked)]
         ready = ready[:max(0, limit - sum(t.job is not None for t in left))]
-        with engine.batch() if ready and hasattr(engine, "batch") else nullcontext(): # of submitit: one array of jobs
-            for t in ready: t.job, t.moved = _submit(engine, t, arguments), now
+        try:
+            with engine.batch() if ready and hasattr(engine, "batch") else nullcontext(): # of submitit: one array of jobs
+                for t in ready: t.beat, t.moved, t.job = t.run.heartbeat(), now, _submit(engine, t, arguments)
+        except Exception as e: raise RunError(f"engine: {_one_line(e)}; run it again to go on, on this engine or another") from None
         for t in ready: getattr(t.job, "add_done_callback", lambda f: None)(lambda job: wake.set())
         if any(t.job is not None or t.state == "elsewhere" for t in left): wake.wait(every); wake.clear()
         for t in left: _look(t, time.time(), tries, stalled)
@@ -367,11 +384,12 @@ def run_all(
     check_paths(then, until)
     root = runs_root(root)
     driving = {k: options.pop(k) for k in ("tries", "stalled", "every") if k in options}
+    check_engine(engine, **options), check_workers(workers)
     tasks = [Task(run, "finished" if run.finished else "waiting") for run in (Run.create(c, root) for c in configs)]
     todo = tasks if then else [t for t in tasks if t.state != "finished"]
     if not todo: return tasks
     for t in todo: t.state, t.step = "waiting", max(t.run.steps, default=0); t.began_at = t.step
-    with open_engine(engine, workers, root / "slurm", **options) as made, _shown(tasks, progress) as show:
+    with open_engine(engine, workers, root / "slurm", **options) as made, _shown(tasks, progress and not isinstance(made, Serial)) as show:
         arguments = {k: v for k, v in dict(then=then, until=until, keep_best=keep_best, progress=progress and isinstance(made, Serial)).items() if v}
         try: drive(todo, made, arguments, show, **driving)
         except KeyboardInterrupt: raise KeyboardInterrupt("stopped; run it again to go on") from None
@@ -391,7 +409,8 @@ def train_all(
 
 # %% ../nbs/core/09_sweeps.ipynb #dab8c287
 def _kind(config): # runs of one kind take as long as each other
-    return tuple(getattr(config, name, None) for name in ("n_parameters", "batch_size", "accumulation", "context", "n_shots", "n_eval", "evaluate_every"))
+    return tuple(getattr(config, name, None) for name in (
+        "n_parameters", "steps", "batch_size", "accumulation", "optimizer", "precision", "context", "n_shots", "n_eval", "evaluate_every"))
 
 def _timed(config, evaluate_every, steps=20):
     "Seconds of some steps, with evaluations so often."
@@ -419,13 +438,13 @@ def estimate(
 ) -> dict: # runs, finished, workers (at a time), seconds (of one process), minutes (of all together); NaN: not known
     "What is left to be trained, and how long it will take."
     folder, measured, seconds, finished = runs_root(root), {}, 0.0, 0
-    for c in configs:
-        path = folder / c.run_id
-        if not (path / "config.json").is_file() or not (run := Run(path)).finished: continue
+    runs = [Run(path) if ((path := folder / c.run_id) / "config.json").is_file() else None for c in configs]
+    for c, run in zip(configs, runs):
+        if run is None or not run.finished: continue
         finished += 1
         if run.records(): measured.setdefault(_kind(c), run.records()[-1]["seconds"])
-    for c in configs:
-        if (path := folder / c.run_id).is_dir() and Run(path).finished: continue
+    for c, run in zip(configs, runs):
+        if run is not None and run.finished: continue
         if _kind(c) not in measured:
             try: measured[_kind(c)] = run_seconds(c)
             except RunError: measured[_kind(c)] = float("nan") # it diverges in its first steps, and so will the run
@@ -440,17 +459,15 @@ def summarise(
 ): # → pandas: the options, seed, run, state, step, minutes, last, best, best_step, what the study adds, error
     "One row a run: how it ended."
     import pandas as pd
-    from grok_nb.training import pick
+    from grok_nb.training import best_step, headline_curve
     rows = []
     for run in runs:
         records = run.records()
         row = {name: getattr(run.config, name) for name in options} | dict(seed=run.config.seed, run=run.run_id, state=run.state, step=0, minutes=0.0)
-        curve = {r["step"]: v for r in records if (v := pick(r["rows"], run.study.headline)) is not None}
         if records: row |= dict(step=records[-1]["step"], minutes=round(records[-1]["seconds"] / 60, 2))
-        if curve:
-            better = min if run.study.headline["metric"] == "loss" else max
-            best = better(curve, key=curve.get)
-            row |= dict(last=curve[max(curve)], best=curve[best], best_step=best)
+        curve = headline_curve(run)
+        if (best := best_step(curve, run.study)) is not None:
+            row |= dict(last=curve.iloc[-1], best=curve[best], best_step=best)
             if hasattr(run.study, "summary"): row |= run.study.summary(run.metrics())
         failed = run.path / "failed.json"
         rows.append(row | dict(error=json.loads(failed.read_text()).get("error", "") if failed.is_file() and not run.finished else ""))
@@ -462,6 +479,7 @@ def sweep_folder(
     name: str = "", # of the sweep; empty: made from the facts
 ) -> Path: # need not exist
     "Where a sweep is kept. Raises InputError if another sweep is there."
+    if name and not re.fullmatch(r"\w[\w.-]*", name): raise InputError(f"name {name!r}: must be of letters, digits, and . _ - inside")
     text = json.dumps(facts, indent=1)
     folder = runs_root(root) / "sweeps" / (name or f"{facts['study']}-{facts['preset']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
     if (there := folder / "sweep.json").is_file() and json.loads(there.read_text())["facts"] != json.loads(text):
@@ -478,17 +496,20 @@ def sweep(
     root: str | Path | None = None, # folder of runs, see `runs_root`
     name: str = "", # of the sweep; empty: made from study, preset, grid and seeds
     fixed: dict | None = None, # options to change for every run
-    **options, # of `run_all`: workers, then, until, progress, tries, stalled, …
+    **options, # of `run_all`: workers, then, until, keep_best, progress, tries, stalled; and of the engine
 ): # → pandas, see `summarise`; `attrs["folder"]`: where the sweep is kept
     "Train every run of a grid, on any engine, and tell how each ended. Runs that fail are in the table with their error."
     configs, facts = plan(study, preset, grid, seeds, **fixed or {})
     check_paths(options.get("then", ""), options.get("until", ""))
     folder = sweep_folder(facts, root, name)
-    with open_engine(engine, options.pop("workers", None), runs_root(root) / "slurm", **options.pop("engine_options", {})) as made:
+    running = {k: options.pop(k) for k in ("then", "until", "keep_best", "progress", "tries", "stalled", "every") if k in options}
+    with open_engine(engine, options.pop("workers", None), runs_root(root) / "slurm", **options) as made:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "sweep.json", json.dumps(dict(facts=facts, runs=[c.run_id for c in configs]), indent=1))
-        tasks = run_all(configs, root, made, **options)
+        tasks = run_all(configs, root, made, **running)
     table = summarise([t.run for t in tasks], list(facts["grid"]))
+    for t in tasks:
+        if t.state == "failed" and not t.run.locked: write_atomic(t.run.path / "failed.json", json.dumps(dict(error=t.error)))
     table["error"] = [t.error if t.state == "failed" else "" for t in tasks]
     table.to_csv(folder / "table.csv", index=False)
     table.attrs["folder"] = str(folder)
@@ -507,6 +528,7 @@ def plan(
     seeds = known.get("seeds", (0,)) if seeds is None else seeds
     if grid is None: grid = {k: v for k, v in known.items() if k not in ("preset", "fixed", "seeds")}
     if not grid and len(seeds) < 2: raise InputError(f"grid: preset {preset!r} of {study} has none of its own; give one, as n_id=8,16,32")
+    if both := [k for k in fixed if k in grid]: raise InputError(f"{both[0]}: is an axis of the grid, and has one value for every run too; leave one of the two out")
     configs = expand(study, preset, dict(grid) | {k: [v] for k, v in fixed.items()}, seeds)
     values = lambda name: list(dict.fromkeys(getattr(c, name) for c in configs)) # as the configurations have them, not as text
     return configs, dict(study=study, preset=preset, grid={name: values(name) for name in grid}, seeds=values("seed"),
@@ -516,7 +538,7 @@ def read_sweep(
     folder: str | Path, # as `sweep` left it
 ) -> tuple[dict, list[Run]]: # study, preset, grid, seeds, fixed; the runs that have been begun
     "What a sweep was, and its runs."
-    path = Path(folder) / "sweep.json"
+    path = Path(folder).absolute() / "sweep.json"
     try: saved = json.loads(path.read_text())
     except (OSError, ValueError): raise InputError(f"sweep: {folder} is no folder of a sweep (it has no sweep.json that can be read)") from None
     root = path.parent.parent.parent

@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
 from .files import atomic_folder, full_disk_is_named, remove_folder, write_atomic
 from .models import logits_at
-from .runs import Checkpoint, Config, Context, Run, is_checkpoint, progress_bar
+from .runs import Busy, Checkpoint, Config, Context, Run, is_checkpoint, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -167,11 +167,12 @@ def _accelerator(config, device):
                        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
 
 def _set_threads(run, model, threads, processes):
-    "Set torch's CPU threads: as asked, else as the run began, else one for a small model and a process's share of the cores for others."
+    "Set torch's CPU threads: as asked, else as the run began, else one for a small model, and for others `OMP_NUM_THREADS` or a process's share of the cores."
     began = next((s["threads"] for s in run.sessions() if s.get("processes", 1) == processes), None)
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
     here = get_int_from_env(["LOCAL_WORLD_SIZE"], processes)
-    torch.set_num_threads(threads or began or (1 if small else max(1, os.cpu_count() // here)))
+    given = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    torch.set_num_threads(threads or began or (1 if small else given or max(1, len(os.sched_getaffinity(0)) // here)))
 
 # %% ../nbs/core/05_training.ipynb #740bba7a
 @contextmanager
@@ -274,7 +275,8 @@ def train(
     config, study, stream = run.config, run.study, run.stream
     accelerator = _accelerator(config, device)
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    with run.lock() if main else nullcontext(), full_disk_is_named(run.path), stop_on_signal() as stop:
+    with run.lock(wait=True) if main else nullcontext() as claim, full_disk_is_named(run.path), stop_on_signal() as stop:
+        if world == 1 and run.finished: return run  # by the process that held it
         torch.manual_seed(config.seed)
         origin = run.resumable
         model = origin.model if origin else study.model(config)
@@ -300,9 +302,13 @@ def train(
             for left in run.path.glob("checkpoints/.step-*"): shutil.rmtree(left)  # by a kill
             run.begin_session(step=step, device=str(accelerator.device), threads=torch.get_num_threads(), processes=world)
 
+        def check_claim():
+            if claim.compromise: raise Busy(f"run: {run.run_id}: this process stood still for too long, and another one has taken the run over")
+
         def measure():
             "Evaluate, write the line of metrics, start a new mean of the loss."
             nonlocal loss_sum, loss_steps
+            check_claim()
             loss = [dict(probe="train", metric="loss", value=loss_sum.item() / loss_steps)] if loss_steps else []
             if loss and not math.isfinite(loss[0]["value"]): raise TrainingDiverged
             rows = loss + evaluate(run, bare, step, accelerator.device, probes)
@@ -313,6 +319,7 @@ def train(
             return shown[name]
 
         def save(best=None, passing=False):
+            check_claim()
             facts = dict(loss_sum=loss_sum.item(), loss_steps=loss_steps, seconds=time.time() - began, headline=headline)
             commit(run, step, bare, optimizers, passing, best, **facts)
 

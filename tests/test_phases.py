@@ -33,6 +33,13 @@ def test_summary_of_an_ability_that_comes_and_goes():
     assert found["ood_lost"] == pytest.approx(.6) and found["seen"] == pytest.approx(.75)
 
 
+def test_summary_of_what_never_came():
+    "The best step lies in the noise then; the best phase is the last one."
+    noise = np.random.default_rng(0).normal(.14, .02, 12)
+    found = phases.summary(metrics(dict(id_train=[.15]*6 + [.75]*6, id_test=[.15]*12, ood_train=noise, ood_test=noise)))
+    assert found["phase"] == found["phase_best"] and found["phase"].startswith("1 ")
+
+
 def test_cells_over_seeds():
     names = list(tasks.phases.values())
     table = pd.DataFrame([dict(n_id=8, alpha=.5, seed=s, phase=p) for s, p in enumerate((names[1], names[2], names[2]))]
@@ -127,6 +134,16 @@ def test_a_failure_has_status_1(tmp_path):
     assert "failed" in done.stdout
 
 
+def test_report_of_a_sweep_over_other_options(tmp_path):
+    "Without n_id and alpha there is no diagram, and no claim that needs one is judged."
+    words = ["modular", "--grid", "lr=1e-3,3e-3", "--set", *(f"{k}={v}" for k, v in TINY.items()), "--engine", "serial", "--runs", tmp_path]
+    assert command("grok_nb_sweep", *words).returncode == 0
+    [folder] = (tmp_path/"sweeps").iterdir()
+    assert command("grok_nb_report", folder).returncode == 0
+    text = (folder/"report.html").read_text()
+    assert "<img" not in text and "needs n_id, alpha in the table sweep" in text and "2 finished" in text
+
+
 def test_dry_run_writes_nothing(tmp_path):
     done = command("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *(f"{k}={v}" for k, v in TINY.items()), "--runs", tmp_path, "--dry-run")
     assert done.returncode == 0 and "2 runs, 0 of them finished" in done.stderr and not list(tmp_path.iterdir())
@@ -139,7 +156,7 @@ def test_report_of_a_sweep(swept):
         done = command("grok_nb_report", name, "--runs", root)
         assert done.returncode == 0, done.stderr
     text = (folder/"report.html").read_text()
-    assert done.stdout.strip() == str(folder/"report.html") and text.count("<img") == 6 # three for each way to choose tasks
+    assert done.stdout.strip() == str(folder/"report.html") and text.count("<img") == 8 # four for each way to choose tasks
     assert "Phases: task_choice = random" in text and "8 finished" in text and "more tasks, over the grid" in text
     assert "<script" not in text and 'src="http' not in text
     run = read_sweep(folder)[1][0].run_id

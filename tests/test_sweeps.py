@@ -66,14 +66,58 @@ def check_once(runs):
 
 # ---- the engine of our own ----
 
-@pytest.mark.parametrize("then, error", [("fails", "OSError: never"), ("hangs", "no step for 15 seconds"), ("kills_itself", "its process was killed")])
+@pytest.mark.parametrize("then, error", [("fails", "OSError: never"), ("hangs", "no step for 10 seconds"), ("kills_itself", "its process was killed")])
 def test_one_bad_job_stops_no_other(helpers, runs_root, then, error):
     "One run of four fails, hangs or is killed: it is tried twice, its error shown; the others are trained."
-    tasks = run_all([tiny(seed=s) for s in range(4)], None, workers=2, then=f"sweep_helpers:{then}", stalled=15, **QUIET)
+    tasks = run_all([tiny(seed=s) for s in range(4)], None, workers=2, then=f"sweep_helpers:{then}", stalled=10, **QUIET)
     assert [t.state for t in tasks] == ["finished", "failed", "finished", "finished"]
     assert tasks[1].error.endswith(error) and "\n" not in tasks[1].error and tasks[1].tries == 2
     assert [run for run, *_ in helpers()].count(tasks[1].run.run_id) == 2
     check_once([t.run for t in tasks])
+
+
+def test_a_worker_that_is_told_to_stop(helpers, runs_root):
+    "SIGTERM to a process ends no other: its run is tried again."
+    (Path(sys.path[0])/"stops.py").write_text("import os, signal\ndef stops(run):\n    if run.config.seed == 1 and not (run.path/'told').exists(): (run.path/'told').touch(); raise SystemExit(143)\n")
+    tasks = run_all([tiny(seed=s) for s in range(3)], None, workers=2, then="stops:stops", **QUIET)
+    assert [(t.state, t.tries) for t in tasks] == [("finished", 0), ("finished", 1), ("finished", 0)]
+
+
+def test_a_script_without_a_main_guard(runs_root, tmp_path):
+    "Workers do not run the script again."
+    (tmp_path/"script.py").write_text(f"from grok_nb.modular import study\nfrom grok_nb.sweeps import train_all\nprint('once')\n"
+                                      f"train_all([study.config('demo', **{TINY!r}, seed=s) for s in (0, 1)], {str(runs_root)!r}, progress=False)\n")
+    done = subprocess.run([sys.executable, tmp_path/"script.py"], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stdout == "once\n", done.stderr
+    check_once([Run.create(tiny(seed=s)) for s in (0, 1)])
+
+
+def test_a_holder_that_hangs(runs_root):
+    "A run that another process holds and does not train is given up in the end; the others are trained."
+    held = Run.create(tiny(seed=0))
+    with held.lock(): tasks = run_all([tiny(seed=s) for s in range(2)], None, "serial", stalled=1., **QUIET)
+    assert [t.state for t in tasks] == ["failed", "finished"] and tasks[0].error == "no step for 1 seconds, in another process"
+
+
+def test_an_engine_that_refuses(runs_root):
+    class Full:
+        def submit(self, *_): raise OSError("no room\nfor more")
+    with pytest.raises(RunError, match="engine: no room; run it again"): run_all([tiny()], None, Full(), **QUIET)
+
+
+def test_a_claim_that_was_lost(runs_root, monkeypatch):
+    "A process that stood still while another took its run over writes nothing more."
+    from filelock import SoftFileLease
+    from grok_nb.runs import Busy
+    from grok_nb.training import train
+    append = Run.append
+    def lose(run, **record):
+        append(run, **record)
+        if record["step"] == 2: monkeypatch.setattr(SoftFileLease, "compromise", "owner-changed")
+    monkeypatch.setattr(Run, "append", lose)
+    with pytest.raises(Busy, match="another one has taken the run over"): train(tiny(checkpoints=2), progress=False)
+    monkeypatch.undo()
+    assert Run.create(tiny(checkpoints=2), runs_root).steps == [0]
 
 
 def test_tried_again(helpers, runs_root):
@@ -134,7 +178,7 @@ def test_a_claim_of_another_machine(runs_root, monkeypatch):
     with pytest.raises(InputError, match="being trained by another process"):
         with run.lock(): pass
     time.sleep(1.2)
-    with run.lock(): assert "host=elsewhere" not in (run.path/".claim").read_text()
+    with run.lock(wait=True): assert "host=elsewhere" not in (run.path/".claim").read_text()
     assert run.state == "new" and not (run.path/".claim").exists()
 
 
@@ -211,7 +255,7 @@ def test_dask_client_of_ones_own(cluster, runs_root, helpers):
 def test_submitit(runs_root, helpers):
     "Its local executor, as it would be used on Slurm: options passed through, one job a run, errors in a line."
     pytest.importorskip("submitit", reason="needs submitit: pip install 'grok_nb[slurm]'")
-    table = sweep("modular", "demo", seeds=[0, 1, 2], fixed=TINY, engine="slurm:local", engine_options=dict(timeout_min=5), then="sweep_helpers:fails", **QUIET)
+    table = sweep("modular", "demo", seeds=[0, 1, 2], fixed=TINY, engine="slurm:local", timeout_min=5, then="sweep_helpers:fails", **QUIET)
     assert list(table.state) == ["finished"] * 3
     assert list(table.error != "") == [False, True, False] and "OSError: never" in table.error[1] and "\n" not in table.error[1]
     check_once([Run(runs_root/r) for r in table.run])
@@ -224,10 +268,12 @@ def test_submitit(runs_root, helpers):
     (dict(study="modula"), "did you mean 'modular'"), (dict(preset="dmo"), "did you mean 'demo'"), (dict(grid=dict(alhpa=[.5])), "did you mean 'alpha'"),
     (dict(grid={}), "give one, as n_id="), (dict(grid=dict(n_id=[])), "n_id has no values"), (dict(grid=dict(n_id="8,16")), "must be a list"),
     (dict(grid=dict(n_id=[12, 12])), "the same run as at n_id = 12"), (dict(grid=dict(seed=[1])), "give seeds"), (dict(seeds=[]), "seeds has no values"),
-    (dict(grid=dict(n_id=[12], alpha=[.5, 7.])), "at n_id = 12, alpha = 7.0: alpha = 7.0: must be"), (dict(engine="dusk"), "did you mean 'dask'"),
+    (dict(grid=dict(n_id=[12], alpha=[.5, 7.])), "at n_id = 12, alpha = 7.0, seed = 0: alpha = 7.0: must be"), (dict(engine="dusk"), "did you mean 'dask'"),
     (dict(workers=0), "workers = 0: must be from 1"), (dict(workers=10**4), "must be from 1"), (dict(engine="dask:tcp://127.0.0.1:1"), "no scheduler answers"),
     (dict(engine="slurm"), "engine slurm"), (dict(then="nowhere"), "write package.module:function"), (dict(until="os:nothing"), "write package.module:function"),
-    (dict(engine=object()), "it has no `submit`"),
+    (dict(engine=object()), "it has no `submit`"), (dict(fixed=dict(n_id=16)), "is an axis of the grid"), (dict(seeds=[1, 1]), "the same run as at n_id = 12, seed = 1"),
+    (dict(name="../x"), "must be of letters"), (dict(stall=60), "stall"), (dict(engine="serial", timeout_min=60), "takes no options such as timeout_min"),
+    (dict(preset="phase_p29_depth2", grid=dict(depth=[1, 2])), "depth: is an axis"),
 ])
 def test_mistakes(runs_root, change, says):
     "One line, and nothing is written."

@@ -4,27 +4,28 @@
 
 # %% auto #0
 __all__ = ['summary', 'phase_cells', 'phase_figure', 'endings', 'tasks_figure', 'shots_by_figure', 'mislabelled', 'wrong_labels',
-           'wrong_labels_figure', 'sweep_figures', 'sweep_claims']
+           'wrong_labels_figure', 'cell_figure', 'sweep_figures', 'sweep_claims']
 
-# %% ../../nbs/modular/06_phases.ipynb #0e5926af
+# %% ../../nbs/modular/06_phases.ipynb #875cb61f
 from dataclasses import replace
 import numpy as np
 import pandas as pd
 from .. import InputError
-from .tasks import Sequences, _last_shot, _score, generator, phase, phases
+from .tasks import Sequences, _last_shot, _score, accuracy_figure, generator, phase, phases
 
-# %% ../../nbs/modular/06_phases.ipynb #2c804b3d
+# %% ../../nbs/modular/06_phases.ipynb #f0578c5a
 def summary(
     table: pd.DataFrame, # metrics of one run
 ) -> dict: # phase, phase_best, ood, ood_best, ood_best_step, ood_lost, seen
     "The phase at the end and at the best step, and accuracy on unseen tasks at both."
-    last = _last_shot(table)["accuracy"].rolling(3, min_periods=1).mean()
-    ood = last["ood_train"]
-    best = int(ood.idxmax())
-    return dict(phase=phase(table), phase_best=phase(table, best), ood=ood.iloc[-1], ood_best=ood.max(), ood_best_step=best,
+    last = _last_shot(table)["accuracy"]
+    last = last.rolling(min(3, len(last))).mean().dropna()
+    ood, now = last["ood_train"], phase(table)
+    then = phase(table, best := int(ood.idxmax()))
+    return dict(phase=now, phase_best=then if then[0] in "34" else now, ood=ood.iloc[-1], ood_best=ood.max(), ood_best_step=best,
                 ood_lost=ood.max() - ood.iloc[-1], seen=last["id_train"].iloc[-1])
 
-# %% ../../nbs/modular/06_phases.ipynb #34468533
+# %% ../../nbs/modular/06_phases.ipynb #656dfc7e
 def phase_cells(
     table: pd.DataFrame, # of a sweep, with the columns of `summary`
     column: str = "phase", # or phase_best
@@ -41,7 +42,7 @@ def phase_cells(
         rows.append({x: at_x, y: at_y, "phase": counts.index[0], "seeds": len(cell), "share": counts.iloc[0] / len(cell)})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/modular/06_phases.ipynb #3c8f6bc0
+# %% ../../nbs/modular/06_phases.ipynb #2a460c8e
 _colours = dict(zip([*phases.values(), "other"], ["#e6e6e6", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#999999"]))
 
 def _grid(ax, cells, value, x, y, show, **image):
@@ -85,7 +86,7 @@ def phase_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #3ca793ed
+# %% ../../nbs/modular/06_phases.ipynb #a283fb33
 def endings(
     runs, # of a sweep
     options: tuple = ("n_id", "alpha"), # columns of the grid
@@ -153,7 +154,7 @@ def shots_by_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #ef3a5339
+# %% ../../nbs/modular/06_phases.ipynb #f5ceb55e
 def mislabelled(
     sequences: Sequences, # of an evaluation set
     share: float, # of the context's answers
@@ -175,10 +176,10 @@ def wrong_labels(
     "Accuracy on seen and unseen tasks with wrong answers in the context."
     rows = []
     for name in ("id_train", "ood_train"):
+        if name not in (sets := context.stream.evaluation): continue # the official evaluation has no fixed i.d. train
         for share in shares:
-            wrong = mislabelled(context.stream.evaluation[name], share, context.stream.seed)
-            right, _ = _score(model, wrong, context.device, 16_384)
-            rows.append(dict(set=name, share=share, metric="accuracy", value=float(right[:, -1].mean())))
+            right, _ = _score(model, mislabelled(sets[name], share, context.stream.seed), context.device, 16_384)
+            rows.append(dict(set=name, share=share, metric="accuracy", value=float(right[sets[name].last_of - 1::sets[name].last_of, -1].mean())))
     return rows
 
 def wrong_labels_figure(
@@ -200,7 +201,24 @@ def wrong_labels_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #820e84bb
+# %% ../../nbs/modular/06_phases.ipynb #b8da462d
+def cell_figure(
+    runs: list, # of a sweep
+    **where, # one value of every option of the grid, such as n_id=32, alpha=.85
+): # → matplotlib Figure
+    "One cell over training, its seeds side by side: last-shot accuracy of the four sets."
+    chosen = [r for r in runs if all(getattr(r.config, o) == v for o, v in where.items()) and r.records()]
+    if not chosen: raise InputError(f"cell_figure: no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
+    return accuracy_figure(pd.concat([r.metrics().assign(run=f"seed {r.config.seed}") for r in chosen]))
+
+def _cell(table, runs):
+    "The cell where unseen tasks were solved best, for a report."
+    best = table.groupby(["n_id", "alpha"])["ood_best"].mean().idxmax()
+    where = dict(zip(("n_id", "alpha"), best))
+    here = [r for r in runs if r.run_id in set(table["run"])]
+    return ("The best cell over training", f"n_id = {best[0]}, α = {best[1]:g}: last-shot accuracy on seen and unseen tasks, for inputs that were trained on and "
+            "inputs that were not. Thin black: the share of queries that Ratio Matching can answer. Dotted: chance.", cell_figure(here, **where))
+
 def sweep_figures(
     table: pd.DataFrame, # of `sweeps.summarise`
     runs: list, # of the sweep
@@ -216,15 +234,18 @@ def sweep_figures(
         found += [
             (f"Phases{f': {said}' if said else ''}", "Phase of each cell by the rule of the study, in as many of the seeds as the numbers say; below, accuracy on unseen "
              "tasks at the last shot: at the last step, at the best step, and the difference. Means of three evaluations, and over seeds.", phase_figure(part)),
+            _cell(part, runs),
             ("Over tasks", "Last shot, last step: accuracy and loss on seen and unseen tasks. A line a share α of inputs, a point a seed.", tasks_figure(here)),
             ("Over shots", "Unseen tasks, last step, at the largest α: accuracy and loss against the examples shown. A line a number of tasks.",
-             shots_by_figure(here, alpha=max(options["alpha"]))),
+             shots_by_figure(here, alpha=part["alpha"].max())),
         ]
     return found
 
-# %% ../../nbs/modular/06_phases.ipynb #0a3f9453
+# %% ../../nbs/modular/06_phases.ipynb #7acad2c9
 def _ends(table, option, column="ood"):
     "By seed: the column at the largest value of an option, less that at the smallest; mean over the other cells."
+    from grok_nb.claims import NotTested
+    if table[option].nunique() < 2: raise NotTested(f"the grid has one value of {option}")
     means = table.groupby(["seed", option])[column].mean().unstack()
     return (means[max(means)] - means[min(means)]).to_dict()
 
@@ -240,9 +261,9 @@ def sweep_claims() -> list:
     from grok_nb.claims import Claim, over_seeds
     return [
         Claim("more tasks, over the grid", "The more tasks are trained on, the better unseen tasks are solved: from the fewest to the most of the grid.",
-              "arXiv 2406.02550, figure 1", lambda t: over_seeds(_ends(t["sweep"], "n_id"), "accuracy"), ["sweep"], .1),
+              "arXiv 2406.02550, figure 1", lambda t: over_seeds(_ends(t["sweep"], "n_id"), "accuracy"), dict(sweep=["n_id", "alpha", "ood"]), .1),
         Claim("more inputs, over the grid", "The larger the share of inputs trained on, the better unseen tasks are solved.", "arXiv 2406.02550, figure 1",
-              lambda t: over_seeds(_ends(t["sweep"], "alpha"), "accuracy"), ["sweep"], .1),
+              lambda t: over_seeds(_ends(t["sweep"], "alpha"), "accuracy"), dict(sweep=["n_id", "alpha", "ood"]), .1),
         Claim("transient, over the grid", "Where unseen tasks were solved, part of the ability is lost again by the end.", "arXiv 2406.02550, finding 3, of deeper models",
-              lambda t: over_seeds(_lost(t["sweep"]), "accuracy lost"), ["sweep"], .05),
+              lambda t: over_seeds(_lost(t["sweep"]), "accuracy lost"), dict(sweep=["phase_best", "ood_lost"]), .05),
     ]

@@ -130,6 +130,7 @@ def check(
     _integer(0, 2**32 - 1, seed=seed, data_seed=data_seed)
     if task_choice not in task_choices: raise InputError(f"task_choice = {task_choice!r}: must be one of {', '.join(task_choices)}")
     if not isinstance(wrong_labels, Real) or not 0 <= wrong_labels <= 1: raise InputError(f"wrong_labels = {wrong_labels!r}: must be a number from 0 to 1")
+    if wrong_labels and paper_compat: raise InputError("wrong_labels: not with paper_compat, whose i.d. train is the batch just trained on")
     split_inputs(p, alpha)
     if paper_compat and (batch_size % n_id or not balanced):
         raise InputError(f"batch_size = {batch_size}: with paper_compat it must be a multiple of n_id={n_id}, and balanced")

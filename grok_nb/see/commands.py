@@ -56,10 +56,13 @@ def _say(message, parser):
 # %% ../../nbs/see/03_commands.ipynb #66f2c084
 def changes(
     words: list[str], # `name=value`
+    option: str = "--set", # what they belong to
 ) -> dict: # name → text; `Config.replace` converts and checks it
     "Options from the command line."
     for w in words:
-        if "=" not in w or w.startswith("="): raise InputError(f"--set {w!r}: write name=value")
+        if "=" not in w or w.startswith("="): raise InputError(f"{option} {w!r}: write name=value")
+    names = [w.split("=", 1)[0] for w in words]
+    if twice := [n for n in names if names.count(n) > 1]: raise InputError(f"{option} {twice[0]}: given {names.count(twice[0])} times")
     return dict(w.split("=", 1) for w in words)
 
 def _print_options(config):
@@ -137,20 +140,21 @@ def grok_nb_sweep(
     from grok_nb.sweeps import check_engine, check_paths, check_workers, estimate, plan, sweep, sweep_folder
     if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
     preset, fixed = preset.replace("-", "_"), changes(set)
-    axes = {option: [v for v in values.split(",") if v] for option, values in changes(grid).items()} or None
-    options = {k: int(v) if v.isdigit() else v for k, v in changes(engine_options).items()}
-    if twice := [option for option in fixed if option in (axes or {})]: raise InputError(f"--set {twice[0]}: it is an axis of --grid too; leave one of the two out")
+    axes = {option: [v for v in values.split(",") if v] for option, values in changes(grid, "--grid").items()} or None
+    options = {k: int(v) if v.isdigit() else v for k, v in changes(engine_options, "--engine-options").items()}
     configs, facts = plan(study, preset, axes, seeds or None, **fixed)
     folder = sweep_folder(facts, name=name)
     check_workers(workers or None), check_engine(engine or None, **options), check_paths(then, until)
-    cost = estimate(configs, workers=workers or None)
-    left = f"about {cost['seconds'] / 60:,.0f} min of one process of this machine, {cost['minutes']:,.0f} min of {cost['workers']} at a time"
+    cost = estimate(configs, workers=1 if engine == "serial" else workers or None)
+    left = f"about {cost['seconds'] / 60:,.0f} min of one process as fast as those of this machine"
+    if engine in ("", "processes", "serial", "dask"): left += f", {cost['minutes']:,.0f} min of {cost['workers']} at a time"
     if cost["seconds"] != cost["seconds"]: left = "nobody knows how long: the few steps of a calibration failed"
     print(f"{cost['runs']} runs, {cost['finished']} of them finished; the others take {left}. In {folder}", file=sys.stderr, flush=True)
     if dry_run: return
-    table = sweep(study, preset, axes, seeds or None, engine or None, name=name, fixed=fixed, workers=workers or None, until=until, then=then, keep_best=keep_best, engine_options=options)
-    print(table.to_json(orient="records") if as_json else table.drop(columns="error").to_string(index=False))
-    if not (failed := table[table["error"] != ""]).empty: raise RunError(f"{len(failed)} of {len(table)} runs failed: {failed['error'].iloc[0]}")
+    table = sweep(study, preset, axes, seeds or None, engine or None, name=name, fixed=fixed, workers=workers or None, until=until, then=then, keep_best=keep_best, **options)
+    failed = table[table["error"] != ""]
+    print(table.to_json(orient="records") if as_json else (table.drop(columns="error") if failed.empty else table).to_string(index=False))
+    if not failed.empty: raise RunError(f"{len(failed)} of {len(table)} runs failed: {failed['error'].iloc[0]}")
 
 # %% ../../nbs/see/03_commands.ipynb #77e36593
 def find_run(
@@ -206,7 +210,8 @@ def grok_nb_demo(
     grok_nb_demo
     grok_nb_demo --seed 1
     """
-    if workers < 0: raise InputError(f"--workers {workers}: must be a whole number, at least 1")
+    from grok_nb.sweeps import check_workers, train_all
+    check_workers(workers or None)
     wings = "modular", "copying", "grammar"
     configs = [studies[study].config(preset, seed=seed) for study in wings for preset in ("demo", "control")]
     root = runs_root(runs or None)
@@ -217,7 +222,6 @@ def grok_nb_demo(
             if r.config.study == name: print(f"  {r.run_id}: {r.preset}, {r.config.n_parameters:,} parameters, {r.config.steps:,} steps")
     waiting = [r for r in trained if not r.finished]
     print(f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
-    from grok_nb.sweeps import train_all
     train_all(configs, root, workers or None, then="grok_nb.see.report:look_inside")
     from grok_nb.see.report import answer, report, when
     evidence = [r for name in wings for r in finished_runs(name, root)]
