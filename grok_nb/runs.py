@@ -22,7 +22,7 @@ def option(
     low: float | None = None, # smallest allowed value
     high: float | None = None, # largest allowed value
     choices: tuple = (), # allowed values, if they are few
-    hashed: bool | str = True, # part of the run's identity? False for what cannot change a result; "if set": unless it has its default, as an option must be that older runs lack
+    hashed: bool | str = True, # part of the run's identity? False for what cannot change a result; "if set" for what older runs lack: unless it has its default
 ):
     "A field of a `Config`."
     return field(default=default, metadata=dict(doc=doc, low=low, high=high, choices=choices, hashed=hashed))

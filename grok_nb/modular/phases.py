@@ -6,14 +6,14 @@
 __all__ = ['summary', 'phase_cells', 'phase_figure', 'endings', 'tasks_figure', 'shots_by_figure', 'mislabelled', 'wrong_labels',
            'wrong_labels_figure', 'cell_figure', 'sweep_figures', 'sweep_claims']
 
-# %% ../../nbs/modular/06_phases.ipynb #875cb61f
+# %% ../../nbs/modular/06_phases.ipynb #b89f045c
 from dataclasses import replace
 import numpy as np
 import pandas as pd
 from .. import InputError
 from .tasks import Sequences, _last_shot, _score, accuracy_figure, generator, phase, phases
 
-# %% ../../nbs/modular/06_phases.ipynb #f0578c5a
+# %% ../../nbs/modular/06_phases.ipynb #90de58a7
 def summary(
     table: pd.DataFrame, # metrics of one run
 ) -> dict: # phase, phase_best, ood, ood_best, ood_best_step, ood_lost, seen
@@ -25,7 +25,7 @@ def summary(
     return dict(phase=now, phase_best=then if then[0] in "34" else now, ood=ood.iloc[-1], ood_best=ood.max(), ood_best_step=best,
                 ood_lost=ood.max() - ood.iloc[-1], seen=last["id_train"].iloc[-1])
 
-# %% ../../nbs/modular/06_phases.ipynb #656dfc7e
+# %% ../../nbs/modular/06_phases.ipynb #89a81fc6
 def phase_cells(
     table: pd.DataFrame, # of a sweep, with the columns of `summary`
     column: str = "phase", # or phase_best
@@ -42,7 +42,7 @@ def phase_cells(
         rows.append({x: at_x, y: at_y, "phase": counts.index[0], "seeds": len(cell), "share": counts.iloc[0] / len(cell)})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/modular/06_phases.ipynb #2a460c8e
+# %% ../../nbs/modular/06_phases.ipynb #12e87da5
 _colours = dict(zip([*phases.values(), "other"], ["#e6e6e6", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#999999"]))
 
 def _grid(ax, cells, value, x, y, show, **image):
@@ -65,18 +65,20 @@ def phase_figure(
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
     names = [*phases.values(), "other"]
-    fig, axes = plt.subplot_mosaic([["phase"] * 3 + ["phase_best"] * 3, ["ood"] * 2 + ["ood_best"] * 2 + ["ood_lost"] * 2], figsize=(8.6, 5.6), layout="constrained")
+    rows = [["phase"] * 3 + ["phase_best"] * 3, ["ood"] * 2 + ["ood_best"] * 2 + ["ood_lost"] * 2]
+    fig, axes = plt.subplot_mosaic(rows, figsize=(8.6, 5.6), layout="constrained")
+    middle = dict(ha="center", va="center", fontsize=9)
     for column, title in dict(phase="phase at the last step", phase_best="phase at the best step").items():
         cells = phase_cells(table, column, x, y)
-        share = cells.set_index([x, y])
-        _grid(axes[column], cells.assign(number=cells["phase"].map(names.index)), "number", x, y,
-              lambda v, a, b: (f"{share.loc[(a, b), 'share'] * share.loc[(a, b), 'seeds']:.0f}/{share.loc[(a, b), 'seeds']:.0f}", dict(ha="center", va="center", fontsize=9)),
+        at = cells.set_index([x, y])
+        seeds = lambda v, a, b: (f"{at.loc[(a, b), 'share'] * at.loc[(a, b), 'seeds']:.0f}/{at.loc[(a, b), 'seeds']:.0f}", middle)
+        _grid(axes[column], cells.assign(number=cells["phase"].map(names.index)), "number", x, y, seeds,
               cmap=ListedColormap(list(_colours.values())), vmin=-.5, vmax=len(names) - .5)
         axes[column].set_title(title, fontsize=10)
     mean = table.groupby([x, y], as_index=False)[["ood", "ood_best", "ood_lost"]].mean()
     for column, title in dict(ood="unseen tasks, last step", ood_best="unseen tasks, best step", ood_lost="lost since").items():
-        drawn = _grid(axes[column], mean, column, x, y, lambda v, a, b: (f"{v:.2f}", dict(ha="center", va="center", fontsize=9, color="white" if v < .55 else "black")),
-                      cmap="viridis", vmin=0, vmax=1)
+        shown = lambda v, a, b: (f"{v:.2f}", middle | dict(color="white" if v < .55 else "black"))
+        drawn = _grid(axes[column], mean, column, x, y, shown, cmap="viridis", vmin=0, vmax=1)
         axes[column].set_title(title, fontsize=10)
     fig.colorbar(drawn, ax=axes["ood_lost"], label="accuracy")
     for ax in axes.values(): ax.set_xlabel("tasks trained on, n_id" if x == "n_id" else x)
@@ -86,7 +88,7 @@ def phase_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #a283fb33
+# %% ../../nbs/modular/06_phases.ipynb #26c0f493
 def endings(
     runs, # of a sweep
     options: tuple = ("n_id", "alpha"), # columns of the grid
@@ -154,7 +156,7 @@ def shots_by_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #f5ceb55e
+# %% ../../nbs/modular/06_phases.ipynb #eddb138b
 def mislabelled(
     sequences: Sequences, # of an evaluation set
     share: float, # of the context's answers
@@ -201,7 +203,7 @@ def wrong_labels_figure(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/modular/06_phases.ipynb #b8da462d
+# %% ../../nbs/modular/06_phases.ipynb #49d28f33
 def cell_figure(
     runs: list, # of a sweep
     **where, # one value of every option of the grid, such as n_id=32, alpha=.85
@@ -216,8 +218,9 @@ def _cell(table, runs):
     best = table.groupby(["n_id", "alpha"])["ood_best"].mean().idxmax()
     where = dict(zip(("n_id", "alpha"), best))
     here = [r for r in runs if r.run_id in set(table["run"])]
-    return ("The best cell over training", f"n_id = {best[0]}, α = {best[1]:g}: last-shot accuracy on seen and unseen tasks, for inputs that were trained on and "
-            "inputs that were not. Thin black: the share of queries that Ratio Matching can answer. Dotted: chance.", cell_figure(here, **where))
+    return ("The best cell over training", f"n_id = {best[0]}, α = {best[1]:g}: last-shot accuracy on seen and unseen tasks, for inputs "
+            "that were trained on and inputs that were not. Thin black: the share of queries that Ratio Matching can answer. Dotted: chance.",
+            cell_figure(here, **where))
 
 def sweep_figures(
     table: pd.DataFrame, # of `sweeps.summarise`
@@ -232,8 +235,9 @@ def sweep_figures(
         said = ", ".join(f"{o} = {v}" for o, v in zip(others, values))
         here = endings([r for r in runs if r.run_id in set(part["run"])])
         found += [
-            (f"Phases{f': {said}' if said else ''}", "Phase of each cell by the rule of the study, in as many of the seeds as the numbers say; below, accuracy on unseen "
-             "tasks at the last shot: at the last step, at the best step, and the difference. Means of three evaluations, and over seeds.", phase_figure(part)),
+            (f"Phases{f': {said}' if said else ''}", "Phase of each cell by the rule of the study, in as many of the seeds as the numbers say; "
+             "below, accuracy on unseen tasks at the last shot: at the last step, at the best step, and the difference. "
+             "Means of three evaluations, and over seeds.", phase_figure(part)),
             _cell(part, runs),
             ("Over tasks", "Last shot, last step: accuracy and loss on seen and unseen tasks. A line a share α of inputs, a point a seed.", tasks_figure(here)),
             ("Over shots", "Unseen tasks, last step, at the largest α: accuracy and loss against the examples shown. A line a number of tasks.",
@@ -241,7 +245,7 @@ def sweep_figures(
         ]
     return found
 
-# %% ../../nbs/modular/06_phases.ipynb #7acad2c9
+# %% ../../nbs/modular/06_phases.ipynb #a1341ff1
 def _ends(table, option, column="ood"):
     "By seed: the column at the largest value of an option, less that at the smallest; mean over the other cells."
     from grok_nb.claims import NotTested
@@ -264,6 +268,7 @@ def sweep_claims() -> list:
               "arXiv 2406.02550, figure 1", lambda t: over_seeds(_ends(t["sweep"], "n_id"), "accuracy"), dict(sweep=["n_id", "alpha", "ood"]), .1),
         Claim("more inputs, over the grid", "The larger the share of inputs trained on, the better unseen tasks are solved.", "arXiv 2406.02550, figure 1",
               lambda t: over_seeds(_ends(t["sweep"], "alpha"), "accuracy"), dict(sweep=["n_id", "alpha", "ood"]), .1),
-        Claim("transient, over the grid", "Where unseen tasks were solved, part of the ability is lost again by the end.", "arXiv 2406.02550, finding 3, of deeper models",
+        Claim("transient, over the grid", "Where unseen tasks were solved, part of the ability is lost again by the end.",
+              "arXiv 2406.02550, finding 3, of deeper models",
               lambda t: over_seeds(_lost(t["sweep"]), "accuracy lost"), dict(sweep=["phase_best", "ood_lost"]), .05),
     ]

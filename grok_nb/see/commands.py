@@ -151,7 +151,8 @@ def grok_nb_sweep(
     if cost["seconds"] != cost["seconds"]: left = "nobody knows how long: the few steps of a calibration failed"
     print(f"{cost['runs']} runs, {cost['finished']} of them finished; the others take {left}. In {folder}", file=sys.stderr, flush=True)
     if dry_run: return
-    table = sweep(study, preset, axes, seeds or None, engine or None, name=name, fixed=fixed, workers=workers or None, until=until, then=then, keep_best=keep_best, **options)
+    table = sweep(study, preset, axes, seeds or None, engine or None, name=name,
+                  fixed=fixed, workers=workers or None, until=until, then=then, keep_best=keep_best, **options)
     failed = table[table["error"] != ""]
     print(table.to_json(orient="records") if as_json else (table.drop(columns="error") if failed.empty else table).to_string(index=False))
     if not failed.empty: raise RunError(f"{len(failed)} of {len(table)} runs failed: {failed['error'].iloc[0]}")

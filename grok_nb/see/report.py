@@ -205,7 +205,8 @@ def _written(path, title, body):
 
 def _figures(figures):
     "Each with its heading and caption."
-    return [f"<h2>{html.escape(heading)}</h2><figure>{picture(fig, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>" for heading, caption, fig in figures]
+    return [f"<h2>{html.escape(heading)}</h2><figure>{picture(fig, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+            for heading, caption, fig in figures]
 
 def _claims(study, runs):
     "The ledger, and which runs it rests on."
@@ -236,17 +237,21 @@ def sweep_report(
     begun = [r for r in runs if r.records()]
     if not begun: raise InputError(f"report: no run of the sweep {Path(folder).name} has been evaluated yet")
     study, table = studies[facts["study"]], summarise(runs, list(facts["grid"]))
-    axes = "".join(f"<li>{html.escape(name)}: {html.escape(', '.join(map(str, values)))}</li>" for name, values in dict(facts["grid"], seed=facts["seeds"]).items())
+    values = dict(facts["grid"], seed=facts["seeds"])
+    axes = "".join(f"<li>{html.escape(name)}: {html.escape(', '.join(map(str, each)))}</li>" for name, each in values.items())
     fixed = ", ".join(f"{k} = {v}" for k, v in facts["fixed"].items())
     asked = len(facts["seeds"]) * math.prod(len(v) for v in facts["grid"].values())
     body = [f"<h1>{html.escape(study.question)}</h1>",
             f'<p class="lead">A sweep of {asked} runs of the preset {html.escape(facts["preset"])}{html.escape(f" with {fixed}" if fixed else "")}: '
-            f'{(table["state"] == "finished").sum()} finished, {len(begun)} begun. Training took {table["minutes"].sum():,.0f} minutes of processes.</p>', f"<ul>{axes}</ul>"]
+            f'{(table["state"] == "finished").sum()} finished, {len(begun)} begun. Training took {table["minutes"].sum():,.0f} minutes of processes.</p>',
+            f"<ul>{axes}</ul>"]
     done = table[table["state"].isin(["finished", "stopped"])]
-    if hasattr(study, "sweep_figures") and len(done): body += _figures(study.sweep_figures(done, [r for r in begun if r.run_id in set(done["run"])], facts["grid"]))
+    if hasattr(study, "sweep_figures") and len(done):
+        body += _figures(study.sweep_figures(done, [r for r in begun if r.run_id in set(done["run"])], facts["grid"]))
     if hasattr(study, "sweep_claims") and len(done):
         book = ledger(study.sweep_claims(), dict(sweep=done, runs=describe(begun)))
         note = f"Judged on runs with {fixed}, which the preset has not." if fixed else ""
-        body += ["<h2>Claims</h2>", f'<div class="wide">{book._repr_html_()}</div>', f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>']
+        body += ["<h2>Claims</h2>", f'<div class="wide">{book._repr_html_()}</div>',
+                 f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>']
     body += ["<h2>Every run</h2>", table_html(table if (table["error"] != "").any() else table.drop(columns="error"))]
     return _written(path or Path(folder) / "report.html", study.question, body)
