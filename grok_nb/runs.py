@@ -404,6 +404,14 @@ def heartbeat(self: Run) -> dict:
     try: return json.loads((self.path / ".heartbeat").read_text())
     except (OSError, ValueError): return {}
 
+# %% ../nbs/core/04_runs.ipynb #e281c93e
+@patch(as_prop=True)
+def stopped(self: Run) -> dict | None:
+    "The `step` at which a rule ended the run early, and the `rule`; None if none did."
+    try: facts = json.loads((self.path / "stopped.json").read_text())
+    except (OSError, ValueError): return None
+    return facts if is_checkpoint(self.folder(facts["step"])) else None
+
 # %% ../nbs/core/04_runs.ipynb #98bf9bc9
 def progress_bar(
     run: Run,
@@ -447,11 +455,3 @@ def prune(self: Run,
 def delete(self: Run):
     "Remove the run folder and everything in it; refused while a process trains it."
     with self.lock(): remove_folder(self.path)
-
-# %% ../nbs/core/04_runs.ipynb #e281c93e
-@patch(as_prop=True)
-def stopped(self: Run) -> dict | None:
-    "The `step` at which a rule ended the run early, and the `rule`; None if none did."
-    try: facts = json.loads((self.path / "stopped.json").read_text())
-    except (OSError, ValueError): return None
-    return facts if is_checkpoint(self.folder(facts["step"])) else None

@@ -207,6 +207,10 @@ def _needs(module, extra):
     try: return import_module(module)
     except ImportError: raise InputError(f"engine {extra}: needs the package {module}; install it with: pip install 'grok_nb[{extra}]'") from None
 
+def _one_line(error): # submitit hands on a traceback as text
+    told = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", str(error), re.M)
+    return told[-1] if told and "Traceback" in str(error) else (str(error).strip().splitlines() or [type(error).__name__])[0]
+
 def check_engine(
     engine=None, # as in `open_engine`
     **options, # as in `open_engine`
@@ -276,10 +280,6 @@ def _outcome(job):
     patience = [30] if hasattr(job, "add_done_callback") else [] # seconds, for an engine that lost it
     try: return job.result(*patience), None
     except BaseException as e: return None, e
-
-def _one_line(error): # submitit hands on a traceback as text
-    told = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", str(error), re.M)
-    return told[-1] if told and "Traceback" in str(error) else (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 def _look(task, now, tries, stalled):
     "Bring a task up to date."

@@ -517,7 +517,7 @@ def claims() -> list:
         Claim("lag", "Unexposed pairs reach 80 % later than exposed ones.", paper, lambda t: over_seeds(of(t, _lag), "steps"), ["accuracy"]),
         Claim("beyond frequency", "Exposed pairs are judged better than unexposed ones also where their words are equally frequent.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left")), "share of pairs"), ["accuracy"]),
-        Claim("lag on a text", "On real text, unexposed pairs reach 80 % later than exposed ones.", paper,
+        Claim("lag on a text", "On English books, unexposed pairs of BLiMP reach 80 % later than exposed ones.", paper,
               lambda t: over_seeds(of(t, _lag, "text"), "steps"), ["accuracy"]),
         Claim("beyond frequency on a text", "There too, exposed pairs are judged better where their words are equally frequent.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left"), "text"), "share of pairs"), ["accuracy"]),
