@@ -146,10 +146,12 @@ def grok_nb_sweep(
     folder = sweep_folder(facts, name=name)
     check_workers(workers or None), check_engine(engine or None, **options), check_paths(then, until)
     cost = estimate(configs, workers=1 if engine == "serial" else workers or None)
-    left = f"about {cost['seconds'] / 60:,.0f} min of one process as fast as those of this machine"
-    if engine in ("", "processes", "serial", "dask"): left += f", {cost['minutes']:,.0f} min of {cost['workers']} at a time"
-    if cost["seconds"] != cost["seconds"]: left = "nobody knows how long: the few steps of a calibration failed"
-    print(f"{cost['runs']} runs, {cost['finished']} of them finished; the others take {left}. In {folder}", file=sys.stderr, flush=True)
+    minutes = lambda m: f"about {m:,.0f} min" if m >= 1 else "less than a minute"
+    left = f"; the others take {minutes(cost['seconds'] / 60)} of one process as fast as those of this machine"
+    if engine in ("", "processes", "serial", "dask"): left += f", {minutes(cost['minutes'])} of {cost['workers']} at a time"
+    if cost["seconds"] != cost["seconds"]: left = "; nobody knows how long the others take: the few steps of a calibration failed"
+    if cost["finished"] == cost["runs"]: left = ""
+    print(f"{cost['runs']} runs, {cost['finished']} of them finished{left}. In {folder}", file=sys.stderr, flush=True)
     if dry_run: return
     table = sweep(study, preset, axes, seeds or None, engine or None, name=name,
                   fixed=fixed, workers=workers or None, until=until, then=then, keep_best=keep_best, **options)
