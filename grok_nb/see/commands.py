@@ -61,8 +61,6 @@ def changes(
     "Options from the command line."
     for w in words:
         if "=" not in w or w.startswith("="): raise InputError(f"{option} {w!r}: write name=value")
-    names = [w.split("=", 1)[0] for w in words]
-    if twice := [n for n in names if names.count(n) > 1]: raise InputError(f"{option} {twice[0]}: given {names.count(twice[0])} times")
     return dict(w.split("=", 1) for w in words)
 
 def _print_options(config):
@@ -141,6 +139,7 @@ def grok_nb_sweep(
     if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
     preset, fixed = preset.replace("-", "_"), changes(set)
     axes = {option: [v for v in values.split(",") if v] for option, values in changes(grid, "--grid").items()} or None
+    if axes and len(axes) < len(grid): raise InputError(f"--grid: an option is given twice; write its values in one, as n_id=8,16")
     options = {k: int(v) if v.isdigit() else v for k, v in changes(engine_options, "--engine-options").items()}
     configs, facts = plan(study, preset, axes, seeds or None, **fixed)
     folder = sweep_folder(facts, name=name)
