@@ -210,13 +210,17 @@ class Run:
     def create(cls, config: Config, root: str | Path | None = None) -> "Run":
         "The run of this configuration under `root`: the one that is there, or a new one."
         path = runs_root(root) / config.run_id
+        text = json.dumps(dict(study=config.study, run_id=config.run_id, options=config.options()), indent=1) + "\n"
         if not (path / "config.json").exists():
             _check_space(path.parent, config)
-            facts = dict(study=config.study, run_id=config.run_id, options=config.options())
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                write_atomic(path / "config.json", json.dumps(facts, indent=1) + "\n")
+                write_atomic(path / "config.json", text)
             except OSError as e: raise InputError(f"runs: cannot write in {path.parent}: {e.strerror}; give another folder with --runs") from None
+        if (path / "config.json").read_bytes() == text.encode(): # nothing to be made sense of
+            run = cls.__new__(cls)
+            run.path, run.config = path, config
+            return run
         run = cls(path)
         if run.config.run_id != config.run_id:
             raise InputError(f"run: {path} holds another configuration ({run.config.run_id}); delete the folder or use another --runs")
