@@ -361,12 +361,12 @@ claim_seconds = 60.0 # of silence after which the claim of another machine is vo
 @patch
 @contextmanager
 def lock(self: Run,
-    wait: bool = False, # for as long as it takes to know that the holder, on another machine, is silent
+    wait: bool = False, # for as long as it takes to know that a holder is gone
 ):
     "Hold the run; yields the claim. Another process that wants it gets a `Busy`."
     from filelock import SoftFileLease, Timeout
     claim = SoftFileLease(self.path / ".claim", lease_duration=claim_seconds)
-    try: claim.acquire(timeout=1.2 * claim_seconds if wait and _silent(self) > claim_seconds / 2 else 0.2) # `locked` holds it for a moment
+    try: claim.acquire(timeout=max(0.2, wait and _patience(self))) # `locked` holds it for a moment
     except Timeout: raise Busy(f"run: {self.run_id} is being trained by another process") from None
     try: yield claim
     finally: claim.release()
@@ -375,6 +375,13 @@ def _silent(run):
     "Seconds since the claim was last touched; 0 without one."
     try: return time.time() - (run.path / ".claim").stat().st_mtime
     except OSError: return 0
+
+def _patience(run):
+    "Seconds after which a claim may prove void: one that a crash has cut is so after two, one of another machine after silence."
+    try: text = (run.path / ".claim").read_text()
+    except (OSError, UnicodeDecodeError): return 0
+    if "lease_duration=" not in text or not text.endswith("\n"): return 4
+    return 1.2 * claim_seconds if _silent(run) > claim_seconds / 2 else 0
 
 @patch(as_prop=True)
 def locked(self: Run) -> bool:
