@@ -380,7 +380,7 @@ def _patience(run):
     "Seconds after which a claim may prove void: one that a crash has cut is so after two, one of another machine after silence."
     try: text = (run.path / ".claim").read_text()
     except (OSError, UnicodeDecodeError): return 0
-    if "lease_duration=" not in text or not text.endswith("\n"): return 4
+    if "\nduration=" not in text or not text.endswith("\n"): return 4
     return 1.2 * claim_seconds if _silent(run) > claim_seconds / 2 else 0
 
 @patch(as_prop=True)
