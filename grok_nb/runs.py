@@ -9,7 +9,7 @@ __all__ = ['claim_seconds', 'option', 'allowed', 'Config', 'from_preset', 'runs_
 # %% ../nbs/core/04_runs.ipynb #556dd55c
 import hashlib, json, os, platform, re, shutil, time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from . import InputError, __version__, is_watched, nearest, studies
@@ -122,7 +122,7 @@ class Config:
             if name not in (known := [f.name for f in fields(self)]): raise InputError(f"option {nearest(name, known)}")
         return replace(self, **changes)
 
-    def options(self) -> dict: "Every option by name."; return asdict(self)
+    def options(self) -> dict: "Every option by name."; return {f.name: getattr(self, f.name) for f in fields(self)}
 
 # %% ../nbs/core/04_runs.ipynb #c92c6c2d
 def from_preset(
