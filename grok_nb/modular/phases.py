@@ -191,10 +191,8 @@ def wrong_labels_figure(
     "Accuracy over the share of wrong answers in the context."
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), sharey=True, layout="constrained")
-    values = list(dict.fromkeys(table[by]))
-    colours = dict(zip(values, plt.get_cmap("viridis_r")(np.linspace(.15, .95, len(values)))))
     for ax, (name, label) in zip(axes, dict(id_train="seen tasks", ood_train="unseen tasks").items()):
-        for value, colour in colours.items():
+        for value, colour in _of(table[by].unique()).items():
             part = table[(table["set"] == name) & (table[by] == value)]
             ax.plot(part.groupby("share")["value"].mean(), color=colour, marker="o", markersize=3, label=str(value))
         ax.set(xlabel="share of wrong answers in the context", title=label)

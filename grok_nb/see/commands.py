@@ -139,7 +139,7 @@ def grok_nb_sweep(
     if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
     preset, fixed = preset.replace("-", "_"), changes(set)
     axes = {option: [v for v in values.split(",") if v] for option, values in changes(grid, "--grid").items()} or None
-    if axes and len(axes) < len(grid): raise InputError(f"--grid: an option is given twice; write its values in one, as n_id=8,16")
+    if axes and len(axes) < len(grid): raise InputError("--grid: an option is given twice; write its values in one, as n_id=8,16")
     options = {k: int(v) if v.isdigit() else v for k, v in changes(engine_options, "--engine-options").items()}
     configs, facts = plan(study, preset, axes, seeds or None, **fixed)
     folder = sweep_folder(facts, name=name)
@@ -256,17 +256,6 @@ def _asked(study, sources):
         raise InputError(f"--{unread[0]}: the study {study!r} does not read it; leave it out")
     return asks(**given)
 
-def _found(study, table, run):
-    "Every transition of the curves that a study names, as far as the table has them."
-    import pandas as pd
-    from grok_nb.probes import curve
-    from grok_nb.transitions import transition_table
-    parts = []
-    for name, where in (study.curves | getattr(study, "asked_curves", {})).items():
-        if {*where} <= {*table} and (table[[*where]] == [*where.values()]).all(axis=1).any():
-            parts.append(transition_table(curve(table, **where).reset_index().assign(run=run, curve=name), by=["run", "curve"]))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
 def _tables(series, source):
     "Where the tables of a series go: beside the run, or into the folder of runs."
     own = series.folder or runs_root() / "series" / f"{series.name}-{hashlib.sha256(str(Path(source).absolute()).encode()).hexdigest()[:8]}"
@@ -315,7 +304,7 @@ def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, 
     "Measure, verify, and say what was found."
     import pandas as pd, torch
     from grok_nb.probes import measure
-    from grok_nb.see.report import readable
+    from grok_nb.see.report import readable, when_in
     from grok_nb.series import verify, weights
     from grok_nb.training import check_device
     if device: check_device(device)
@@ -327,7 +316,7 @@ def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, 
     if foreign:
         kept = pd.read_parquet(folder / "weights.parquet")
         checked = verify(kept[kept.run == series.name]).attrs
-    found = _found(study, table, series.name)
+    found = when_in(table, study.curves | getattr(study, "asked_curves", {}), series.name)
     if as_json:
         rows = json.loads(found.to_json(orient="records"))
         print(json.dumps(dict(series=series.name, steps=[c.step for c in chosen], verified=checked, transitions=rows, tables=str(folder))))
