@@ -336,7 +336,8 @@ def cut_back(self: Run, step: int):
 def metrics(self: Run):
     "What the probes measured during training: a long table `run, step, tokens, seconds, probe, <keys…>, metric, value`."
     import pandas as pd
-    rows = [dict(run=self.run_id, step=r["step"], tokens=r["tokens"], seconds=r["seconds"]) | row for r in self.records() for row in r["rows"]]
+    name = self.run_id # a hash of the configuration: once is enough
+    rows = [dict(run=name, step=r["step"], tokens=r["tokens"], seconds=r["seconds"]) | row for r in self.records() for row in r["rows"]]
     table = pd.DataFrame(rows, columns=None if rows else ["run", "step", "tokens", "seconds", "probe", "metric", "value"])
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['nouns', 'verbs', 'irregular', 'demonstratives', 'auxiliaries', 'words', 'longest', 'doses', 'schedules', 'paradigms',
-           'third_person', 'word_tokenizer', 'check', 'SentenceStream', 'pairs', 'HeldOut']
+           'third_person', 'word_tokenizer', 'check', 'SentenceStream', 'pairs', 'planted_figure', 'HeldOut']
 
 # %% ../../nbs/grammar/06_language.ipynb #d75a0337
 from functools import cached_property
@@ -226,6 +226,28 @@ def pairs(
     for p in stream.planted_phrases.itertuples():
         add("planted", (p.number, p.noun, p.other), g, "subject_verb_1", licensed=False, planted_dose=p.dose, schedule=p.schedule)
     return pd.DataFrame(rows)
+
+# %% ../../nbs/grammar/06_language.ipynb #35f84d07
+def planted_figure(
+    table, # long table of one or more runs of `planted`, pandas: of `judged`
+    last: int = 3, # evaluations at the end that are averaged
+): # → matplotlib Figure
+    "Accuracy on planted phrases by dose and schedule, mean over runs, with its standard error over several; never shown: the unexposed pairs of the same rule."
+    import matplotlib.pyplot as plt
+    rows = table[(table["probe"] == "accuracy") & (table["metric"] == "accuracy")]
+    rows = rows[rows.groupby("run")["step"].rank("dense", ascending=False) <= last]
+    planted, never = rows[rows["paradigm"] == "planted"], rows[(rows["paradigm"] == "subject_verb_1") & (rows["group"] == "unexposed")]
+    each = planted.groupby(["run", "group", "dose"])["value"].mean().groupby(["group", "dose"]).agg(["mean", "sem"]).fillna(0)
+    fig, ax = plt.subplots(figsize=(6.2, 3.0), layout="constrained")
+    for (name, color), marker in zip(dict(early="#0072B2", late="#D55E00", spaced="#009E73").items(), "o^s"):
+        line = each.loc[name]
+        ax.errorbar(line.index, line["mean"], line["sem"], color=color, marker=marker, markersize=4, capsize=2, label=name)
+    ax.axhline(never["value"].mean(), color="grey", linestyle=":", label="never shown")
+    ax.set_xscale("log", base=2); ax.set_xticks(list(doses), list(map(str, doses)))
+    ax.set(xlabel="times shown (dose)", ylabel="share of pairs right")
+    fig.legend(loc="outside right upper", frameon=False, fontsize=9)
+    plt.close(fig)
+    return fig
 
 # %% ../../nbs/grammar/06_language.ipynb #7b8b6b3e
 class HeldOut:
