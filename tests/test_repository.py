@@ -166,6 +166,17 @@ def test_readme_names_what_exists():
         if not re.match(r"https?:|#", target): assert Path(target.split("#")[0]) in FILES, f"README links to {target}"
 
 
+def test_the_page_on_citing_is_fresh():
+    import yaml
+    shown = re.sub(r"\W", "", "".join("".join(o.get("text", "")) for cell in cells("nbs/cite.ipynb") for o in cell.get("outputs", [])))
+    software = yaml.safe_load(read("CITATION.cff"))
+    for work in (software, *software["references"]):
+        told = [work["title"], str(work.get("year", "")), work.get("version", ""), work.get("url") or work["repository-code"]]
+        told += [name for a in work["authors"] for name in a.values()]
+        for text in told: assert re.sub(r"\W", "", text) in shown, f"nbs/cite.ipynb does not say {text}: make notebooks NB=nbs/cite.ipynb"
+    assert software["version"] == CFG["version"]
+
+
 def test_ci_runs_the_test_command_of_readme():
     path = ROOT/".ci"/"run"
     assert path.stat().st_mode & stat.S_IXUSR, ".ci/run is executable"
