@@ -133,6 +133,10 @@ def _picture(data: str, mime: str, name: str, files: dict, options: dict, alt: s
     return fenced(f'<figure><img src="{PurePosixPath(name).name}" alt="{alt}" loading="lazy">{caption}</figure>', "{=html}")
 
 # %% ../../nbs/see/04_site.ipynb #f1df16e1
+def _linked_once(markdown: str) -> str:
+    "Markdown in which a name in the text of a link is that link, without the one that nbdev puts inside."
+    return re.sub(r"\[\[(`[^`\n]+`)\]\([^)\s]*\)\]\(", r"[\1](", markdown)
+
 def _unlinked(markdown: str) -> str:
     "Markdown without the links that nbdev puts into the comments of a signature, where a fence would print them as they are."
     return re.sub(r"^```.*?^```", lambda fence: re.sub(r"\[(`[^`\n]+`)\]\([^)\s]*\)", r"\1", fence[0]), markdown, flags=re.M | re.S)
@@ -171,7 +175,7 @@ def page_markdown(
     for cell in nb["cells"]:
         source = _text(cell["source"])
         if cell["cell_type"] == "raw" and source.startswith("---"): header |= yaml.safe_load(source.strip().strip("-"))
-        elif cell["cell_type"] == "markdown": pieces.append(source)
+        elif cell["cell_type"] == "markdown": pieces.append(_linked_once(source))
         elif cell["cell_type"] == "code":
             headings = re.findall(r"^#+ +([^\n{]+)", "\n".join(p for p in pieces if p[:3] != "```"), re.M)
             pieces += _code(cell, name, files, (headings or [header.get("title", name)])[-1].strip())
@@ -296,7 +300,7 @@ button { font: inherit; font-size: .85rem; color: var(--soft); background: none;
   border: 1px solid var(--line);
   border-radius: 6px; padding: .15rem .6rem; cursor: pointer; }
 .menu { display: none; }
-.search { position: relative; } :root:not([data-look]) :is(.search, .swap) { display: none; }
+.search { position: relative; z-index: 1; } :root:not([data-look]) :is(.search, .swap) { display: none; }
 .search input { width: 100%; font: inherit; color: var(--ink); background: var(--tint); border: 1px solid var(--line);
   border-radius: 6px; padding: .3rem .6rem; }
 #found { position: absolute; width: min(28rem, 100vw - 2rem); max-height: 70vh; overflow-y: auto; margin-top: .3rem; padding: .3rem;
@@ -306,7 +310,7 @@ button { font: inherit; font-size: .85rem; color: var(--soft); background: none;
 #found small { display: block; color: var(--soft); } #said { margin: .3rem 0 0; color: var(--soft); } #said:empty, .where:empty { display: none; }
 .where { margin: 0 0 .2rem; font-size: .85rem; color: var(--soft); }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem; z-index: 1; }
-main { padding: 1.5rem 0 4rem; min-width: 0; }
+main { padding: 1.5rem 0 4rem; min-width: 0; overflow-wrap: break-word; }
 h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .4rem; }
 .gain { font-size: 1.2rem; color: var(--soft); margin: 0 0 1.8rem; }
 main h2 { font-size: 1.45rem; margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
@@ -335,13 +339,14 @@ figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 table { border: 0; border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%; margin: 1rem 0; font-size: .93rem; }
 th, td { border: 0; border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; }
+td:has(small) { min-width: 13rem; } td b[style] { filter: brightness(.85); } :root[data-look=dark] td b[style] { filter: brightness(1.35); }
 thead th { border-bottom: 2px solid var(--line); } .dataframe td { font-variant-numeric: tabular-nums; }
 blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--line); color: var(--soft); }
 .next { display: flex; justify-content: space-between; gap: 1rem; margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 @media (max-width: 75rem) { .layout { grid-template-columns: 14rem minmax(0, 1fr); } .toc { display: none; } }
 @media (max-width: 50rem) { .layout { display: block; padding: 0 1rem; } .side { position: static; max-height: none; padding-bottom: 0; }
   .side nav { display: none; } .side.open nav { display: block; } .menu { display: inline-block; } main { padding-top: .8rem; }
-  h1 { font-size: 1.8rem; } .gain { font-size: 1.1rem; margin-bottom: 1.2rem; } td:has(small) { min-width: 13rem; } }
+  h1 { font-size: 1.8rem; } .gain { font-size: 1.1rem; margin-bottom: 1.2rem; } }
 @media print { .side, .toc, .next { display: none; } .layout { display: block; } }
 """
 
