@@ -339,7 +339,7 @@ figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 table { border: 0; border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%; margin: 1rem 0; font-size: .93rem; }
 th, td { border: 0; border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; }
-td:has(small) { min-width: 13rem; } td b[style] { filter: brightness(.85); } :root[data-look=dark] td b[style] { filter: brightness(1.35); }
+td:has(small) { min-width: 10rem; } td b[style] { filter: brightness(.85); } :root[data-look=dark] td b[style] { filter: brightness(1.35); }
 thead th { border-bottom: 2px solid var(--line); } .dataframe td { font-variant-numeric: tabular-nums; }
 blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--line); color: var(--soft); }
 .next { display: flex; justify-content: space-between; gap: 1rem; margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
