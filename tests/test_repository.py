@@ -15,7 +15,7 @@ from conftest import ROOT, tracked_files
 from packaging.requirements import Requirement
 
 LIGHT = """grok_nb grok_nb.runs grok_nb.corpus grok_nb.modular.tasks grok_nb.modular.study grok_nb.copying.language grok_nb.copying.study
-grok_nb.grammar.language grok_nb.grammar.study grok_nb.see.commands grok_nb.see.site grok_nb.see.processors""".split()
+grok_nb.grammar.language grok_nb.grammar.study grok_nb.see.commands grok_nb.see.site grok_nb.see.search grok_nb.see.processors""".split()
 HEAVY = "torch pandas transformers matplotlib datasets".split()
 
 FILES = tracked_files()
@@ -147,10 +147,10 @@ def test_settings_are_known_to_nbdev():
 def test_every_page_is_in_the_sidebar():
     import yaml
     assert os.readlink(ROOT/"nbs"/"_quarto.yml") == "../_quarto.yml", "nbs/_quarto.yml is a link to the file at the root"
-    patterns = []
-    for entry in yaml.safe_load(read("_quarto.yml"))["website"]["sidebar"]["contents"]:
-        inside = entry if isinstance(entry, str) else entry["contents"]
-        patterns += [inside] if isinstance(inside, str) else inside
+    def patterns_in(contents):
+        if isinstance(contents, str): return [contents]
+        return [p for entry in contents for p in patterns_in(entry if isinstance(entry, str) else entry["contents"])]
+    patterns = patterns_in(yaml.safe_load(read("_quarto.yml"))["website"]["sidebar"]["contents"])
     missing = [str(p) for p in PAGES if not any(p.relative_to("nbs").match(pattern) for pattern in patterns)]
     assert not missing, f"add to the sidebar in _quarto.yml: {missing}"
 
@@ -164,6 +164,17 @@ def test_readme_names_what_exists():
     for command in re.findall(r"(?:^|`)(grok_nb_\w+)", text, re.M): assert command in scripts, f"README says {command}"
     for target in re.findall(r"\]\(([^)\s]+)", text):
         if not re.match(r"https?:|#", target): assert Path(target.split("#")[0]) in FILES, f"README links to {target}"
+
+
+def test_the_page_on_citing_is_fresh():
+    import yaml
+    shown = re.sub(r"\W", "", "".join("".join(o.get("text", "")) for cell in cells("nbs/cite.ipynb") for o in cell.get("outputs", [])))
+    software = yaml.safe_load(read("CITATION.cff"))
+    for work in (software, *software["references"]):
+        told = [work["title"], str(work.get("year", "")), work.get("version", ""), work.get("url") or work["repository-code"]]
+        told += [name for a in work["authors"] for name in a.values()]
+        for text in told: assert re.sub(r"\W", "", text) in shown, f"nbs/cite.ipynb does not say {text}: make notebooks NB=nbs/cite.ipynb"
+    assert software["version"] == CFG["version"]
 
 
 def test_ci_runs_the_test_command_of_readme():

@@ -70,24 +70,129 @@ def test_every_picture_has_a_text(site):
             if tag == "img": assert (attributes.get("alt") or "").strip(), f"{name}: {attributes.get('src', '')[:80]}"
 
 
-def test_the_pages_work_in_a_browser(site):
+SCRUBBER = """<div class="gs"><svg viewBox="0 0 4 4"><defs><path id="g" d="M0 0h1"/></defs><use xlink:href="#drawn-later"/>
+<image href="data:image/webp;base64,AAAA"/><a href="nowhere.html"><path d="M1 1"/></a></svg><img src="data:image/png;base64,AAAA" alt="a frame">
+<input type="range" oninput="go(this)"><script type="application/json">{"a": "<b href=\\"nowhere.html\\">$x &amp; \\\\ ```"}</script>
+<script>const part = '<img src="missing.png">' + "href=\\"nowhere.ipynb\\"";</script></div>"""
+
+
+def test_a_scrubber_passes_unchanged(tmp_path):
+    from execnb.nbio import mk_cell, new_nb, write_nb
+    from grok_nb.see.site import build
+    (tmp_path/"package").mkdir()
+    (tmp_path/"_proc").mkdir()
+    (tmp_path/"_proc"/"_quarto.yml").write_text("website: {sidebar: {contents: [index.ipynb]}}")
+    cell = mk_cell("scrub(run)")
+    cell.outputs = [dict(output_type="display_data", data={"text/html": SCRUBBER.splitlines(True), "text/plain": "Scrubber"})]
+    write_nb(new_nb([mk_cell("---\ntitle: home\n---", "raw"), cell]), tmp_path/"_proc"/"index.ipynb")
+    settings = dict(title="t", doc_host="https://e.org", doc_baseurl="/x", git_url="https://e.org/c", branch="main")
+    build(tmp_path/"_proc", tmp_path/"site", settings, tmp_path/"package")
+    assert SCRUBBER in (tmp_path/"site"/"index.html").read_text(encoding="utf-8")
+
+
+def test_the_sidebar_is_nested_and_open_where_the_page_is(site):
+    def sections(name):
+        nav = re.search(r'<nav id="pages".*?</nav>', (site/name).read_text(encoding="utf-8"), re.S)[0]
+        return dict((title, bool(is_open)) for is_open, title in re.findall(r"<details( open)?><summary>([^<]+)</summary>", nav))
+    home, lens, source = map(sections, ("index.html", "core/lens.html", "source/grok_nb/lens.html"))
+    assert {"Start", "Results", "Reference", "Core", "Modular", "Copying", "Grammar", "See", "Benchmarks"} <= set(home)
+    assert [s for s in home if home[s]] == ["Start"]
+    assert [s for s in lens if lens[s]] == ["Reference", "Core"]
+    assert not any(source.values())
+
+
+@pytest.fixture(scope="module")
+def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium: pytest.skip("needs Chromium")
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(color_scheme="dark")
-        wrong = []
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    "Opens a page of the browser; at the end nothing may have failed, been logged as an error or come from outside."
+    wrong, opened = [], []
+    def new(**options):
+        page = browser.new_page(**options)
         page.on("pageerror", lambda e: wrong.append(str(e)))
+        page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
         page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))
         page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
-        for name in pages(site):
-            page.goto((site/name).as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the window"
-        page.goto((site/"index.html").as_uri())
-        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        page.get_by_role("button", name="Light or dark").click()
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
-        page.get_by_role("link", name="Home").wait_for()
-        browser.close()
+        opened.append(page)
+        return page
+    yield new
+    for page in opened: page.close()
     assert not wrong
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_pages_work_in_a_browser(site, opened, width):
+    page = opened(color_scheme="dark", viewport=dict(width=width, height=844))
+    for name in pages(site):
+        page.goto((site/name).as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the window"
+    page.goto((site/"index.html").as_uri())
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_role("button", name="Light or dark").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
+    if width == 390: page.get_by_role("button", name="Pages").click()
+    page.get_by_role("link", name="Home").wait_for()
+    page.get_by_text("Reference", exact=True).click()
+    page.get_by_text("Core", exact=True).click()
+    page.get_by_role("link", name="lens", exact=True).click()
+    page.wait_for_url("**/core/lens.html")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_search_finds_a_heading_and_goes_there(site, opened, width):
+    page = opened(viewport=dict(width=width, height=844))
+    page.goto((site/"results"/"modular.html").as_uri())
+    box, options = page.get_by_role("combobox"), page.get_by_role("option")
+    page.keyboard.press("/")
+    assert box.evaluate("e => e == document.activeElement") and box.get_attribute("aria-expanded") == "false"
+    page.keyboard.type("transitions")
+    assert box.get_attribute("aria-expanded") == "true"
+    assert options.first.inner_text().splitlines() == ["transitions", "Reference › Core"], "the title comes before headings"
+    assert 2 <= options.count() <= 12
+    box.fill("Kaplan_meier TRANSITIONS")
+    assert options.all_inner_texts() == ["transitions › kaplan_meier\nReference › Core"], "every word counts, in any case and order"
+    box.fill("a")
+    assert options.count() == 12
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    chosen = lambda: page.evaluate("document.getElementById(document.getElementById('search').getAttribute('aria-activedescendant')).id")
+    page.keyboard.press("ArrowUp")
+    assert chosen() == "found-11"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert chosen() == "found-1" and page.locator("#found [aria-selected=true]").count() == 1
+    box.fill("no such thing here")
+    assert options.count() == 0 and "No title" in page.get_by_role("status").inner_text()
+    box.fill("lag")
+    page.keyboard.press("Escape")
+    assert box.input_value() == "" and not page.locator("#found").is_visible() and box.get_attribute("aria-expanded") == "false"
+    page.keyboard.press("/")
+    page.keyboard.type("kaplan_meier trans")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/core/transitions.html#kaplan_meier")
+    top = page.locator("h3#kaplan_meier").bounding_box()["y"]
+    assert 0 <= top < 844, "the heading is in view"
+    page.get_by_role("combobox").fill("arrived")
+    page.get_by_role("option").first.click()
+    page.wait_for_url("**/core/transitions.html#arrived")
+    assert not page.locator("#found").is_visible()
+
+
+def test_search_shows_text_and_never_markup(tmp_path, opened):
+    from grok_nb.see.search import SEARCH_BOX, search_script
+    evil = "<img src=x onerror=alert(1)> </script>"
+    (tmp_path/"search.js").write_text(search_script([(evil, "a.html", evil, [(evil, 'b"c')])]), encoding="utf-8")
+    (tmp_path/"a.html").write_text(f'<meta charset="utf-8"><link rel="icon" href="data:,">{SEARCH_BOX}<script src="search.js"></script>')
+    page = opened()
+    page.goto((tmp_path/"a.html").as_uri())
+    page.get_by_role("combobox").fill("img onerror")
+    assert page.get_by_role("option").all_inner_texts() == [evil + evil, f"{evil} › {evil}{evil}"]
+    assert page.locator("#found img").count() == 0

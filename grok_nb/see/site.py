@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['project_root', 'readme', 'write_readme', 'notebooks', 'execute', 'fenced', 'page_markdown', 'address', 'sidebar',
-           'Links', 'build', 'docs', 'main']
+           'trails', 'Links', 'build', 'docs', 'main']
 
 # %% ../../nbs/see/04_site.ipynb #79da0b4a
 import html
@@ -17,6 +17,8 @@ import tempfile
 from base64 import b64decode
 from pathlib import Path, PurePosixPath
 from string import Template
+
+from .search import SEARCH_BOX, headings, search_script
 
 # %% ../../nbs/see/04_site.ipynb #de833c30
 def project_root(
@@ -131,6 +133,10 @@ def _picture(data: str, mime: str, name: str, files: dict, options: dict, alt: s
     return fenced(f'<figure><img src="{PurePosixPath(name).name}" alt="{alt}" loading="lazy">{caption}</figure>', "{=html}")
 
 # %% ../../nbs/see/04_site.ipynb #f1df16e1
+def _linked_once(markdown: str) -> str:
+    "Markdown in which a name in the text of a link is that link, without the one that nbdev puts inside."
+    return re.sub(r"\[\[(`[^`\n]+`)\]\([^)\s]*\)\]\(", r"[\1](", markdown)
+
 def _unlinked(markdown: str) -> str:
     "Markdown without the links that nbdev puts into the comments of a signature, where a fence would print them as they are."
     return re.sub(r"^```.*?^```", lambda fence: re.sub(r"\[(`[^`\n]+`)\]\([^)\s]*\)", r"\1", fence[0]), markdown, flags=re.M | re.S)
@@ -169,7 +175,7 @@ def page_markdown(
     for cell in nb["cells"]:
         source = _text(cell["source"])
         if cell["cell_type"] == "raw" and source.startswith("---"): header |= yaml.safe_load(source.strip().strip("-"))
-        elif cell["cell_type"] == "markdown": pieces.append(source)
+        elif cell["cell_type"] == "markdown": pieces.append(_linked_once(source))
         elif cell["cell_type"] == "code":
             headings = re.findall(r"^#+ +([^\n{]+)", "\n".join(p for p in pieces if p[:3] != "```"), re.M)
             pieces += _code(cell, name, files, (headings or [header.get("title", name)])[-1].strip())
@@ -185,17 +191,24 @@ def address(
 
 # %% ../../nbs/see/04_site.ipynb #fd85ab5d
 def sidebar(
-    contents: list, # `website: sidebar: contents` of _quarto.yml
+    contents: str|list, # `website: sidebar: contents` of _quarto.yml, or of a section in it
     pages: list[str], # notebooks that there are, as paths below nbs
-) -> list[tuple[str, list[str]]]: # sections in order: title and notebooks; the title is empty for pages outside one
+) -> list[str|tuple[str, list]]: # notebooks, and sections as (title, what stands in it)
     "The sidebar with its patterns resolved; sections without a page are left out."
-    sections = []
-    for entry in contents:
-        title, inside = ("", entry) if isinstance(entry, str) else (entry["section"], entry["contents"])
-        patterns = [inside] if isinstance(inside, str) else inside
-        found = [page for pattern in patterns for page in sorted(pages) if PurePosixPath(page).match(pattern)]
-        if found: sections.append((title, found))
-    return sections
+    tree = []
+    for entry in [contents] if isinstance(contents, str) else contents:
+        if isinstance(entry, str): tree += [page for page in sorted(pages) if PurePosixPath(page).match(entry)]
+        elif inside := sidebar(entry["contents"], pages): tree.append((entry["section"], inside))
+    return tree
+
+def trails(
+    tree: list[str|tuple[str, list]], # as `sidebar` gives it
+    above: tuple[str, ...] = (), # sections that it stands in
+) -> dict[str, tuple[str, ...]]: # notebook → the sections it stands in, in the sidebar's order
+    "Where each page of the sidebar stands."
+    found = {}
+    for entry in tree: found |= {entry: above} if isinstance(entry, str) else trails(entry[1], (*above, entry[0]))
+    return found
 
 # %% ../../nbs/see/04_site.ipynb #559aaa7d
 def _pandoc(
@@ -248,8 +261,8 @@ class Links:
         return html.escape(os.path.relpath(path, PurePosixPath(here).parent) + (anchor and f"#{anchor}"))
 
     def rewrite(self, here: str, text: str) -> str:
-        "All links of a page; scripts are left alone."
-        parts = re.split(r"(<script\b.*?</script>)", text, flags=re.S)
+        "All links of a page; scripts and drawings, which link to parts of themselves, are left alone."
+        parts = re.split(r"(<script\b.*?</script>|<svg\b.*?</svg>)", text, flags=re.S)
         def resolved(link): return f'{link[1]}="{self.resolve(here, link[2])}"'
         parts[::2] = [re.sub(r'\b(href|src)="([^"]*)"', resolved, part) for part in parts[::2]]
         return "".join(parts)
@@ -267,27 +280,42 @@ a { color: var(--link); text-decoration-thickness: 1px; text-underline-offset: .
 .layout { display: grid; grid-template-columns: 15rem minmax(0, 50rem) 14rem; gap: 2.5rem;
   max-width: 86rem; margin: 0 auto; padding: 0 1.5rem; }
 .layout:not(:has(.toc nav)) { grid-template-columns: 15rem minmax(0, 1fr); } .toc:empty { display: none; }
-.side, .toc { position: sticky; top: 0; max-height: 100vh; overflow-y: auto; padding: 1.5rem 0; font-size: .92rem; align-self: start; }
-.side a, .toc a { display: block; padding: .15rem 0; color: var(--soft); text-decoration: none; }
-.side a:hover, .toc a:hover { color: var(--link); }
-.side a[aria-current] { color: var(--ink); font-weight: 600;
+.side, .toc { position: sticky; top: 0; max-height: 100vh; padding: 1.5rem 0 0; font-size: .92rem; align-self: start; }
+.side { z-index: 1; display: flex; flex-direction: column; gap: .7rem; } .toc { overflow-y: auto; padding-bottom: 1.5rem; }
+.side nav { position: relative; overflow-y: auto; margin-left: -.7rem; padding: 0 0 1.5rem .7rem; }
+.side nav a, .toc a { display: block; padding: .15rem 0; color: var(--soft); text-decoration: none; }
+.side nav a:hover, .toc a:hover, summary:hover { color: var(--link); }
+.side nav a[aria-current] { color: var(--ink); font-weight: 600;
   border-left: 3px solid var(--mark); margin-left: -.7rem; padding-left: calc(.7rem - 3px); }
-.side .home { font-weight: 700; font-size: 1.1rem; color: var(--ink); }
-.side h2, .toc h2 { font-size: .8rem; text-transform: uppercase; letter-spacing: .06em; color: var(--soft);
-  margin: 1.2rem 0 .2rem; border: 0; padding: 0; }
+.top { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; } .top .swap { margin-left: auto; }
+.top .home { font-weight: 700; font-size: 1.1rem; color: var(--ink); text-decoration: none; }
+.side summary, .toc h2 { font-size: .8rem; font-weight: 600; text-transform: uppercase; letter-spacing: .06em; color: var(--soft);
+  margin: .6rem 0 .2rem; border: 0; padding: 0; cursor: pointer; }
+.side details details { padding-left: .8rem; } .side details details a:not([aria-current]) { padding-left: .8rem; }
+.side details details a[aria-current] { margin-left: 0; padding-left: calc(.8rem - 3px); }
+.side details details summary { font-size: 1em; text-transform: none; letter-spacing: 0; margin: .2rem 0; }
 .toc ul { list-style: none; margin: 0; padding: 0; } .toc ul ul { padding-left: .9rem; }
 .toc code { font-size: .9em; background: none; padding: 0; }
 button { font: inherit; font-size: .85rem; color: var(--soft); background: none;
   border: 1px solid var(--line);
   border-radius: 6px; padding: .15rem .6rem; cursor: pointer; }
 .menu { display: none; }
+.search { position: relative; z-index: 1; } :root:not([data-look]) :is(.search, .swap) { display: none; }
+.search input { width: 100%; font: inherit; color: var(--ink); background: var(--tint); border: 1px solid var(--line);
+  border-radius: 6px; padding: .3rem .6rem; }
+#found { position: absolute; width: min(28rem, 100vw - 2rem); max-height: 70vh; overflow-y: auto; margin-top: .3rem; padding: .3rem;
+  background: var(--paper); border: 1px solid var(--line); border-radius: 8px; box-shadow: 0 .5rem 1.5rem #0004; }
+#found a { display: block; padding: .3rem .5rem; border-radius: 5px; color: var(--ink); text-decoration: none; overflow-wrap: anywhere; }
+#found a[aria-selected=true], #found a:hover { background: var(--tint); box-shadow: inset 3px 0 var(--mark); }
+#found small { display: block; color: var(--soft); } #said { margin: .3rem 0 0; color: var(--soft); } #said:empty, .where:empty { display: none; }
+.where { margin: 0 0 .2rem; font-size: .85rem; color: var(--soft); }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem; z-index: 1; }
-main { padding: 1.5rem 0 4rem; min-width: 0; }
+main { padding: 1.5rem 0 4rem; min-width: 0; overflow-wrap: break-word; }
 h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .4rem; }
 .gain { font-size: 1.2rem; color: var(--soft); margin: 0 0 1.8rem; }
 main h2 { font-size: 1.45rem; margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
 main h3 { font-size: 1.12rem; margin: 1.8rem 0 .4rem; }
-main hr { border: 0; border-top: 1px solid var(--line); margin: 2rem 0 .6rem; }
+main hr { border: 0; border-top: 1px solid var(--line); margin: 2rem 0 .6rem; } main h2 + hr { display: none; }
 """
 
 # %% ../../nbs/see/04_site.ipynb #b2cca174
@@ -311,12 +339,14 @@ figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 table { border: 0; border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%; margin: 1rem 0; font-size: .93rem; }
 th, td { border: 0; border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; }
+td:has(small) { min-width: 10rem; } td b[style] { filter: brightness(.85); } :root[data-look=dark] td b[style] { filter: brightness(1.35); }
 thead th { border-bottom: 2px solid var(--line); } .dataframe td { font-variant-numeric: tabular-nums; }
 blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--line); color: var(--soft); }
 .next { display: flex; justify-content: space-between; gap: 1rem; margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 @media (max-width: 75rem) { .layout { grid-template-columns: 14rem minmax(0, 1fr); } .toc { display: none; } }
 @media (max-width: 50rem) { .layout { display: block; padding: 0 1rem; } .side { position: static; max-height: none; padding-bottom: 0; }
-  .side nav { display: none; } .side.open nav { display: block; } .menu { display: inline-block; } main { padding-top: .8rem; } }
+  .side nav { display: none; } .side.open nav { display: block; } .menu { display: inline-block; } main { padding-top: .8rem; }
+  h1 { font-size: 1.8rem; } .gain { font-size: 1.1rem; margin-bottom: 1.2rem; } }
 @media print { .side, .toc, .next { display: none; } .layout { display: block; } }
 """
 
@@ -328,20 +358,25 @@ _PAGE = Template("""<!DOCTYPE html>
 <title>$title</title><meta name="description" content="$gain">
 <link rel="icon" href="data:,"><link rel="stylesheet" href="$up/style.css">
 <script>
-const look = document.documentElement.dataset, dark = matchMedia("(prefers-color-scheme: dark)").matches;
-let kept = null; try { kept = localStorage.getItem("look"); } catch (e) {}
-look.look = kept || (dark ? "dark" : "light");
-function swap() {
-  look.look = look.look == "dark" ? "light" : "dark"; try { localStorage.setItem("look", look.look); } catch (e) {} }
+{ const look = document.documentElement.dataset, dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  let kept = null; try { kept = localStorage.getItem("look"); } catch (e) {}
+  look.look = kept || (dark ? "dark" : "light");
+  window.swap = () => {
+    look.look = look.look == "dark" ? "light" : "dark"; try { localStorage.setItem("look", look.look); } catch (e) {} } }
 </script>
+<script src="$up/search.js" defer></script>
 </head>
 <body><a class="skip" href="#content">Skip to the page</a>
 <div class="layout">
-<div class="side"><a class="home" href="$up/index.html">$site</a>
-<button type="button" class="menu" onclick="this.parentNode.classList.toggle('open')">Pages</button>
-<button type="button" onclick="swap()">Light or dark</button>
-<nav aria-label="Pages">$side</nav></div>
-<main id="content"><h1>$heading</h1><p class="gain">$gain</p>
+<div class="side"><div class="top"><a class="home" href="$up/index.html">$site</a>
+<button type="button" class="menu" aria-expanded="false" aria-controls="pages"
+onclick="this.setAttribute('aria-expanded', this.closest('.side').classList.toggle('open'))">Pages</button>
+<button type="button" class="swap" onclick="swap()">Light or dark</button></div>
+$search
+<nav id="pages" aria-label="Pages">$side
+<script>{ const nav = document.currentScript.parentNode, now = nav.querySelector("[aria-current]");
+  if (now) nav.scrollTop = now.offsetTop - nav.clientHeight / 2; }</script></nav></div>
+<main id="content"><p class="where">$where</p><h1>$heading</h1><p class="gain">$gain</p>
 $body
 <nav class="next" aria-label="Previous and next page">$next</nav></main>
 <div class="toc">$toc</div>
@@ -349,21 +384,33 @@ $body
 """)
 
 # %% ../../nbs/see/04_site.ipynb #35cb7f12
-def _page(here: str, page: dict, titles: dict[str, str], sections: list, site: str) -> str:
+def _side(tree: list, link, trail: tuple[str, ...]) -> str:
+    "The sidebar's pages and sections; those on the `trail` to this page are open."
+    parts = []
+    for entry in tree:
+        if isinstance(entry, str): parts.append(link(address(entry)))
+        else:
+            on_trail = trail[:1] == entry[:1]
+            inside = _side(entry[1], link, trail[1:] if on_trail else ())
+            parts.append(f"<details{' open'*on_trail}><summary>{html.escape(entry[0])}</summary>{inside}</details>")
+    return "\n".join(parts)
+
+def _page(here: str, page: dict, titles: dict[str, str], tree: list, site: str) -> str:
     "One whole page; links are not resolved yet."
     up = os.path.relpath(".", PurePosixPath(here).parent)
-    def link(path, text, more=""): return f'<a href="{os.path.relpath(path, PurePosixPath(here).parent)}"{more}>{html.escape(text)}</a>'
-    side, order = [], [path for _, paths in sections for path in paths]
-    for title, paths in sections:
-        side += [f"<h2>{html.escape(title)}</h2>"]*bool(title)
-        side += [link(path, titles[path], ' aria-current="page"' if path == here else "") for path in paths]
+    def link(path, text="{}"):
+        current = ' aria-current="page"'*(path == here)
+        return f'<a href="{os.path.relpath(path, PurePosixPath(here).parent)}"{current}>{html.escape(text.format(titles[path]))}</a>'
+    places = {address(p): trail for p, trail in trails(tree).items()}
+    order, trail = list(places), places.get(here, ())
     at = order.index(here) if here in order else None
-    around = [] if at is None else [link(order[i], text.format(titles[order[i]])) if 0 <= i < len(order) else "<span></span>"
+    around = [] if at is None else [link(order[i], text) if 0 <= i < len(order) else "<span></span>"
                                     for i, text in ((at - 1, "← {}"), (at + 1, "{} →"))]
     toc = f'<nav aria-label="On this page"><h2>On this page</h2>{page["toc"]}</nav>' if page["toc"].strip() else ""
     title = site if here == "index.html" else f"{page['title']} · {site}"
     return _PAGE.substitute(title=html.escape(title), heading=html.escape(page["title"]), gain=html.escape(page["gain"]),
-                            site=html.escape(site), up=up, side="\n".join(side), toc=toc, body=page["body"], next="".join(around))
+                            site=html.escape(site), up=up, search=SEARCH_BOX, side=_side(tree, link, trail), toc=toc, body=page["body"],
+                            where=html.escape(" › ".join(trail) if here != "index.html" else ""), next="".join(around))
 
 # %% ../../nbs/see/04_site.ipynb #afeae06a
 def build(
@@ -378,7 +425,7 @@ def build(
     links = Links(f"{settings['doc_host']}{settings['doc_baseurl']}/", f"{settings['git_url']}/blob/{settings['branch']}/")
     contents = yaml.safe_load((processed/"_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
     found = {p.relative_to(processed).as_posix(): p for p in notebooks([processed])}
-    sections = [(title, [address(p) for p in paths]) for title, paths in sidebar(contents, list(found))]
+    tree = sidebar(contents, list(found))
     pages, files = {}, {"style.css": _STYLE.encode()}
     for name, path in found.items():
         header, markdown, pictures = page_markdown(json.loads(path.read_text(encoding="utf-8")), address(name).removesuffix(".html"))
@@ -386,10 +433,13 @@ def build(
         pages[address(name)] = dict(title=header.get("title", name), gain=header.get("description", ""), toc=toc, body=body)
         files |= pictures
     titles = {path: "Home" if path == "index.html" else page["title"] for path, page in pages.items()}
+    order = {address(p): " › ".join(trail) for p, trail in trails(tree).items()}
+    index = [(titles[p], p, order.get(p, ""), headings(pages[p]["body"])) for p in dict.fromkeys((*order, *pages))]
+    files["search.js"] = search_script(index).encode()
     pages |= _sources(modules)
     for path in processed.rglob("*"):
         if path.is_file() and path.suffix not in (".ipynb", ".yml"): files[path.relative_to(processed).as_posix()] = path.read_bytes()
-    texts = {path: _page(path, page, titles, sections, settings["title"]) for path, page in pages.items()}
+    texts = {path: _page(path, page, titles, tree, settings["title"]) for path, page in pages.items()}
     for path, text in {**texts, **dict.fromkeys(files, "")}.items(): links.add(path, text)
     files |= {path: links.rewrite(path, text).encode() for path, text in texts.items()}
     if links.broken: raise ValueError("links that lead nowhere:\n  " + "\n  ".join(links.broken))
