@@ -39,8 +39,8 @@ class Panel:
         "A picture with what stays."
         if not self.size: return frame
         width, height = self.size
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" style="image-rendering:pixelated" font-family="system-ui, DejaVu Sans, sans-serif" '
-                f'font-size="12" fill="currentColor" role="img" aria-label="{html.escape(self.alt, quote=True)}">{self.base}<g>{frame}</g></svg>')
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" style="image-rendering:pixelated" '
+                f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="currentColor" role="img" aria-label="{html.escape(self.alt, quote=True)}">{self.base}<g>{frame}</g></svg>')
 
     def still(self, frame: str) -> str: # HTML
         "The same as a plain image, which needs no script and is kept where only harmless tags are."
@@ -240,15 +240,16 @@ _style = """
 .gs-bar { display:flex; flex-wrap:wrap; gap:.3rem .7rem; align-items:center; position:sticky; top:0; z-index:1; padding:.5rem 0;
   background:var(--paper, var(--jp-layout-color0, Canvas)) }
 .gs-bar input { flex:1 1 12rem; min-width:0; accent-color:#D55E00 } .gs-bar output { min-width:6.5em; font-variant-numeric:tabular-nums; font-weight:600 }
-.gs h4 select { max-width:100%; font-size:.85rem !important } .gs-bar button, .gs h4 select { font:inherit; font-weight:400; color:inherit; background:none; border:1px solid color-mix(in srgb, currentColor 35%, transparent);
-  border-radius:5px; padding:.1rem .6rem; cursor:pointer } .gs option { color:#1a1f24; background:#fff }
+.gs-bar button, .gs h4 select { font:inherit; font-weight:400; color:inherit; background:none; padding:.1rem .6rem; cursor:pointer;
+  border:1px solid color-mix(in srgb, currentColor 35%, transparent); border-radius:5px } .gs h4 select { max-width:100%; font-size:.85rem } .gs option { color:#1a1f24; background:#fff }
 .gs-grid { display:grid; gap:.9rem 1.6rem; grid-template-columns:repeat(auto-fill, minmax(min(100%, 300px), 1fr)) }
 @media (min-width:640px) { .gs-grid[data-runs="2"] { grid-template-columns:1fr 1fr } .gs-grid[data-runs="3"] { grid-template-columns:1fr 1fr 1fr } }
-.gs-panel { min-width:0 } .gs-panel h4 { font-size:.95rem; font-weight:600; margin:0 0 .3rem; display:flex; flex-wrap:wrap; gap:.2rem .6rem; align-items:center; justify-content:space-between }
+.gs-panel { min-width:0 } .gs-panel h4 { display:flex; flex-wrap:wrap; gap:.2rem .6rem; align-items:center; justify-content:space-between;
+  font-size:.95rem; font-weight:600; margin:0 0 .3rem }
 .gs-panel svg, .gs-panel img { display:block; width:100%; max-width:470px; height:auto; border:0; border-radius:0 }
 .gs[data-axis=log] .gs-log, .gs-log-axis .gs-log { display:inline } .gs[data-axis=log] .gs-linear, .gs-log-axis .gs-linear { display:none }
 .gs-missing { opacity:.6; font-style:italic; margin:0 } .gs ul { margin:.2rem 0; padding-left:1.2rem }
-.gs .right { color:#009E73 } .gs .wrong { color:#D55E00 } .gs .soft { opacity:.65 } .gs mark { background:#E69F0055; color:inherit } .gs code { background:none }
+.gs .right { color:#009E73 } .gs .wrong { color:#D55E00 } .gs .soft { opacity:.65 } .gs mark { background:#E69F0055; color:inherit }
 """
 
 _script = """
@@ -354,9 +355,10 @@ class Live:
     def _box(self, w, name, i):
         "One panel: title, what can be chosen, picture, and the button that measures."
         shown, view = self.scrubber.shown[i], next(v for v in self.scrubber.views if v.name == name)
-        box = dict(view=view, choose=w.Dropdown(layout=w.Layout(width="auto", max_width="100%")), picture=w.HTML(layout=w.Layout(width="100%")), button=w.Button(description="Measure"))
-        title = w.HTML(f"<b>{_title(view, shown, len(self.scrubber.shown) > 1)}</b>")
-        box["all"] = w.VBox([w.HBox([title, box["choose"]], layout=w.Layout(justify_content="space-between")), box["picture"], box["button"]]).add_class("gs-panel")
+        choose, picture = w.Dropdown(layout=w.Layout(width="auto", max_width="100%")), w.HTML(layout=w.Layout(width="100%"))
+        box = dict(view=view, choose=choose, picture=picture, button=w.Button(description="Measure"))
+        head = w.HBox([w.HTML(f"<b>{_title(view, shown, len(self.scrubber.shown) > 1)}</b>"), choose], layout=w.Layout(justify_content="space-between"))
+        box["all"] = w.VBox([head, picture, box["button"]]).add_class("gs-panel")
         box["choose"].observe(lambda _: self.show((name, i)), "value")
         box["button"].on_click(lambda _: self._later(name, i, "measuring", lambda: self.scrubber.measure(name)))
         self._fill(box, self.scrubber.panels[name, i])
