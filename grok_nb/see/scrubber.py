@@ -38,9 +38,10 @@ class Panel:
     def whole(self, frame: str) -> str: # HTML
         "A picture with what stays."
         if not self.size: return frame
-        width, height = self.size
+        (width, height), alt = self.size, html.escape(self.alt, quote=True)
         return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" style="image-rendering:pixelated" '
-                f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="currentColor" role="img" aria-label="{html.escape(self.alt, quote=True)}">{self.base}<g>{frame}</g></svg>')
+                f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="currentColor" role="img" '
+                f'aria-label="{alt}">{self.base}<g>{frame}</g></svg>')
 
     def still(self, frame: str) -> str: # HTML
         "The same as a plain image, which needs no script and is kept where only harmless tags are."
@@ -134,7 +135,8 @@ class Shown:
 
     def measure(self, *wanted: View):
         "Measure what views need, where it is not there yet, in one pass over the checkpoints."
-        measure(self.series, {name: probe for v in wanted for name, probe in self.needs(v).items()}, most=self.most, also=self.around)
+        probes = {name: probe for v in wanted for name, probe in self.needs(v).items()}
+        if probes: measure(self.series, probes, most=self.most, also=self.around)
 
     def ask(self, view: View, step: int):
         "Run the probes of a deep view on one checkpoint."
@@ -192,9 +194,15 @@ class Scrubber:
         "Measure what views need and is not there yet, once, and draw them."
         for i, s in enumerate(self.shown):
             waiting = [v for v in self.views if self.panels[v.name, i].waits and (not names or v.name in names)]
-            if waiting: s.measure(*waiting)
-            for v in waiting: self.panels[v.name, i] = s.draw(v)
+            try: s.measure(*waiting)
+            except InputError: pass # one of them cannot be measured: see which
+            for v in waiting: self.panels[v.name, i] = self._measured(v, s)
         return self
+
+    def _measured(self, view, shown):
+        try: shown.measure(view)
+        except InputError as e: return Panel({}, reason=str(e))
+        return shown.draw(view)
 
     def pictures(self,
         panel: Panel,
@@ -241,7 +249,8 @@ _style = """
   background:var(--paper, var(--jp-layout-color0, Canvas)) }
 .gs-bar input { flex:1 1 12rem; min-width:0; accent-color:#D55E00 } .gs-bar output { min-width:6.5em; font-variant-numeric:tabular-nums; font-weight:600 }
 .gs-bar button, .gs h4 select { font:inherit; font-weight:400; color:inherit; background:none; padding:.1rem .6rem; cursor:pointer;
-  border:1px solid color-mix(in srgb, currentColor 35%, transparent); border-radius:5px } .gs h4 select { max-width:100%; font-size:.85rem } .gs option { color:#1a1f24; background:#fff }
+  border:1px solid color-mix(in srgb, currentColor 35%, transparent); border-radius:5px }
+.gs h4 select { max-width:100%; font-size:.85rem } .gs option { color:#1a1f24; background:#fff }
 .gs-grid { display:grid; gap:.9rem 1.6rem; grid-template-columns:repeat(auto-fill, minmax(min(100%, 300px), 1fr)) }
 @media (min-width:640px) { .gs-grid[data-runs="2"] { grid-template-columns:1fr 1fr } .gs-grid[data-runs="3"] { grid-template-columns:1fr 1fr 1fr } }
 .gs-panel { min-width:0 } .gs-panel h4 { display:flex; flex-wrap:wrap; gap:.2rem .6rem; align-items:center; justify-content:space-between;
@@ -359,9 +368,9 @@ class Live:
         box = dict(view=view, choose=choose, picture=picture, button=w.Button(description="Measure"))
         head = w.HBox([w.HTML(f"<b>{_title(view, shown, len(self.scrubber.shown) > 1)}</b>"), choose], layout=w.Layout(justify_content="space-between"))
         box["all"] = w.VBox([head, picture, box["button"]]).add_class("gs-panel")
-        box["choose"].observe(lambda _: self.show((name, i)), "value")
         box["button"].on_click(lambda _: self._later(name, i, "measuring", lambda: self.scrubber.measure(name)))
         self._fill(box, self.scrubber.panels[name, i])
+        choose.observe(lambda _: self.show((name, i)), "value")
         return box
 
     def _fill(self, box, panel):
@@ -382,7 +391,7 @@ class Live:
             box, panel = self.boxes[key], self.scrubber.panels[key]
             if box["view"].deep and not keys and self._ask(key): continue
             if not panel.frames: box["picture"].value = f'<p class="gs-missing">{html.escape(panel.reason)}</p>'; continue
-            choice = next(c for c in panel.choices if str(c) == (box["choose"].value or ""))
+            choice = next((c for c in panel.choices if str(c) == box["choose"].value), next(iter(panel.choices)))
             box["picture"].value = panel.whole(self.scrubber.pictures(panel, choice, [position])[0])
 
     def _later(self, name, i, doing, work):
