@@ -43,7 +43,9 @@ def main(
     "Print the overview. A word that is not asked for is a mistake: one line, status 2."
     words = [w for w in (sys.argv[1:] if argv is None else argv) if w not in ("-h", "--help")]
     if not words: print(overview()); return
-    print(f"python -m grok_nb: takes no arguments; commands have names of their own: {nearest(f'grok_nb_{words[0]}', declared())}", file=sys.stderr)
+    names = [name.removeprefix("grok_nb_") for name in declared()]
+    said = f"write grok_nb_{words[0]}" if words[0] in names else f"command {nearest(words[0], names)}"
+    print(f"python -m grok_nb: takes no arguments; {said}", file=sys.stderr)
     raise SystemExit(2)
 
 # %% ../nbs/see/08_overview.ipynb #fdf5caf6

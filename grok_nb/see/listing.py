@@ -154,7 +154,7 @@ def ledger_text(
     table = Table(box=None, pad_edge=False, expand=True)
     for name in shown: table.add_column(name, ratio=dict(claim=3, statement=8, paper=4, effect=4, why=5).get(name))
     for row in shown.itertuples(index=False): table.add_row(*map(Text, row))
-    console = Console(width=width or (None if sys.stdout.isatty() else 160), no_color=True, highlight=False)
+    console = Console(width=width or (None if sys.stdout.isatty() else 160), color_system=None, force_jupyter=False)
     with console.capture() as capture: console.print(table)
     presets = [r.preset for r in runs]
     rests = ", ".join(f"{presets.count(p)} × {p}" for p in dict.fromkeys(presets)) or "no finished run with the options of a preset"
