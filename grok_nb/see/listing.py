@@ -83,7 +83,8 @@ def listing_text(
     for name, rows in table.groupby("study", sort=False):
         shown = rows.assign(
             step=[f"{a:,} of {b:,}" for a, b in zip(rows.step, rows.steps)], size=rows.bytes.map(in_words),
-            parameters=[f"{n:,.0f}" if n == n and n else "" for n in rows.parameters], value=[f"{v:.3f}" if v == v else "" for v in rows.value.astype(float)])
+            parameters=[f"{n:,.0f}" if n == n and n else "" for n in rows.parameters], # a study may not say how many
+            value=[f"{v:.3f}" if v == v else "" for v in rows.value.astype(float)])
         columns = "run preset fidelity seed state step minutes parameters size value verdict".split()
         parts.append(f"{studies[name].question}\n" + shown[columns].rename(columns=dict(value=rows.curve.iloc[0])).to_string(index=False))
     return "\n\n".join(parts)
