@@ -231,6 +231,11 @@ class Ledger(pd.DataFrame):
         counts = self.verdict.value_counts()
         return ", ".join(f"{counts[v]} {v}" for v in marks if v in counts) or "no claims"
 
+    def readable(self) -> pd.DataFrame: # text cells
+        "The columns that people read."
+        kept = ["claim", "statement", "paper", "effect", "seeds", "fidelity", "verdict", "why"]
+        return pd.DataFrame([dict(r._asdict(), effect=_amount(r), seeds=str(r.seeds or ""), why=r.reason) for r in self.itertuples(index=False)], columns=kept)
+
     def _repr_html_(self):
         if not {"claim", "statement", "verdict", "effect", "reason"} <= set(self.columns): return super()._repr_html_()
         names = "verdict", "claim", "effect [interval]", "holds if", "seeds", "fidelity", "why"

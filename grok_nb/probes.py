@@ -53,6 +53,7 @@ def measure(
     also: Iterable[int] = (), # steps; the checkpoints nearest to them are measured as well
     spacing: str = "linear", # of the spread steps, or log
     duplicates: bool | None = None, # keep checkpoints whose weights belong to another step; None: yes, but not from the hub
+    anew: bool = True, # measure what has not been measured; False: only look up what has
 ) -> pd.DataFrame: # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
     "Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe."
     series = source if isinstance(source, Series) else Series(source)
@@ -65,7 +66,7 @@ def measure(
     tables = {name: _load(folder, name, fingerprint(probe)) for name, probe in probes.items()}
     for checkpoint in tqdm(series.spread(most, also, spacing), desc=series.name, unit="checkpoint", leave=False, disable=not is_watched()):
         todo = [n for n, t in tables.items() if not ((t.run == series.name) & (t.step == checkpoint.step)).any()]
-        if not todo: continue
+        if not todo or not anew: continue
         model = checkpoint.model.to(device)
         context = Context(run and run.config, run and run.stream, checkpoint.step, checkpoint.tokens, device)
         for name in todo:
@@ -76,7 +77,8 @@ def measure(
             tables[name].attrs = made_by
             if folder: save_table(tables[name], folder / f"{name}.parquet")
     if drop: tables = _without_duplicates(tables, series.name)
-    table = pd.concat([tables[name] for name in asked], ignore_index=True)
+    found = [tables[name] for name in asked if len(tables[name])] or [tables[asked[0]]] # columns of an empty table have no type
+    table = pd.concat(found, ignore_index=True)
     table.attrs = {}
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
 

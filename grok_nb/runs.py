@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['claim_seconds', 'option', 'allowed', 'Config', 'from_preset', 'runs_root', 'Checkpoint', 'is_checkpoint', 'Run',
-           'describe', 'Busy', 'progress_bar', 'Context']
+           'describe', 'pick', 'headline_name', 'Busy', 'progress_bar', 'Context']
 
 # %% ../nbs/core/04_runs.ipynb #556dd55c
 import hashlib, json, os, platform, re, shutil, time
@@ -352,6 +352,18 @@ def describe(runs: list[Run]):
                          step=last["step"], steps=r.config.steps, minutes=round(last["seconds"] / 60, 2),
                          parameters=getattr(r.config, "n_parameters", None)))
     return pd.DataFrame(rows)
+
+# %% ../nbs/core/04_runs.ipynb #70ece4a6
+def pick(
+    rows: list[dict], # tidy rows of one evaluation
+    where: dict, # key → value, as a study's `headline`
+) -> float | None: # its value; None if no row matches
+    "The value of the row that matches every key."
+    return next((r["value"] for r in rows if all(r.get(k) == v for k, v in where.items())), None)
+
+def headline_name(study) -> str:
+    "What a study calls its headline curve."
+    return next((n for n, where in getattr(study, "curves", {}).items() if where == study.headline), "headline")
 
 # %% ../nbs/core/04_runs.ipynb #4848fcce
 class Busy(InputError):

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from . import InputError, RunError, is_watched
-from .files import full_disk_is_named, remove_folder
+from .files import full_disk_is_named, in_words, remove_folder, size_of
 from .runs import Checkpoint, Run, runs_root
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
@@ -79,8 +79,6 @@ def _whole(folder):
     return {"config.json", *(json.loads(index.read_text())["weight_map"].values() if sharded else ["model.safetensors"])} <= there
 
 def _reason(error): return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
-def _bytes(folder): return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-def _in_words(size): return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 # %% ../nbs/core/06_series.ipynb #5e71e507
 class Hub:
@@ -136,7 +134,7 @@ def check(self: Hub, name: str):
     "Raise `InputError` if a revision is not to be had: pickled weights, or more than the budget."
     if self.unreachable or _whole(self.cache / "snapshots" / self.revisions[name]): return
     if (need := sum(self.files(name).values())) > self.max_disk:
-        raise InputError(f"max_disk = {_in_words(self.max_disk)}: {self.repo}, {name} alone takes {_in_words(need)}")
+        raise InputError(f"max_disk = {in_words(self.max_disk)}: {self.repo}, {name} alone takes {in_words(need)}")
 
 @patch
 def fetch(self: Hub, name: str) -> Path:
@@ -158,12 +156,12 @@ def fetch(self: Hub, name: str) -> Path:
 def _make_room(self: Hub, need, partial):
     "Remove what was used longest ago, until there is room."
     fetched = sorted((p for p in self.folder.iterdir() if p.is_dir() and p != partial), key=lambda p: p.stat().st_mtime)
-    sizes = {p: _bytes(p) for p in fetched}
+    sizes = {p: size_of(p) for p in fetched}
     while sizes and sum(sizes.values()) + need > self.max_disk:
         remove_folder(oldest := next(iter(sizes)))
         del sizes[oldest]
-    if need > (free := shutil.disk_usage(self.folder).free + _bytes(partial)):
-        raise InputError(f"{self.repo}: a checkpoint takes {_in_words(need)}, {_in_words(free)} are free in {self.folder}")
+    if need > (free := shutil.disk_usage(self.folder).free + size_of(partial)):
+        raise InputError(f"{self.repo}: a checkpoint takes {in_words(need)}, {in_words(free)} are free in {self.folder}")
 
 @patch
 def _download(self: Hub, name, folder):

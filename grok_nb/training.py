@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ENOUGH', 'learning_rate_share', 'make_optimizers', 'mean_loss', 'checkpoint_steps', 'save_state', 'load_state',
            'TrainingDiverged', 'commit', 'save_artifacts', 'check_device', 'stop_on_signal', 'headline_curve',
-           'rule_name', 'best_step', 'forget_worse', 'check_processes', 'agree', 'was_left', 'pick', 'headline_name',
-           'evaluate', 'train', 'split']
+           'rule_name', 'best_step', 'forget_worse', 'check_processes', 'agree', 'was_left', 'evaluate', 'train',
+           'split']
 
 # %% ../nbs/core/05_training.ipynb #418ca3f3
 import json, math, os, shutil, signal, threading, time, warnings
@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
 from .files import atomic_folder, full_disk_is_named, remove_folder, write_atomic
 from .models import logits_at
-from .runs import Busy, Checkpoint, Config, Context, Run, is_checkpoint, progress_bar
+from .runs import Busy, Checkpoint, Config, Context, Run, headline_name, is_checkpoint, pick, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -237,17 +237,6 @@ def was_left(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 # %% ../nbs/core/05_training.ipynb #a33165cb
-def pick(
-    rows: list[dict], # tidy rows of one evaluation
-    where: dict, # key → value, as a study's `headline`
-) -> float | None: # its value; None if no row matches
-    "The value of the row that matches every key."
-    return next((r["value"] for r in rows if all(r.get(k) == v for k, v in where.items())), None)
-
-def headline_name(study) -> str:
-    "What a study calls its headline curve."
-    return next((n for n, where in getattr(study, "curves", {}).items() if where == study.headline), "headline")
-
 def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     "Tidy rows of every probe, the model in eval mode and without gradients."
     context = Context(run.config, run.stream, step, step * run.stream.tokens_per_batch, device)

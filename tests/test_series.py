@@ -267,7 +267,7 @@ def test_pickles_are_refused_from_the_list_of_files(hub, trained, tmp_path, caps
 
 
 @pytest.mark.parametrize("typed, says", [
-    (["toys/neox", "--max-disk", "10KB"], r"max_disk = 0.01 MB: toys/neox, step2 alone takes 0.\d+ MB"),
+    (["toys/neox", "--max-disk", "10KB"], r"max_disk = 10 kB: toys/neox, step2 alone takes [\d.]+ kB"),
     (["toys/neox", "--revisions", "step3"], "toys/neox has no 'step3'; it has step0, step1, step2"),
     (["toys/neox", "--revisions", "ckpt*"], "toys/neox has no 'ckpt"),
     (["toys/neox", "--revisions", "step0,step7"], "no 'step7'"),

@@ -14,9 +14,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from .. import InputError, __version__, studies
 from ..claims import ledger
-from ..files import write_atomic
-from ..runs import Run, describe
-from ..training import headline_name
+from ..runs import Run, describe, headline_name
+from .formats import check_form, save
 from ..transitions import fewest, transition_table, transitions
 from ..probes import curve, measure
 
@@ -58,13 +57,23 @@ code,pre { font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",
 code { padding:.1em .3em } pre { padding:.8rem 1rem; overflow-x:auto } details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
 """
 
+# On paper: light, figures and rows whole, wide tables small enough to fit, nothing to drag.
+_print_style = """
+@media print {
+:root { --ink:#1a1f24; --soft:#4d565e; --line:#cdd3d8; --paper:#fff; --tint:#f5f7f9; --accent:#0072b2 }
+body { font-size:10pt } main { max-width:none; padding:0 } * + h1 { break-before:page; margin-top:0 } h1,h2,summary { break-after:avoid }
+figure,tr,pre,.gs { break-inside:avoid } figure img { max-height:225mm; width:auto } .wide { overflow:visible } pre { white-space:pre-wrap }
+table { font-size:7pt } th,td { padding:.2rem .5rem .2rem 0; overflow-wrap:break-word } thead { display:table-header-group } input,button { display:none }
+}
+"""
+
 def page(
     title: str, # of the page
     body: str, # HTML
 ) -> str:
     "A complete HTML document with its style inside."
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{html.escape(title)}</title><style>{_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n")
+            f"<title>{html.escape(title)}</title><style>{_style}{_print_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n")
 
 # %% ../../nbs/see/02_report.ipynb #370107f1
 def labels(
@@ -128,10 +137,16 @@ def answer(
 def inside(
     runs: Sequence[Run], # of one study
     most: int | None = 9, # checkpoints of each run at most
+    anew: bool = True, # measure what has not been measured; False: only look up what has
 ) -> pd.DataFrame: # long table, `run` holds run ids; empty where the study has no `inside`
     "What the study looks for inside checkpoints; measured once and kept beside the run."
-    looked = [r for r in runs if hasattr(r.study, "inside") and r.steps]
-    parts = [measure(r, r.study.inside(r.config), most=most, also=r.study.compared(r.config) if hasattr(r.study, "compared") else ()) for r in looked]
+    parts = []
+    for r in (r for r in runs if hasattr(r.study, "inside") and r.steps):
+        also = r.study.compared(r.config) if hasattr(r.study, "compared") else ()
+        try: parts.append(measure(r, r.study.inside(r.config), most=most, also=also, anew=anew))
+        except InputError: # such as a text that is gone, which the probes are made from
+            if anew: raise
+    parts = [p for p in parts if len(p)] # columns of an empty table have no type
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 def through_training(
@@ -151,11 +166,12 @@ def look_inside(run: Run):
 def tables(
     runs: Sequence[Run], # of one study
     most: int | None = 1, # checkpoints of each run to look inside of, at most; 1: the last
+    anew: bool = True, # False: measure nothing, take what was measured before
 ) -> dict[str, pd.DataFrame]: # probe → long table, and `runs`
     "What claims are tested on. Runs with options of one's own are left out: no claim is about them."
     known = [r for r in runs if r.preset != "custom" and r.records()]
     if not known: return {}
-    measured = pd.concat([*(r.metrics() for r in known), inside(known, most)], ignore_index=True)
+    measured = pd.concat([*(r.metrics() for r in known), inside(known, most, anew)], ignore_index=True)
     return {str(name): part.dropna(axis="columns", how="all") for name, part in measured.groupby("probe")} | dict(runs=describe(known))
 
 def shown(runs: Sequence[Run]) -> list[Run]:
@@ -194,10 +210,12 @@ def section(
 
 def report(
     runs: Sequence[Run], # of one study or of several, with at least one evaluation each
-    path: str | Path | None = None, # where to write; None: `report-….html` in the folder of runs
+    path: str | Path | None = None, # where to write, as .html, .md or .pdf; None: `report-…` in the folder of runs
     evidence: Sequence[Run] = (), # more runs of these studies for the claims to be judged on
+    form: str = "html", # html, md or pdf, where no path says it by its ending
 ) -> Path: # of the file
     "One offline HTML report about some runs, a section for each study; an `InputError` if they have not been evaluated."
+    check_form(Path(path).suffix[1:] if path else form)
     if not runs: raise InputError("report: needs one run or more")
     if empty := [r.run_id for r in runs if not r.records()]: raise InputError(f"report: {empty[0]} has not been evaluated yet")
     if bare := [r.run_id for r in runs if not r.steps]: raise InputError(f"report: {bare[0]} has no checkpoint yet")
@@ -211,13 +229,13 @@ def report(
         body = [f"<h1>{title}</h1><ul>{links}</ul>", *body]
     if path is None:
         several = f"{'-'.join(names)}-{hashlib.sha256(' '.join(sorted(r.run_id for r in runs)).encode()).hexdigest()[:8]}"
-        path = runs[0].path.parent / f"report-{runs[0].run_id if len(runs) == 1 else several}.html"
+        path = runs[0].path.parent / f"report-{runs[0].run_id if len(runs) == 1 else several}.{form}"
     return _written(path, title, body)
 
 def _written(path, title, body):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, page(title, "\n".join([*body, f'<p class="soft">grok_nb {__version__}. Paths are relative to the folder of runs.</p>'])))
+    save(path, page(title, "\n".join([*body, f'<p class="soft">grok_nb {__version__}. Paths are relative to the folder of runs.</p>'])))
     return path
 
 def _figures(figures):
@@ -246,9 +264,11 @@ def _details(run):
 # %% ../../nbs/see/02_report.ipynb #44a6b3aa
 def sweep_report(
     folder: str | Path, # of a sweep
-    path: str | Path | None = None, # where to write; None: `report.html` in the folder
+    path: str | Path | None = None, # where to write; as .html, .md or .pdf; None: `report.html` in the folder
+    form: str = "html", # html, md or pdf, where no path says it by its ending
 ) -> Path: # of the file
     "One offline HTML report about a sweep. Raises InputError if none of its runs has been evaluated."
+    check_form(Path(path).suffix[1:] if path else form)
     from grok_nb.sweeps import read_sweep, summarise
     facts, runs = read_sweep(folder)
     begun = [r for r in runs if r.records()]
@@ -271,4 +291,4 @@ def sweep_report(
         body += ["<h2>Claims</h2>", f'<div class="wide">{book._repr_html_()}</div>',
                  f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>']
     body += ["<h2>Every run</h2>", table_html(table if (table["error"] != "").any() else table.drop(columns="error"))]
-    return _written(path or Path(folder) / "report.html", study.question, body)
+    return _written(path or Path(folder) / f"report.{form}", study.question, body)

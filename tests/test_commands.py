@@ -1,0 +1,405 @@
+"The commands that list and judge, and the report in every format: exit status, messages, JSON that equals the table, nothing heavy loaded."
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from configparser import ConfigParser
+from importlib import import_module
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from grok_nb import InputError, studies
+from grok_nb.files import in_words, size_of, write_atomic
+from grok_nb.modular import study
+from grok_nb.runs import Run, describe
+from grok_nb.see import commands, formats, listing
+
+HEAVY = "torch transformers matplotlib datasets".split() # what a list needs not; pandas makes it
+TINY = dict(p=5, n_id=16, alpha=.8, n_shots=4, depth=1, width=16, heads=2, batch_size=16, n_eval=32, n_ood=8, attention_dropout=0,
+            steps=60, warmup_steps=5, evaluate_every=5, checkpoints=3, checkpoint_on_change=0)
+SCRIPTS = ConfigParser(delimiters=["="])
+SCRIPTS.read(ROOT/"settings.ini", encoding="utf-8")
+NAMES = dict(script.split("=") for script in SCRIPTS["DEFAULT"]["console_scripts"].split())
+
+
+def shell(root, command, *words, code="", **env):
+    "A command in a process of its own: status, stdout, stderr, which of HEAVY it loaded."
+    run = f"import sys\nfrom grok_nb.see.commands import *\n{code}\ntry: {command}()\nfinally: print('loaded:', *sorted(set({HEAVY}) & set(sys.modules)))"
+    env = os.environ | dict(GROK_NB_RUNS=str(root), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)) | env
+    done = subprocess.run([sys.executable, "-c", run, *map(str, words)], env=env, capture_output=True, text=True)
+    out, _, loaded = done.stdout.rpartition("loaded:")
+    return done.returncode, out, done.stderr, loaded.split()
+
+
+def said(capsys, command, *words):
+    "What a command prints, in this process; a mistake is raised as SystemExit."
+    capsys.readouterr()
+    command([*map(str, words)])
+    return capsys.readouterr().out
+
+
+def told(capsys, command, *words):
+    "The one line of a refused command."
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as e: command([*map(str, words)])
+    got = capsys.readouterr()
+    assert e.value.code == 2 and got.out == "" and got.err.count("\n") == 1
+    return got.err
+
+
+@pytest.fixture(scope="module", autouse=True)
+def presets():
+    "A demo and a control of seconds, for this file alone."
+    with pytest.MonkeyPatch.context() as patch:
+        for name, n_id in dict(demo=16, control=8).items(): patch.setitem(study.presets, name, study.presets["smoke"].replace(**TINY | dict(n_id=n_id)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "Two demos and two controls, finished, a finished run with options of its own, a new one, and folders that cannot be read."
+    from grok_nb.training import train
+    root = tmp_path_factory.mktemp("runs")
+    for name in ("demo", "control"):
+        for seed in (0, 1): train(study.config(name, seed=seed), root, progress=False)
+    train(study.config("demo", lr=.002), root, progress=False)
+    Run.create(study.config("demo", seed=7), root)
+    for name, text in dict(cut='{"study": "mod', foreign='{"study": "physics", "run_id": "foreign", "options": {}}').items():
+        (root/name).mkdir()
+        (root/name/"config.json").write_text(text)
+    edited = Run.create(study.config("demo", seed=8), root).path
+    write_atomic(edited/"config.json", (edited/"config.json").read_text().replace('"steps": 60', '"steps": 61'))
+    odd = Run.create(study.config("demo", seed=9), root)
+    (odd.path/"metrics.jsonl").write_text('{"step": 0, "rows": 3}\n')
+    return root
+
+
+@pytest.fixture
+def root(trained, tmp_path):
+    "A copy that a test may change."
+    return shutil.copytree(trained, tmp_path/"runs", copy_function=shutil.copy2)
+
+
+def finished(root): return [Run(p.parent) for p in sorted(root.glob("modular-*/checkpoints"))]
+
+
+# ---- runs ----
+
+def test_the_list_is_what_describe_says(trained, capsys):
+    got = json.loads(said(capsys, commands.grok_nb_runs, "--runs", trained, "--by", "name", "--json"))
+    table = pd.DataFrame(got["runs"])
+    want = describe([Run(trained/r) for r in table.run])
+    pd.testing.assert_frame_equal(table[want.columns.tolist()], want, check_dtype=False)
+    assert table.run.is_monotonic_increasing and len(table) == 6
+    assert table.bytes.tolist() == [size_of(trained/r) for r in table.run]
+    assert set(table.curve) == {"unseen tasks"}
+
+
+def test_the_text_of_the_list_is_the_json(trained, capsys):
+    rows = json.loads(said(capsys, commands.grok_nb_runs, "--runs", trained, "--json"))["runs"]
+    lines = said(capsys, commands.grok_nb_runs, "--runs", trained).splitlines()
+    assert lines[0] == study.question and "unseen tasks" in lines[1]
+    for row, line in zip(rows, lines[2:2 + len(rows)], strict=True):
+        for part in (row["run"], row["preset"], row["state"], f"{row['step']:,} of {row['steps']:,}", in_words(row["bytes"])): assert f" {part} " in f" {line} "
+        assert line.endswith(row["verdict"]) and (row["value"] is None or f" {row['value']:.3f} " in line)
+
+
+def test_the_verdict_is_that_of_the_report(trained):
+    from grok_nb.see.report import when
+    runs, (table, _) = finished(trained), listing.listing(trained)
+    found = when(runs).query("curve == 'unseen tasks'")
+    for run, name in zip(runs, dict.fromkeys(found.run)):
+        verdict, rows = table.set_index("run").verdict[run.run_id], found[found.run == name]
+        if (rows.direction == "none").all(): assert verdict == "no change"; continue
+        for part, row in zip(verdict.split(", "), rows.itertuples(), strict=True):
+            end = f"–{row.midpoint_hi:,.0f}" if row.midpoint_hi < float("inf") else ""
+            assert part == f"{row.direction} {'' if end else 'after '}{row.midpoint_lo:,.0f}{end}"
+
+
+@pytest.mark.parametrize("values, verdict", [
+    ([], "not evaluated"), ([.1] * 7, "too few evaluations"), ([.1] * 20, "no change"),
+    ([.1 + .001 * (i % 3) + .8 * (i >= 12) for i in range(24)], "up 1,100–1,200"),
+    ([.9 - .001 * (i % 3) - .8 * (i >= 12) for i in range(24)], "down 1,100–1,200"),
+    ([None, *(.1 + .001 * (i % 3) + .8 * (i >= 12) for i in range(1, 24))], "up 1,100–1,200")])
+def test_verdicts_in_words(values, verdict): assert listing.verdict({100 * i: v for i, v in enumerate(values)}) == verdict
+
+
+def test_what_cannot_be_read_is_named_and_stops_nothing(trained, capsys):
+    text = said(capsys, commands.grok_nb_runs, "--runs", trained)
+    above, _, below = text.partition("Cannot be read by this version:\n")
+    reasons = dict(line.strip().split(": ", 1) for line in below.splitlines())
+    assert above.count("finished") == 5 and len(reasons) == 4
+    assert "cannot be read" in reasons["cut"] and "'physics' is unknown" in reasons["foreign"]
+    assert sorted(why.split()[0] for name, why in reasons.items() if name not in ("cut", "foreign")) == ["config.json", "metrics.jsonl"]
+    assert str(trained) not in below
+    assert json.loads(said(capsys, commands.grok_nb_runs, "--runs", trained, "--json"))["others"] == reasons
+
+
+def test_newest_first(root, capsys):
+    runs = finished(root)
+    for age, run in enumerate(runs): os.utime(run.path/"metrics.jsonl", (time.time() - 1000 * age,) * 2)
+    got = json.loads(said(capsys, commands.grok_nb_runs, "--runs", root, "--json"))["runs"]
+    assert [r["run"] for r in got if r["state"] == "finished"] == [r.run_id for r in runs]
+    os.utime(runs[-1].path/"metrics.jsonl", (time.time() + 1000,) * 2)
+    assert json.loads(said(capsys, commands.grok_nb_runs, "--runs", root, "--json"))["runs"][0]["run"] == runs[-1].run_id
+
+
+def test_one_study_alone(trained, capsys):
+    assert json.loads(said(capsys, commands.grok_nb_runs, "--runs", trained, "--study", "copying", "--json"))["runs"] == []
+    text = said(capsys, commands.grok_nb_runs, "--runs", trained, "--study", "copying")
+    assert text.startswith(f"There are no runs of the study copying in {trained}\n")
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_no_runs_is_no_mistake(tmp_path, capsys, made):
+    if made: (tmp_path/"none").mkdir()
+    assert said(capsys, commands.grok_nb_runs, "--runs", tmp_path/"none") == f"There are no runs in {tmp_path/'none'}\n"
+    assert json.loads(said(capsys, commands.grok_nb_runs, "--runs", tmp_path/"none", "--json")) == dict(runs=[], others={})
+    assert (tmp_path/"none").exists() == made
+
+
+def test_the_tree_is_the_folder(root, capsys):
+    run = finished(root)[0]
+    (run.folder(run.steps[1])/"MANIFEST.json").unlink()
+    (run.path/"tables").mkdir()
+    pd.DataFrame(dict(a=range(1234))).to_parquet(run.path/"tables"/"some.parquet")
+    (run.path/"tables"/"torn.parquet").write_bytes(b"PAR1")
+    found = json.loads(said(capsys, commands.grok_nb_runs, "--tree", run.run_id, "--runs", root, "--json"))
+    assert found == json.loads(said(capsys, commands.grok_nb_runs, "--tree", run.path, "--json")) == listing.tree(run.path)
+    inside = {part["name"]: part for part in found["inside"]}
+    assert found["bytes"] == size_of(run.path) and inside["metrics.jsonl"]["note"] == f"{len(run.records())} evaluations"
+    notes = {step["name"]: step["note"] for step in inside["checkpoints"]["inside"]}
+    assert {int(name[5:]) for name, note in notes.items() if note != "not whole: does not count"} == set(run.steps)
+    assert {int(name[5:]) for name, note in notes.items() if note == "can be resumed"} == {c.step for c in run.checkpoints if c.has_state}
+    assert {t["name"]: t["note"] for t in inside["tables"]["inside"]} == {"some.parquet": "1,234 rows", "torn.parquet": "cannot be read"}
+    text = said(capsys, commands.grok_nb_runs, "--tree", run.path)
+    def every(part): return [part["name"], *(name for p in part["inside"] for name in every(p))]
+    assert [re.sub(r"^[│├└─ ]*", "", line).split("  ")[0] for line in text.splitlines()] == every(found)
+
+
+def test_the_tree_of_a_run_that_cannot_be_read(trained, capsys):
+    assert said(capsys, commands.grok_nb_runs, "--tree", "cut", "--runs", trained) == "cut  14 bytes\n└── config.json  14 bytes\n"
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--study", "modula"], "did you mean 'modular'"), (["--by", "nam"], "did you mean 'name'"), (["--tree", "cutt"], "did you mean 'cut'"),
+    (["--tree", "cut", "--study", "modular"], "leave one of the two out"), (["--trees"], "did you mean '--tree'")])
+def test_runs_refuses_in_one_line(trained, capsys, words, says):
+    assert says in told(capsys, commands.grok_nb_runs, *words, "--runs", trained)
+
+
+def test_a_list_loads_nothing_heavy_and_writes_nothing(root):
+    before = sorted(root.rglob("*"))
+    for words in ([], ["--json"], ["--tree", "cut"]):
+        status, out, err, loaded = shell(root, "grok_nb_runs", *words)
+        assert status == 0 and err == "" and out and not loaded
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_hundred_runs_are_listed_in_seconds(root, monkeypatch):
+    "Seconds of this process; the limit is several times what a list takes."
+    run = finished(root)[0]
+    for seed in range(100, 200):
+        new = Run.create(study.config("demo", seed=seed), root)
+        shutil.copytree(run.path/"checkpoints", new.path/"checkpoints")
+        shutil.copy(run.path/"metrics.jsonl", new.path)
+    monkeypatch.setattr("grok_nb.files.file_hash", lambda path: pytest.fail(f"{path} is hashed"))
+    listing.verdict({i: i for i in range(9)})
+    began = time.process_time()
+    table, _ = listing.listing(root)
+    assert len(table) == 106 and time.process_time() - began < 20
+
+
+# ---- claims ----
+
+def rows_of(capsys, *words): return json.loads(said(capsys, commands.grok_nb_claims, *words, "--json"))
+
+
+def test_claims_are_judged_on_finished_presets_alone(trained, capsys):
+    from grok_nb.claims import ledger
+    from grok_nb.see.report import tables
+    runs = [r for r in finished(trained) if r.preset != "custom"]
+    assert len(runs) == 4
+    want = json.loads(ledger(study.claims(), tables(runs, anew=False)).to_json(orient="records"))
+    assert rows_of(capsys, "--study", "modular", "--runs", trained) == [dict(study="modular") | row for row in want]
+    assert any(row["verdict"] == "inconclusive" and row["seeds"] == 2 for row in want)
+
+
+def test_claims_measure_only_when_asked(root, capsys):
+    before = sorted(root.rglob("*"))
+    first = rows_of(capsys, "--study", "modular", "--runs", root)
+    assert sorted(root.rglob("*")) == before
+    lacking = [row["claim"] for row in first if row["reason"].startswith("needs the table")]
+    assert lacking
+    second = rows_of(capsys, "--study", "modular", "--runs", root, "--measure")
+    assert not [row for row in second if row["reason"].startswith("needs the table")]
+    assert len([*root.glob("*/tables/geometry.parquet")]) == 4
+    assert rows_of(capsys, "--study", "modular", "--runs", root) == second # what lies there is taken
+
+
+def test_what_some_runs_lack_does_not_spoil_the_rest(root, capsys):
+    from grok_nb.see.report import inside
+    demo = next(r for r in finished(root) if r.preset == "demo")
+    inside([demo], 1)
+    table = inside(finished(root), anew=False)
+    assert set(table.run) == {demo.run_id} and table.value.dtype == float
+    assert {row["verdict"] for row in rows_of(capsys, "--study", "modular", "--runs", root)} == {"inconclusive", "not tested"}
+
+
+def test_the_text_of_the_claims_is_the_json(trained, capsys):
+    rows = rows_of(capsys, "--study", "modular", "--runs", trained)
+    text = said(capsys, commands.grok_nb_claims, "--study", "modular", "--runs", trained)
+    flat = re.sub(r"\s+", " ", text)
+    assert text.startswith(study.question) and re.search(r"Judged on (2 × control, 2 × demo|2 × demo, 2 × control)\.", text)
+    for column in ("claim", "statement", "paper", "effect", "seeds", "fidelity", "verdict", "why"): assert column in text.splitlines()[1]
+    for row in rows:
+        assert row["verdict"] in flat
+        if row["seeds"]: assert f" {row['seeds']} " in flat
+    counts = {v: sum(r["verdict"] == v for r in rows) for v in ("supported", "not supported", "inconclusive", "not tested")}
+    assert ", ".join(f"{n} {v}" for v, n in counts.items() if n) in text
+
+
+def test_without_runs_no_claim_is_tested(tmp_path, capsys):
+    rows = rows_of(capsys, "--runs", tmp_path)
+    assert {row["verdict"] for row in rows} == {"not tested"}
+    want = {(name, c.name) for name in studies for c in studies[name].claims()}
+    assert {(row["study"], row["claim"]) for row in rows} == want
+    assert said(capsys, commands.grok_nb_claims, "--runs", tmp_path, "--study", "corpus").splitlines()[1] == "no claims"
+    assert not [*tmp_path.iterdir()]
+
+
+def test_claims_refuse_in_one_line(capsys):
+    assert "did you mean 'grammar'" in told(capsys, commands.grok_nb_claims, "--study", "gramar")
+
+
+# ---- reports ----
+
+@pytest.fixture
+def plain(monkeypatch):
+    "Reports with small pictures."
+    from grok_nb.see import report
+    picture = report.picture
+    monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 20))
+
+
+def test_a_report_as_markdown(root, tmp_path, capsys, plain):
+    run, out = finished(root)[0], tmp_path/"a page.md"
+    for _ in range(2): assert said(capsys, commands.grok_nb_report, run.path, "--out", out) == f"{out}\n"
+    text, pictures = out.read_text(), {p.name for p in (tmp_path/"a page-pictures").iterdir()}
+    assert set(re.findall(r"\]\(a%20page-pictures/(\S+)\)", text)) == pictures and len(pictures) > 3
+    assert text.startswith(f"# {study.question}\n") and "## Claims so far" in text and "| seen tasks " in text
+    for foreign in ("<script", "<style", "<div", "base64", "style=", "\ue000", "\ue001"): assert foreign not in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a page-pictures", "a page.md", "runs"] # no part of a file is left
+
+
+def browser():
+    "Skip what Chromium is needed for where there is none."
+    pytest.importorskip("playwright.sync_api")
+    if not formats.chromium(): pytest.skip("needs Chromium")
+
+
+def test_a_report_as_pdf(root, tmp_path, capsys, plain):
+    browser()
+    run = finished(root)[0]
+    path = run.path.parent/f"report-{run.run_id}.pdf"
+    assert said(capsys, commands.grok_nb_report, run.run_id, "--runs", root, "--format", "pdf") == f"{path}\n"
+    content = path.read_bytes()
+    assert content[:5] == b"%PDF-" and content.rstrip().endswith(b"%%EOF") and content.count(b"/Subtype /Image") > 3
+    assert len(re.findall(rb"/Type /Page\b", content)) > 1
+
+
+@pytest.mark.parametrize("form", ["html", "md", "pdf"])
+def test_a_sweep_in_every_format(trained, tmp_path, capsys, plain, form):
+    if form == "pdf": browser()
+    folder = shutil.copytree(trained, tmp_path/"runs")/"sweeps"/"mine"
+    folder.mkdir(parents=True)
+    facts = dict(study="modular", preset="demo", grid=dict(n_id=[8, 16]), seeds=[0, 1], fixed={})
+    (folder/"sweep.json").write_text(json.dumps(dict(facts=facts, runs=[r.run_id for r in finished(trained) if r.preset != "custom"])))
+    assert said(capsys, commands.grok_nb_report, "mine", "--runs", tmp_path/"runs", "--format", form) == f"{folder/f'report.{form}'}\n"
+    assert (folder/f"report.{form}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--format", "pfd"], "did you mean 'pdf'"), (["--out", "a.docx"], ".html, .md or .pdf"), (["--out", "a"], ".html, .md or .pdf"),
+    (["--out", "a.pdf", "--format", "md"], "must end in .md"), (["--out", "folder.md"], "is a folder"), (["--out", "no/a.md"], "no folder")])
+def test_formats_that_are_refused(root, tmp_path, capsys, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"folder.md").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert says in told(capsys, commands.grok_nb_report, finished(root)[0].path, *words)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+HIDE = """
+import importlib.util as u
+real, hidden = u.find_spec, HIDDEN
+u.find_spec = lambda name, *more: None if name in hidden else real(name, *more)
+"""
+
+
+@pytest.mark.parametrize("form, hidden, path, says", [
+    ("md", ["pypandoc"], None, "pypandoc (pip install pypandoc_binary)"), ("pdf", ["playwright"], None, "playwright (pip install playwright)"),
+    ("pdf", [], "", "Chromium (apt install chromium")])
+def test_a_missing_tool_is_named_before_anything_is_done(root, form, hidden, path, says):
+    if not hidden: pytest.importorskip("playwright.sync_api")
+    before = sorted(root.rglob("*"))
+    env = dict(PATH=path, PLAYWRIGHT_BROWSERS_PATH=str(root)) if path is not None else {}
+    status, out, err, loaded = shell(root, "grok_nb_report", finished(root)[0].run_id, "--format", form, code=HIDE.replace("HIDDEN", str(hidden)), **env)
+    assert status == 2 and out == "" and err.count("\n") == 1 and says in err and not loaded, err
+    assert sorted(root.rglob("*")) == before
+    with pytest.MonkeyPatch.context() as patch: # from Python, too
+        patch.setattr(formats, "_missing", lambda form: [says])
+        from grok_nb.see.report import report
+        with pytest.raises(InputError, match="needs"): report(finished(root)[:1], root/f"a.{form}")
+
+
+def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    (tmp_path/"a.md").write_text("old")
+    def full(*paths): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError): formats.save(tmp_path/"a.md", "<p>new</p>")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.md", "old")]
+
+
+@pytest.mark.parametrize("page, text", [
+    ("<p>a &lt;b&gt; &amp; c</p>", "a \\<b\\> & c\n"), ("<script>x</script><style>y</style><p>z</p>", "z\n"),
+    ("<div class='gs'><label>step <input type=range></label><button>Play</button><p>shown</p><script>if (a</b) {}</script></div>", "shown\n"),
+    ("<h1 id='x'>So: it Comes?</h1><p><a href='#x'>there</a></p>", "# So: it Comes?\n\n[there](#so-it-comes)\n"),
+    ("<img src='https://example.org/a.png' alt='a'>", "![a](https://example.org/a.png)\n"), ("<canvas>old</canvas><svg><text>t</text></svg>b", "b\n")])
+def test_markdown_of_pieces(page, text):
+    pytest.importorskip("pypandoc")
+    assert formats.markdown(page) == (text, {})
+
+
+# ---- every command ----
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_has_examples_that_can_be_typed(name, capsys):
+    module, function = NAMES[name].split(":")
+    main = getattr(import_module(module), function)
+    with pytest.raises(SystemExit) as e: main(["--help"])
+    text = capsys.readouterr().out
+    assert not e.value.code
+    usage, _, examples = text.partition("examples:\n")
+    examples = [line.split() for line in examples.splitlines() if line.strip()]
+    assert examples and all(words[0] == name for words in examples)
+    for words in examples:
+        for word in words:
+            if word.startswith("--"): assert f"{word} " in usage or f"{word}\n" in usage, word
+
+
+def test_the_overview_names_every_command_and_study():
+    done = subprocess.run([sys.executable, "-m", "grok_nb"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    for name, where in NAMES.items():
+        module, function = where.split(":")
+        first, *examples = filter(None, map(str.strip, getattr(import_module(module), function).__doc__.splitlines()))
+        assert re.search(rf"^  {name} +{re.escape(first)}\n +{re.escape(examples[0])}$", done.stdout, re.M)
+    for name in studies: assert studies[name].question in done.stdout
+    wrong = subprocess.run([sys.executable, "-m", "grok_nb", "reprot"], cwd=ROOT, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stdout) == (2, "") and "did you mean 'report'" in wrong.stderr and wrong.stderr.count("\n") == 1
