@@ -186,10 +186,13 @@ class Other(Checkpoint):
         from transformers.utils import logging
         logging.disable_progress_bar()
         if why := _unfit({p.name for p in self.path.glob("*")}): raise InputError(f"{self.path.name}: {why}")
+        loud = logging.get_verbosity()
+        logging.set_verbosity_error() # what is missing is said below
         try: model, info = AutoModelForCausalLM.from_pretrained(self.path, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
         except Exception as e: # kinds fail in many ways
             own = '"auto_map"' in (self.path / "config.json").read_text()
             raise InputError(f"{self.path.name}: {'needs code of its own, which is never run' if own else f'cannot be opened: {_reason(e)}'}") from None
+        finally: logging.set_verbosity(loud)
         if missing := sorted(info["missing_keys"]): raise InputError(f"{self.path.name}: {len(missing)} tensors are missing, such as {missing[0]}")
         return model.eval()
 

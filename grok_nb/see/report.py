@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['picture', 'table_html', 'page', 'labels', 'when', 'when_in', 'readable', 'answer', 'inside', 'through_training',
-           'look_inside', 'tables', 'shown', 'section', 'report', 'sweep_report']
+           'look_inside', 'tables', 'shown', 'curves_figure', 'section', 'report', 'sweep_report']
 
 # %% ../../nbs/see/02_report.ipynb #d9a091e0
 import base64, hashlib, html, io, math
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -16,7 +17,7 @@ from .. import InputError, __version__, studies
 from ..claims import ledger
 from ..runs import Run, describe, headline_name
 from .formats import check_form, save
-from ..transitions import fewest, transition_table, transitions
+from ..transitions import fewest, mark, transition_table, transitions
 from ..probes import curve, measure
 
 # %% ../../nbs/see/02_report.ipynb #eb6d6deb
@@ -181,6 +182,25 @@ def shown(runs: Sequence[Run]) -> list[Run]:
         first.setdefault((r.preset, *(getattr(r.config, n) for n in r.config.sources)) if r.preset != "custom" else r.run_id, r)
     return [r for r in runs if r in first.values()]
 
+# %% ../../nbs/see/02_report.ipynb #e7191416
+def curves_figure(
+    table: pd.DataFrame, # long table of one or more runs; `run` holds the name to show
+    curves: dict, # name → selection of one curve, as a study's `curves`
+    transitions: dict, # run → its transitions on the headline curve
+) -> plt.Figure:
+    "Curves over steps, the runs side by side."
+    runs, palette = list(table["run"].unique()), ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+    fig, axes = plt.subplots(1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.0), sharey=True, squeeze=False, layout="constrained")
+    for ax, run in zip(axes[0], runs):
+        rows = table[table["run"] == run]
+        for (name, where), color in zip(curves.items(), cycle(palette)):
+            if {*where} <= {*rows} and (rows[[*where]] == [*where.values()]).all(axis=1).any(): curve(rows, **where).plot(ax=ax, color=color, label=name)
+        for t in transitions.get(run, ()): mark(ax, t)
+        ax.set(xlabel="optimizer steps", ylabel="value" if run == runs[0] else "", title=run if len(runs) > 1 else None)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    plt.close(fig)
+    return fig
+
 # %% ../../nbs/see/02_report.ipynb #69aa74f0
 def section(
     runs: Sequence[Run], # of one study, with at least one evaluation each
@@ -196,7 +216,8 @@ def section(
     body += ["<h2>Transitions</h2>", table_html(readable(found)),
              '<p class="soft">Times are optimiser steps, as intervals between two evaluations: 2,600 – 3,000 means after step 2,600, at or before '
              "step 3,000. Noise shows a rise of this kind in less than 5 % of curves that have none.</p>"]
-    figures = study.figures(table, moved)
+    figures = study.figures(table, moved) if hasattr(study, "figures") else [("When", "Every curve of the study. Bands: transitions of the headline curve.",
+                                                                               curves_figure(table, study.curves, moved))]
     if hasattr(study, "inside_figures"):
         figures += study.inside_figures({names[r.run_id]: r for r in shown(runs)}, inside(shown(runs)).replace(dict(run=names)))
     body += ["<h2>Through training</h2>", '<p class="soft">Move the slider, or press the arrow keys.</p>', through_training(shown(runs), names).html()]
@@ -245,7 +266,7 @@ def _figures(figures):
 
 def _claims(study, runs):
     "The ledger, and which runs it rests on."
-    book = ledger(study.claims(), tables(runs))
+    book = ledger(study.claims() if hasattr(study, "claims") else [], tables(runs))
     if book.empty: return []
     counts = pd.Series([r.preset for r in runs if r.preset != "custom"]).value_counts(sort=False)
     rests = ", ".join(f"{n} × {preset}" for preset, n in counts.items())
