@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,53 @@ def data_dir():
     if not folder: pytest.skip("needs real text: set GROK_NB_DATA to its folder")
     if not Path(folder).is_dir(): pytest.skip(f"needs real text: GROK_NB_DATA={folder} is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def short_runs(tmp_path_factory):
+    "A finished run of each study, of a few steps; not to be changed."
+    from grok_nb import studies
+    root, short = tmp_path_factory.mktemp("short"), dict(steps=48, evaluate_every=8, checkpoints=4, warmup_steps=4)
+    return {name: studies[name].run("smoke", root, **short) for name in ("modular", "copying", "grammar")}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "The site as `make docs` builds it, from a copy of the repository. A link that leads nowhere stops the build."
+    root = tmp_path_factory.mktemp("checkout")
+    for p in tracked_files():
+        (root/p).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT/p, root/p, follow_symlinks=False)
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    done = subprocess.run([sys.executable, "-m", "grok_nb.see.site", "docs"], cwd=root, env=env, capture_output=True, text=True)
+    if done.returncode: pytest.fail(done.stderr[-2000:], pytrace=False)
+    return root/"_docs"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium."
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium: pytest.skip("needs Chromium")
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    "Opens a page of the browser; at the end nothing may have failed, been logged as an error or come from outside."
+    wrong, opened = [], []
+    def new(**options):
+        page = browser.new_page(**options)
+        page.on("pageerror", lambda e: wrong.append(str(e)))
+        page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
+        page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))
+        page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
+        opened.append(page)
+        return page
+    yield new
+    for page in opened: page.close()
+    assert not wrong

@@ -1,27 +1,10 @@
 "The documentation site: whole, readable, and on its own."
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
 from conftest import ROOT, tracked_files
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    "The site as `make docs` builds it, from a copy of the repository. A link that leads nowhere stops the build."
-    root = tmp_path_factory.mktemp("checkout")
-    for p in tracked_files():
-        (root/p).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT/p, root/p, follow_symlinks=False)
-    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
-    done = subprocess.run([sys.executable, "-m", "grok_nb.see.site", "docs"], cwd=root, env=env, capture_output=True, text=True)
-    if done.returncode: pytest.fail(done.stderr[-2000:], pytrace=False)
-    return root/"_docs"
 
 
 class Tags(HTMLParser):
@@ -99,34 +82,6 @@ def test_the_sidebar_is_nested_and_open_where_the_page_is(site):
     assert [s for s in home if home[s]] == ["Start"]
     assert [s for s in lens if lens[s]] == ["Reference", "Core"]
     assert not any(source.values())
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium: pytest.skip("needs Chromium")
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(browser):
-    "Opens a page of the browser; at the end nothing may have failed, been logged as an error or come from outside."
-    wrong, opened = [], []
-    def new(**options):
-        page = browser.new_page(**options)
-        page.on("pageerror", lambda e: wrong.append(str(e)))
-        page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
-        page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))
-        page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
-        opened.append(page)
-        return page
-    yield new
-    for page in opened: page.close()
-    assert not wrong
 
 
 @pytest.mark.parametrize("width", [1280, 390])

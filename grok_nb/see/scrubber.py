@@ -136,10 +136,15 @@ class Shown:
     def measure(self, *wanted: View):
         "Measure what views need, where it is not there yet, in one pass over the checkpoints."
         probes = {name: probe for v in wanted for name, probe in self.needs(v).items()}
+        self._there()
         if probes: measure(self.series, probes, most=self.most, also=self.around)
+
+    def _there(self):
+        if self.run and not self.run.path.is_dir(): raise InputError(f"{self.run.path} is not there any more")
 
     def ask(self, view: View, step: int):
         "Run the probes of a deep view on one checkpoint."
+        self._there()
         probes, checkpoint = self.needs(view), next(c for c in self.series if c.step == step)
         context = Context(self.run and self.run.config, self.run and self.run.stream, step, checkpoint.tokens)
         model = checkpoint.model
@@ -154,9 +159,14 @@ class Shown:
             if table.empty and not view.probes: return Panel({}, reason="nothing has been measured in training" if self.run else "give its measured table")
             if table.empty: return Panel({}, reason=f"not measured yet: {', '.join(self.needs(view))}", waits=True)
             return view.draw(self, table)
-        except InputError as e: return Panel({}, reason=str(e))
-        except FileNotFoundError as e: return Panel({}, reason=f"{e.filename or e} is not there any more")
-        except Exception as e: return Panel({}, reason=f"cannot be drawn: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}")
+        except Exception as e: return Panel({}, reason=_why(e, "drawn"))
+
+def _why(error, done):
+    "An error in a line, for the place of a picture."
+    if isinstance(error, InputError): return str(error)
+    if isinstance(error, FileNotFoundError): return f"{error.filename or error} is not there any more"
+    said = str(error).strip()
+    return f"cannot be {done}: {type(error).__name__}{': ' if said else ''}{said.splitlines()[0] if said else ''}"
 
 # %% ../../nbs/see/00_scrubber.ipynb #d754926c
 class Scrubber:
@@ -175,7 +185,8 @@ class Scrubber:
         if axis not in ("linear", "log"): raise InputError(f"axis = {axis!r}: must be linear or log")
         if most < 1: raise InputError(f"most = {most}: must be at least 1")
         names = names or _names(sources)
-        self.axis, self.shown = axis, [Shown(s, most, name, table) for s, name in zip(sources, names, strict=True)]
+        if len(names) != len(sources): raise InputError(f"names: {len(names)} for {len(sources)} series")
+        self.axis, self.shown = axis, [Shown(s, most, name, table) for s, name in zip(sources, names)]
         wanted = views or dict.fromkeys(n for s in self.shown for n in getattr(s.study, "views", ("curves", "attention")))
         self.views = [find_view(v) for v in wanted]
         self.positions = sorted({step for s in self.shown for step in s.steps})
@@ -195,13 +206,14 @@ class Scrubber:
         for i, s in enumerate(self.shown):
             waiting = [v for v in self.views if self.panels[v.name, i].waits and (not names or v.name in names)]
             try: s.measure(*waiting)
-            except InputError: pass # one of them cannot be measured: see which
+            except Exception: pass # one of them cannot be measured: see which
             for v in waiting: self.panels[v.name, i] = self._measured(v, s)
+        if "live" in vars(self): self.live.refresh()
         return self
 
     def _measured(self, view, shown):
         try: shown.measure(view)
-        except InputError as e: return Panel({}, reason=str(e))
+        except Exception as e: return Panel({}, reason=_why(e, "measured"))
         return shown.draw(view)
 
     def pictures(self,
@@ -376,7 +388,10 @@ class Live:
     def _fill(self, box, panel):
         "Offer the choices of a panel; the button only where it helps."
         choices = [str(c) for c in panel.choices] if panel.frames else []
-        if list(box["choose"].options) != choices: box["choose"].options = choices
+        if list(box["choose"].options) != choices:
+            chosen = box["choose"].value
+            box["choose"].options = choices # which unselects
+            if choices: box["choose"].value = chosen if chosen in choices else choices[0]
         box["choose"].layout.display = None if len(choices) > 1 else "none"
         box["button"].layout.display = None if panel.waits else "none"
 
@@ -389,10 +404,15 @@ class Live:
         self.step.value = f"<b>step {self.scrubber.positions[position]:,}</b>"
         for key in keys or self.boxes:
             box, panel = self.boxes[key], self.scrubber.panels[key]
-            if box["view"].deep and not keys and self._ask(key): continue
+            if box["view"].deep and (self._unasked(key) is not None and panel.frames if keys else self._ask(key)): continue
             if not panel.frames: box["picture"].value = f'<p class="gs-missing">{html.escape(panel.reason)}</p>'; continue
             choice = next((c for c in panel.choices if str(c) == box["choose"].value), next(iter(panel.choices)))
             box["picture"].value = panel.whole(self.scrubber.pictures(panel, choice, [position])[0])
+
+    def refresh(self):
+        "Show what has been measured since."
+        for key, box in self.boxes.items(): self._fill(box, self.scrubber.panels[key])
+        self.show()
 
     def _later(self, name, i, doing, work):
         "Work beside the slider, with a word in place of the picture until it is done."
@@ -401,18 +421,23 @@ class Live:
         box["picture"].value = f'<p class="gs-missing">{doing} …</p>'
         def done():
             try: work()
-            except Exception as e: self.scrubber.panels[name, i] = Panel({}, reason=f"{type(e).__name__}: {e}")
+            except Exception as e: self.scrubber.panels[name, i] = Panel({}, reason=_why(e, "asked"))
             box["button"].disabled = False
             self._fill(box, self.scrubber.panels[name, i]), self.show((name, i))
         return self.worker.submit(done)
 
+    def _unasked(self, key):
+        "The step on which the slider rests, if a deep view has not asked it."
+        view, shown = self.boxes[key]["view"], self.scrubber.shown[key[1]]
+        step = max((s for s in shown.steps if s <= self.scrubber.positions[self.slider.value]), default=shown.steps[0])
+        return None if view.name in shown.asked and (shown.asked[view.name].step == step).any() else step
+
     def _ask(self, key):
         "Let a deep view ask the checkpoint on which the slider rests, unless it has."
-        view, shown, position = self.boxes[key]["view"], self.scrubber.shown[key[1]], self.slider.value
-        step = max((s for s in shown.steps if s <= self.scrubber.positions[position]), default=shown.steps[0])
-        if view.name in shown.asked and (shown.asked[view.name].step == step).any(): return None
+        view, shown, step = self.boxes[key]["view"], self.scrubber.shown[key[1]], self._unasked(key)
+        if step is None: return None
         def ask():
-            if self.slider.value != position: return # it has moved on, and another is asked
+            if self._unasked(key) != step: return # it has moved on, and another is asked
             shown.ask(view, step)
             self.scrubber.panels[key] = shown.draw(view)
         return self._later(*key, f"asking step {step:,}", ask)

@@ -140,7 +140,7 @@ def curves(shown: Shown, table: pd.DataFrame) -> Panel:
 def _plot(some, unit, colour, x, top, shown, last, high=104, left=38):
     "Axes, bands and curves of one plot, on both clocks; and where a value is drawn."
     values = pd.concat(some.values()).replace([np.inf, -np.inf], np.nan)
-    low, most = (0, 1) if unit == "share" else (values.min(), values.max())
+    low, most = (0, 1) if unit == "share" or values.isna().all() else (values.min(), values.max())
     most = most if most > low else low + 1
     def y(v): return top + high*(1 - (v - low)/(most - low))
     def both(draw): return group(draw("linear"), class_="gs-linear") + group(draw("log"), class_="gs-log", display="none")
