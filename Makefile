@@ -44,7 +44,7 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	nbdev_trust
-	jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter $(ARGS) nbs/index.ipynb
+	jupyter lab --ContentsManager.pre_save_hook=grok_nb.see.site.clean_before_saving $(ARGS) nbs/index.ipynb
 
 docs: $(READY) ## build the site into _docs, offline
 	python -m grok_nb.see.site docs
