@@ -69,6 +69,13 @@ def short_runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def short_report(short_runs, tmp_path_factory):
+    "A report of one of them."
+    from grok_nb.see.report import report
+    return report([short_runs["copying"]], tmp_path_factory.mktemp("report")/"report.html")
+
+
+@pytest.fixture(scope="session")
 def site(tmp_path_factory):
     "The site as `make docs` builds it, from a copy of the repository. A link that leads nowhere stops the build."
     root = tmp_path_factory.mktemp("checkout")
@@ -102,6 +109,7 @@ def opened(browser):
         page.on("pageerror", lambda e: wrong.append(str(e)))
         page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
         page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))
+        page.on("dialog", lambda d: (wrong.append(f"dialog: {d.message}"), d.dismiss()))
         page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
         opened.append(page)
         return page

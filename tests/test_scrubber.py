@@ -19,7 +19,6 @@ from PIL import Image
 from grok_nb import InputError, studies
 from grok_nb.runs import Checkpoint, Context, Run
 from grok_nb.see import scrubber as machine, views as drawn, watch
-from grok_nb.see.report import report
 from grok_nb.see.scrubber import Panel, Scrubber, Shown, View, as_html, find_view, view
 from grok_nb.series import Series
 
@@ -305,7 +304,8 @@ def test_hostile_words_stay_words(short_runs):
 def test_hostile_sentences_stay_words():
     pairs = pd.DataFrame([dict(pair=0, paradigm="p", sentence_good=f"a {EVIL}", sentence_bad="a b", exposed=False)])
     found = drawn._examples(pairs)
-    assert [t for t, _ in Tags(found).found if t not in ("ul", "li", "span", "mark")] == [] and "<img src=x onerror=alert(1)>" in unescape(found).replace("</mark> <mark>", " ")
+    assert {t for t, _ in Tags(found).found} <= {"ul", "li", "span", "mark"}
+    assert EVIL in unescape(re.sub("</?(mark|span|li|ul)[^>]*>", "", found))
     assert drawn._differing("the dogs run", "the dogs runs") == "the dogs <mark>run</mark>"
 
 
@@ -599,8 +599,7 @@ def test_a_view_that_fails_says_so(short_runs):
     assert scrubber.panels["curves", 0].frames and "cannot be drawn" in scrubber.html()
 
 
-def test_a_report_has_the_scrubber_of_its_run(scrubbers, short_runs, tmp_path):
-    run = short_runs["copying"]
-    text = report([run], tmp_path/"report.html").read_text(encoding="utf-8")
+def test_a_report_has_the_scrubber_of_its_run(short_runs, short_report):
+    text = short_report.read_text(encoding="utf-8")
     assert text.count('<div class="gs"') == 1
-    assert packed(text)["steps"] == run.steps and all(packed(text)["panels"])
+    assert packed(text)["steps"] == short_runs["copying"].steps and all(packed(text)["panels"])
