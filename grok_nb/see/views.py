@@ -129,7 +129,7 @@ def curves(shown: Shown, table: pd.DataFrame) -> Panel:
     clock, left, right = clocks([s for c in found.values() for s in c.index]), 38, width - 8
     x = {axis: (lambda s, at=at: left + (right - left)*at(s)) for axis, at in clock.items()}
     groups = [{n: c for n, c in found.items() if (named[n]["metric"] in _nats) == nats} for nats in (False, True)]
-    colour, base, moving, top = dict(zip(found, palette*3)), "", {s: "" for s in shown.steps}, 6
+    colour, base, moving, top = dict(zip(named, palette*3)), "", {s: "" for s in shown.steps}, 6
     for some, unit in zip(groups, ("share", "nats")):
         if not some: continue
         plot, y = _plot(some, unit, colour, x, top, shown, max(c.index[-1] for c in found.values()))
@@ -227,7 +227,7 @@ def heads_panel(
         (steps, at, columns), values = cube(rows, "step", "layer", "head")
         squares = np.full((len(steps), len(layers), len(heads)), np.nan)
         squares[np.ix_(range(len(steps)), [layers.index(l) for l in at], [heads.index(h) for h in columns])] = values
-        def words(square): return "".join(text(left + cell*(j + .5), top + tall*(i + .5) + 4, f"{v:.2f}".replace("0.", "."), "middle")
+        def words(square): return "".join(text(left + cell*(j + .5), top + tall*(i + .5) + 4, f"{round(v, 2) + 0.0:.2f}".replace("0.", "."), "middle")
                                           for (i, j), v in np.ndenumerate(square) if np.isfinite(v)) if cell >= 34 else ""
         frames[str(choice)] = {int(step): matrix(square/full*.75, (left, top, wide, high)) + words(square) for step, square in zip(steps, squares)}
     return Panel(frames, base, (width, high + top + 8), "a number for every head, by layer")
