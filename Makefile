@@ -25,7 +25,7 @@ test: $(READY) ## every check: repository, notebooks, tests
 	python -m pytest -q -x --durations=0 --durations-min=5 tests/test_repository.py
 	export GROK_NB_RUNS="$$(mktemp -d)"; trap 'rm -rf "$$GROK_NB_RUNS"' EXIT; \
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	OMP_NUM_THREADS=1 python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile $(ARGS)
 
 setup: $(READY) ## create .venv and install what is missing
 

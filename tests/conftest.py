@@ -4,9 +4,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -61,11 +63,22 @@ def data_dir():
 
 
 @pytest.fixture(scope="session")
-def short_runs(tmp_path_factory):
+def shared(tmp_path_factory):
+    "Name → a folder that all processes of this test run share, while holding it."
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    @contextmanager
+    def hold(name):
+        with FileLock(base/f"{name}.lock"): yield base/name
+    return hold
+
+
+@pytest.fixture(scope="session")
+def short_runs(shared):
     "A finished run of each study, of a few steps; not to be changed."
     from grok_nb import studies
-    root, short = tmp_path_factory.mktemp("short"), dict(steps=48, evaluate_every=8, checkpoints=4, warmup_steps=4)
-    return {name: studies[name].run("smoke", root, **short) for name in ("modular", "copying", "grammar")}
+    short = dict(steps=48, evaluate_every=8, checkpoints=4, warmup_steps=4)
+    with shared("short") as root: return {name: studies[name].run("smoke", root, **short) for name in ("modular", "copying", "grammar")}
 
 
 @pytest.fixture(scope="session")
@@ -76,16 +89,17 @@ def short_report(short_runs, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
+def site(shared):
     "The site as `make docs` builds it, from a copy of the repository. A link that leads nowhere stops the build."
-    root = tmp_path_factory.mktemp("checkout")
-    for p in tracked_files():
-        (root/p).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT/p, root/p, follow_symlinks=False)
-    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
-    done = subprocess.run([sys.executable, "-m", "grok_nb.see.site", "docs"], cwd=root, env=env, capture_output=True, text=True)
-    if done.returncode: pytest.fail(done.stderr[-2000:], pytrace=False)
-    return root/"_docs"
+    with shared("checkout") as root:
+        if (root/"_docs").exists(): return root/"_docs"
+        for p in tracked_files():
+            (root/p).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT/p, root/p, follow_symlinks=False)
+        env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+        done = subprocess.run([sys.executable, "-m", "grok_nb.see.site", "docs"], cwd=root, env=env, capture_output=True, text=True)
+        if done.returncode: pytest.fail(done.stderr[-2000:], pytrace=False)
+        return root/"_docs"
 
 
 @pytest.fixture(scope="module")

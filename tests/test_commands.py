@@ -403,3 +403,13 @@ def test_the_overview_names_every_command_and_study():
     for name in studies: assert studies[name].question in done.stdout
     wrong = subprocess.run([sys.executable, "-m", "grok_nb", "reprot"], cwd=ROOT, capture_output=True, text=True)
     assert (wrong.returncode, wrong.stdout) == (2, "") and "did you mean 'report'" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(runs_root):
+    study.Run.create(study.config("smoke"), runs_root)
+    reader, writer = os.pipe()
+    os.close(reader) # as `| head` leaves it
+    done = subprocess.run([sys.executable, "-c", "from grok_nb.see.commands import grok_nb_runs; grok_nb_runs([])"], stdout=writer,
+                          stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -444,7 +444,7 @@ def test_a_deep_view_asks_where_the_slider_rests(short_runs, monkeypatch):
 def test_a_deep_view_says_what_is_wrong(short_runs, copied_run):
     live = Scrubber(short_runs["modular"], [drawn.attention_on("a text")]).live
     settled(live)
-    assert "the run has no tokenizer: give token ids in place of a text" in live.boxes["attention_on", 0]["picture"].value
+    assert "there is no tokenizer: give token ids in place of a text" in live.boxes["attention_on", 0]["picture"].value
     def fails(model, context): raise ValueError("two lines\nof it")
     live = Scrubber(short_runs["modular"], [View("deep", "Deep", None, lambda run: dict(fails=fails), deep=True)]).live
     settled(live)
@@ -526,7 +526,7 @@ def test_missing_and_damaged_tables(copied_run):
     assert scrubber.panels["attention", 0].reason.startswith("cannot be drawn: ArrowInvalid")
     assert scrubber.panels["grid", 0].reason == "not measured yet: grid"
     (copied_run.path/"metrics.jsonl").unlink()
-    assert Scrubber(copied_run, ["curves"]).panels["curves", 0].reason == "nothing has been measured in training"
+    assert Scrubber(copied_run, ["curves"]).panels["curves", 0].reason == "nothing has been measured"
 
 
 def test_a_folder_that_goes_away(copied_run):
@@ -556,10 +556,10 @@ def test_runs_of_two_studies_beside_each_other(scrubbers, short_runs):
     assert {v.name for v in scrubber.views} == {*studies["modular"].views, *studies["grammar"].views}
     for (name, i), panel in scrubber.panels.items():
         other = ("grammar", "modular")[i]
-        if find_view(name).studies == (other,): assert panel.reason == f"shows runs of {other} only"
+        if find_view(name).studies == (other,): assert panel.reason == f"is for {other}"
         else: assert panel.frames, f"{name}, {i}: {panel.reason}"
     page = scrubber.html()
-    assert page.count("shows runs of") == sum("shows" in p.reason for p in scrubber.panels.values()) and 'data-runs="2"' in page
+    assert page.count("is for ") == sum("is for " in p.reason for p in scrubber.panels.values()) and 'data-runs="2"' in page
     live = scrubber.live
     live.slider.value = 0
     assert all(b["button"].layout.display == "none" for b in live.boxes.values())
@@ -570,8 +570,8 @@ def test_checkpoints_that_are_no_run(short_runs, tmp_path):
     folders = [shutil.copytree(run.folder(s), tmp_path/"others"/f"step{s}") for s in run.steps]
     scrubber = Scrubber(Series(tmp_path/"others")).measure()
     assert {k[0]: p.reason for k, p in scrubber.panels.items()} == dict(
-        curves="give its measured table", attention="needs a run of ours: it asks about the data that it was trained on")
-    assert "give its measured table" in scrubber.html() and scrubber.live.slider.max == len(folders) - 1
+        curves="nothing has been measured: give the table of `measure`", attention="needs a run of ours: it asks about the data that it was trained on")
+    assert "give the table of `measure`" in scrubber.html() and scrubber.live.slider.max == len(folders) - 1
     scrubber = Scrubber(Series(tmp_path/"others"), ["curves", "grid", "scores", drawn.attention_on((1, 2))], table=run.metrics())
     assert all(p.reason for p in scrubber.panels.values())
     table = pd.DataFrame([dict(step=s, metric="weight", value=float(s)) for s in run.steps])

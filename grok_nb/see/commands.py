@@ -42,7 +42,10 @@ def command(func):
             parser._option_string_actions |= dict.fromkeys(action.option_strings, action)
         args = vars(parser.parse_args(argv))
         for hidden in ("pdb", "xtra"): args.pop(hidden, None)
-        try: func(**args)
+        try: func(**args); sys.stdout.flush()
+        except BrokenPipeError: # as `| head` leaves it: whoever reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
         except InputError as e: _stop(name, e, 2)
         except RunError as e: _stop(name, e, 1)
         except KeyboardInterrupt as e: _stop(name, str(e) or "stopped", 130)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 import numpy as np
 import pandas as pd
-from .. import InputError, nearest
+from .. import InputError, nearest, studies
 from ..probes import curve, measure, measured
 from ..runs import Context, Run
 from ..series import Series
@@ -68,7 +68,7 @@ class View:
     name: str
     title: str # of its panels
     draw: Callable # (shown, table) → Panel
-    probes: Callable | None = None # run → {name: probe} that must be measured; None: it reads what training measures
+    probes: Callable | None = None # shown → {name: probe} that must be measured; None: it reads what training measures
     studies: tuple = () # whose runs it is for; (): of all
     deep: bool = False # asks the checkpoint that the slider rests on, and no other; nothing is kept
 
@@ -76,7 +76,7 @@ views = {} # name → view, of all that are registered
 
 def view(
     title: str, # of its panels
-    probes: Callable | None = None, # run → {name: probe}
+    probes: Callable | None = None, # shown → {name: probe}
     studies: tuple | str = (), # whose runs it is for; (): of all
 ):
     "Register the decorated function (shown, table) → `Panel` as a view; its name is the view's."
@@ -102,10 +102,12 @@ class Shown:
         most: int = 32, # checkpoints, and those at transitions besides
         label: str = "", # what it is called
         table: pd.DataFrame | None = None, # what was measured, where that is not known from a run: as of `probes.measure`
+        study: str = "", # whose questions were asked, where that is not known from a run
     ):
         self.series = source if isinstance(source, Series) else Series(source)
         self.run, self.most, self.label = self.series.run, most, label or self.series.name
-        self.study = self.run and self.run.study
+        self.name = self.run.config.study if self.run else study
+        self.study = studies[self.name] if self.name else None
         self.recorded = self.run.metrics() if table is None and self.run and self.run.records() else pd.DataFrame() if table is None else table
         self.asked = {} # name of a deep view → rows
         self.steps = [c.step for c in self.series.spread(most, self.around)]
@@ -117,15 +119,19 @@ class Shown:
         except (InputError, AttributeError): return []
         return transitions(headline) if len(headline) >= fewest and headline.notna().all() else []
 
+    @cached_property
+    def tokenizer(self):
+        "That of the run's text, or the one that lies beside the checkpoints; None where tokens are numbers."
+        return getattr(self.run.stream, "tokenizer", None) if self.run else self.series.checkpoints[-1].tokenizer
+
     @property
     def around(self) -> list[float]: "Steps at both ends of every midpoint."; return [t for m in self.moved for t in (m.midpoint.lo, m.midpoint.hi)]
 
     def needs(self, view: View) -> dict: # name → probe
         "What a view needs measured; an `InputError` if it is not for this series."
-        if view.studies and (not self.run or self.run.config.study not in view.studies):
-            raise InputError(f"shows runs of {' and '.join(view.studies)} only")
-        if view.probes and not self.run: raise InputError("needs a run of ours: it asks about the data that it was trained on")
-        return view.probes(self.run) if view.probes else {}
+        if view.studies and self.name not in view.studies: raise InputError(f"is for {' and '.join(view.studies)}")
+        if view.probes and not self.run and not view.deep: raise InputError("needs a run of ours: it asks about the data that it was trained on")
+        return view.probes(self) if view.probes else {}
 
     def table(self, view: View) -> pd.DataFrame:
         "What a view reads; an `InputError` says what is missing."
@@ -142,21 +148,21 @@ class Shown:
     def _there(self):
         if self.run and not self.run.path.is_dir(): raise InputError(f"{self.run.path} is not there any more")
 
-    def ask(self, view: View, step: int):
-        "Run the probes of a deep view on one checkpoint."
+    def ask(self, view: View, *steps: int):
+        "Run the probes of a deep view on some checkpoints, where it has not."
         self._there()
-        probes, checkpoint = self.needs(view), next(c for c in self.series if c.step == step)
-        context = Context(self.run and self.run.config, self.run and self.run.stream, step, checkpoint.tokens)
-        model = checkpoint.model
-        rows = [dict(step=step, probe=name) | row for name, probe in probes.items() for row in probe(model, context)]
-        self.asked[view.name] = pd.concat([self.asked.get(view.name), pd.DataFrame(rows)], ignore_index=True)
+        probes, known, rows = self.needs(view), self.asked.get(view.name), []
+        for checkpoint in (c for c in self.series if c.step in steps and (known is None or c.step not in set(known["step"]))):
+            model, context = checkpoint.model, Context(self.run and self.run.config, self.run and self.run.stream, checkpoint.step, checkpoint.tokens)
+            rows += [dict(step=checkpoint.step, probe=name) | row for name, probe in probes.items() for row in probe(model, context)]
+        self.asked[view.name] = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
 
     def draw(self, view: View) -> Panel:
         "What a view shows of this series: its pictures, or why there are none."
         try:
             table = self.table(view)
-            if view.deep and table.empty: return Panel({}, reason="asks the checkpoint on which the slider rests, which needs a running kernel")
-            if table.empty and not view.probes: return Panel({}, reason="nothing has been measured in training" if self.run else "give its measured table")
+            if view.deep and table.empty: return Panel({}, reason="asks the checkpoint on which the slider rests, which needs a running kernel", waits=True)
+            if table.empty and not view.probes: return Panel({}, reason="nothing has been measured" + ("" if self.run else ": give the table of `measure`"))
             if table.empty: return Panel({}, reason=f"not measured yet: {', '.join(self.needs(view))}", waits=True)
             return view.draw(self, table)
         except Exception as e: return Panel({}, reason=_why(e, "drawn"))
@@ -176,7 +182,8 @@ class Scrubber:
         views: Sequence[str | View] | None = None, # by default those that the study names, see `study.views`
         most: int = 32, # checkpoints of each, and those at transitions besides
         names: Sequence[str] | None = None, # of the series
-        table: pd.DataFrame | None = None, # measured elsewhere, for a series that is no run of ours
+        table: pd.DataFrame | None = None, # what was measured of series that are no runs of ours, see `probes.measure`
+        study: str = "", # whose questions they were asked
         axis: str = "linear", # of the steps: linear or log
         start: int | None = None, # step to begin with; None: where the first transition is half-way, else the last
     ):
@@ -186,7 +193,7 @@ class Scrubber:
         if most < 1: raise InputError(f"most = {most}: must be at least 1")
         names = names or _names(sources)
         if len(names) != len(sources): raise InputError(f"names: {len(names)} for {len(sources)} series")
-        self.axis, self.shown = axis, [Shown(s, most, name, table) for s, name in zip(sources, names)]
+        self.axis, self.shown = axis, [Shown(s, most, name, table, study) for s, name in zip(sources, names)]
         wanted = views or dict.fromkeys(n for s in self.shown for n in getattr(s.study, "views", ("curves", "attention")))
         self.views = [find_view(v) for v in wanted]
         self.positions = sorted({step for s in self.shown for step in s.steps})
@@ -200,19 +207,21 @@ class Scrubber:
         return min(range(len(self.positions)), key=lambda i: abs(self.positions[i] - step))
 
     def measure(self,
-        *names: str, # of views; by default all that are shown
+        *names: str, # of views; by default all but deep ones, which ask every checkpoint if they are named, and keep nothing
     ) -> "Scrubber":
         "Measure what views need and is not there yet, once, and draw them."
         for i, s in enumerate(self.shown):
-            waiting = [v for v in self.views if self.panels[v.name, i].waits and (not names or v.name in names)]
-            try: s.measure(*waiting)
+            waiting = [v for v in self.views if self.panels[v.name, i].waits and (v.name in names or not names and not v.deep)]
+            try: s.measure(*(v for v in waiting if not v.deep))
             except Exception: pass # one of them cannot be measured: see which
             for v in waiting: self.panels[v.name, i] = self._measured(v, s)
         if "live" in vars(self): self.live.refresh()
         return self
 
     def _measured(self, view, shown):
-        try: shown.measure(view)
+        try:
+            if view.deep: shown.ask(view, *shown.steps)
+            else: shown.measure(view)
         except Exception as e: return Panel({}, reason=_why(e, "measured"))
         return shown.draw(view)
 
@@ -266,7 +275,7 @@ _style = """
 .gs-grid { display:grid; gap:.9rem 1.6rem; grid-template-columns:repeat(auto-fill, minmax(min(100%, 300px), 1fr)) }
 @media (min-width:640px) { .gs-grid[data-runs="2"] { grid-template-columns:1fr 1fr } .gs-grid[data-runs="3"] { grid-template-columns:1fr 1fr 1fr } }
 .gs-panel { min-width:0 } .gs-panel h4 { display:flex; flex-wrap:wrap; gap:.2rem .6rem; align-items:center; justify-content:space-between;
-  font-size:.95rem; font-weight:600; margin:0 0 .3rem } .gs-panel h4::before { content:none }
+  font-size:.95rem; font-weight:600; margin:0 0 .3rem } .gs-panel h4::before, .gs-panel h4 > a { content:none; display:none }
 .gs-panel svg, .gs-panel img { display:block; width:100%; max-width:470px; height:auto; border:0; border-radius:0 }
 .gs[data-axis=log] .gs-log, .gs-log-axis .gs-log { display:inline } .gs[data-axis=log] .gs-linear, .gs-log-axis .gs-linear { display:none }
 .gs-missing { opacity:.6; font-style:italic; margin:0 } .gs ul { margin:.2rem 0; padding-left:1.2rem }
@@ -393,7 +402,7 @@ class Live:
             box["choose"].options = choices # which unselects
             if choices: box["choose"].value = chosen if chosen in choices else choices[0]
         box["choose"].layout.display = None if len(choices) > 1 else "none"
-        box["button"].layout.display = None if panel.waits else "none"
+        box["button"].layout.display = None if panel.waits and not box["view"].deep else "none"
 
     def _clock(self):
         (self.widget.add_class if self.axis.value == "log" else self.widget.remove_class)("gs-log-axis")

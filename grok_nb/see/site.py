@@ -117,7 +117,7 @@ def execute(
         _execute(path)
         print(f"{perf_counter() - start:.1f} s")
 
-# %% ../../nbs/see/04_site.ipynb #eadb3bd3
+# %% ../../nbs/see/04_site.ipynb #48fad588
 def clean_before_saving(
     model: dict, # what Jupyter is about to save: type, content
     path: str = "", # of the file, not needed
@@ -298,9 +298,9 @@ _STYLE = """
 html { scroll-padding-top: 1rem; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1.05rem/1.6 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 a { color: var(--link); text-decoration-thickness: 1px; text-underline-offset: .15em; }
-.layout { display: grid; grid-template-columns: 15rem minmax(0, 50rem) 14rem; gap: 2.5rem;
+.layout { display: grid; grid-template-columns: 13rem minmax(0, 54rem) 11.5rem; gap: 2rem;
   max-width: 86rem; margin: 0 auto; padding: 0 1.5rem; }
-.layout:not(:has(.toc nav)) { grid-template-columns: 15rem minmax(0, 1fr); } .toc:empty { display: none; }
+.layout:not(:has(.toc nav)) { grid-template-columns: 13rem minmax(0, 1fr); } .toc:empty { display: none; }
 .side, .toc { position: sticky; top: 0; max-height: 100vh; padding: 1.5rem 0 0; font-size: .92rem; align-self: start; }
 .side { z-index: 1; display: flex; flex-direction: column; gap: .7rem; } .toc { overflow-y: auto; padding-bottom: 1.5rem; }
 .side nav { position: relative; overflow-y: auto; margin-left: -.7rem; padding: 0 0 1.5rem .7rem; }

@@ -121,14 +121,15 @@ def _ticks(axis, last):
 def curves(shown: Shown, table: pd.DataFrame) -> Panel:
     "The study's curves, with a cursor."
     found = {}
-    for name, where in (shown.study.curves if shown.study else {}).items():
+    named = shown.study.curves | getattr(shown.study, "asked_curves", {}) if shown.study else {}
+    for name, where in named.items():
         try: found[name] = curve(table, **where)
         except InputError: continue # such as a loss on copyable tokens where none are
     if not found: raise InputError("none of the study's curves has been measured")
     clock, left, right = clocks([s for c in found.values() for s in c.index]), 38, width - 8
     x = {axis: (lambda s, at=at: left + (right - left)*at(s)) for axis, at in clock.items()}
-    groups = [{n: c for n, c in found.items() if (shown.study.curves[n]["metric"] in _nats) == nats} for nats in (False, True)]
-    colour, base, moving, top = dict(zip(found, palette*3)), "", {s: "" for s in shown.steps}, 6
+    groups = [{n: c for n, c in found.items() if (named[n]["metric"] in _nats) == nats} for nats in (False, True)]
+    colour, base, moving, top = dict(zip(named, palette*3)), "", {s: "" for s in shown.steps}, 6
     for some, unit in zip(groups, ("share", "nats")):
         if not some: continue
         plot, y = _plot(some, unit, colour, x, top, shown, max(c.index[-1] for c in found.values()))
@@ -164,9 +165,9 @@ def _cursor(some, colour, x, y, top, step, high=104):
                      + text(width - 8, row, f"{value:.3f}" if np.isfinite(value) else "no number", "end", font_weight=600))
     return "".join(parts)
 
-# %% ../../nbs/see/01_views.ipynb #7e03d6fd
-def _attention_probes(run):
-    ids, _ = watch.sequence(run)
+# %% ../../nbs/see/01_views.ipynb #8a7eccc8
+def _attention_probes(shown):
+    ids, _ = watch.sequence(shown.run)
     return dict(attention=partial(watch.attention, ids=ids))
 
 def attention_panel(
@@ -198,18 +199,13 @@ def attention_on(
     words: str | Sequence[int], # a text for the model's tokenizer, or token ids
 ) -> View: # to be put among a scrubber's views
     "A deep view: attention on a sequence of yours, asked of the checkpoint on which the slider rests."
-    def draw(shown, table): return attention_panel(table, _labels(shown, words))
-    def probes(run): return dict(attention=partial(watch.attention, ids=_ids(run, words)))
-    return View("attention_on", "Attention on your sequence", draw, probes, deep=True)
-
-def _ids(run, words):
-    if not isinstance(words, str): return tuple(int(i) for i in words)
-    if (tokenizer := getattr(run.stream, "tokenizer", None)) is None: raise InputError("the run has no tokenizer: give token ids in place of a text")
-    return tuple(tokenizer(words, add_special_tokens=False)["input_ids"])
-
-def _labels(shown, words):
-    ids = _ids(shown.run, words)
-    return [str(i) for i in ids] if not isinstance(words, str) else [shown.run.stream.tokenizer.decode([i]).strip() for i in ids]
+    def ids(shown):
+        if not isinstance(words, str): return tuple(int(i) for i in words)
+        if shown.tokenizer is None: raise InputError("there is no tokenizer: give token ids in place of a text")
+        return tuple(shown.tokenizer(words, add_special_tokens=False)["input_ids"])
+    def draw(shown, table):
+        return attention_panel(table, [shown.tokenizer.decode([i]).strip() if isinstance(words, str) else str(i) for i in ids(shown)])
+    return View("attention_on", "Attention on your sequence", draw, lambda shown: dict(attention=partial(watch.attention, ids=ids(shown))), deep=True)
 
 # %% ../../nbs/see/01_views.ipynb #d4556115
 def heads_panel(
@@ -231,7 +227,7 @@ def heads_panel(
         (steps, at, columns), values = cube(rows, "step", "layer", "head")
         squares = np.full((len(steps), len(layers), len(heads)), np.nan)
         squares[np.ix_(range(len(steps)), [layers.index(l) for l in at], [heads.index(h) for h in columns])] = values
-        def words(square): return "".join(text(left + cell*(j + .5), top + tall*(i + .5) + 4, f"{v:.2f}".replace("0.", "."), "middle")
+        def words(square): return "".join(text(left + cell*(j + .5), top + tall*(i + .5) + 4, f"{round(v, 2) + 0.0:.2f}".replace("0.", "."), "middle")
                                           for (i, j), v in np.ndenumerate(square) if np.isfinite(v)) if cell >= 34 else ""
         frames[str(choice)] = {int(step): matrix(square/full*.75, (left, top, wide, high)) + words(square) for step, square in zip(steps, squares)}
     return Panel(frames, base, (width, high + top + 8), "a number for every head, by layer")
@@ -239,7 +235,7 @@ def heads_panel(
 # %% ../../nbs/see/01_views.ipynb #d26bab79
 _kinds = ("right, a multiple of a shown example", palette[0]), ("right, no multiple", palette[2]), ("wrong, though a multiple", palette[1])
 
-@view("The grid of queries", lambda run: dict(grid=watch.grid), "modular")
+@view("The grid of queries", lambda shown: dict(grid=watch.grid), "modular")
 def grid(shown: Shown, table: pd.DataFrame) -> Panel:
     "Which queries of the grid are answered right after two, four, … shown examples."
     shots, p = sorted(int(s) for s in table["shot"].unique())[-4:], int(table["x"].max()) + 1
@@ -269,7 +265,7 @@ def aligned(
     for later, step in zip(steps, steps[1:]): found[step] = clouds[step] @ orthogonal_procrustes(clouds[step], found[later])[0]
     return found
 
-@view("The plane of a head", lambda run: dict(planes=watch.planes), "modular")
+@view("The plane of a head", lambda shown: dict(planes=watch.planes), "modular")
 def planes(shown: Shown, table: pd.DataFrame) -> Panel:
     "What a head writes at y and z of every query, its first two principal components; a colour for each ratio y/x."
     from matplotlib import colormaps
@@ -302,8 +298,8 @@ def _line_contrast(cloud, groups):
     means = [cloud[m].mean(0) for m in groups.values()]
     return float(sum(len(m)*(v**2).sum() for m, v in zip(groups.values(), means))/((cloud**2).sum() or 1))
 
-# %% ../../nbs/see/01_views.ipynb #f3fcf831
-@view("Which queries are alike", lambda run: dict(cosines=watch.cosines), "modular")
+# %% ../../nbs/see/01_views.ipynb #26540566
+@view("Which queries are alike", lambda shown: dict(cosines=watch.cosines), "modular")
 def cosines(shown: Shown, table: pd.DataFrame) -> Panel:
     "How alike every two queries are in the residual stream at z, sorted by line through the origin."
     n, p = int(table["row"].max()) + 1, shown.run.config.p
@@ -319,7 +315,7 @@ def cosines(shown: Shown, table: pd.DataFrame) -> Panel:
               for layer, of in zip(layers, maps)}
     return Panel(dict(reversed(frames.items())), base, (width, width + 19), "cosine of every two queries; blocks on the diagonal are lines through the origin")
 
-@view("Scores of the heads", lambda run: run.study.inside(run.config), "modular")
+@view("Scores of the heads", lambda shown: shown.study.inside(shown.run.config), "modular")
 def scores(shown: Shown, table: pd.DataFrame) -> Panel:
     "The scores of the geometry page for every head."
     rows = table[(table["probe"] == "geometry") & (table["metric"] == "score") & (table["head"] >= 0)]
@@ -337,7 +333,7 @@ def heads(shown: Shown, table: pd.DataFrame) -> Panel:
     rows = pd.concat([rows[rows["metric"] == m] for m in _scores])
     return heads_panel(rows.assign(choice=rows["metric"].map(_scores)), dict.fromkeys(_scores.values(), 1.0))
 
-@view("A sample of the copy test", lambda run: dict(copied=watch.copied), "copying")
+@view("A sample of the copy test", lambda shown: dict(copied=watch.copied), "copying")
 def sample(shown: Shown, table: pd.DataFrame) -> Panel:
     "Suffixes as they were wanted and as the model says them, right and wrong in colour."
     config, test = shown.run.config, watch.one_sample(shown.run.config)
@@ -355,8 +351,8 @@ def sample(shown: Shown, table: pd.DataFrame) -> Panel:
         frames[int(step)] = "<br>".join(lines)
     return Panel(frames, alt="answers to a sample of the copy test")
 
-# %% ../../nbs/see/01_views.ipynb #600b0143
-@view("Pairs that turn", lambda run: dict(margins=run.study.margins), "grammar")
+# %% ../../nbs/see/01_views.ipynb #e747e9f6
+@view("Pairs that turn", lambda shown: dict(margins=shown.study.margins), "grammar")
 def flips(shown: Shown, table: pd.DataFrame) -> Panel:
     "Which pairs have become right, and which wrong, since the last checkpoint."
     asked = shown.study.asked(shown.run.config).set_index("pair")
@@ -382,7 +378,7 @@ def _differing(sentence, other):
     same = len(words) == len(others)
     return " ".join(f"<mark>{html.escape(w)}</mark>" if same and w != others[i] else html.escape(w) for i, w in enumerate(words))
 
-@view("Right and wrong apart", lambda run: dict(separation=watch.separation), "grammar")
+@view("Right and wrong apart", lambda shown: dict(separation=watch.separation), "grammar")
 def separation(shown: Shown, table: pd.DataFrame) -> Panel:
     "How far acceptable and unacceptable sentences come apart along the mean concept vector."
     from sklearn.metrics import roc_auc_score
@@ -406,7 +402,7 @@ def _bars(x, shares, high, colour):
     path = f"M{x[0]:.4g} {high + 24}" + "".join(f"V{high + 24 - high*.85*s:.4g}H{right:.4g}" for s, right in zip(shares, x[1:])) + f"V{high + 24}z"
     return f"<path d='{path}' fill='{colour}' fill-opacity='.5' stroke='{colour}'/>"
 
-@view("Attention to the context word", lambda run: run.study.inside(run.config), "grammar")
+@view("Attention to the context word", lambda shown: shown.study.inside(shown.run.config), "grammar")
 def context(shown: Shown, table: pd.DataFrame) -> Panel:
     "How much every head attends from the critical word to the word that decides it, in acceptable sentences."
     rows = table[table["metric"].eq("to_context") & table["sentence"].eq("good")] if "sentence" in table else table[:0]
