@@ -173,8 +173,9 @@ def _attention_probes(shown):
 def attention_panel(
     table: pd.DataFrame, # of `watch.attention`, with steps
     labels: Sequence[str], # of the tokens
+    most: int = 16, # heads that are shown: those whose attention changes most
 ) -> Panel: # a choice for every head; first that of the last block whose attention changes most
-    "The attention of every head on one sequence."
+    "The attention of heads on one sequence."
     n = len(labels)
     (layers, heads, steps, *_), weights = cube(table, "layer", "head", "step", "query", "key")
     moved = np.nan_to_num(weights).std(2).sum((-1, -2))
@@ -186,8 +187,9 @@ def attention_panel(
         turned = f"translate({at:.4g} {margin - 3:.4g}) rotate(-90)"
         base += text(margin - 3, at, label, "end", font_size=size) + text(0, 0, label, transform=turned, font_size=size)
     base += note(margin + side/2, width + 12, "token that is looked at; rows: the token that looks")
+    chosen = sorted(np.ndindex(moved.shape), key=lambda at: -moved[at])[:most]
     frames = {f"layer {layers[i]:.0f}, head {heads[j]:.0f}": {int(step): matrix(square, place) for step, square in zip(steps, weights[i, j])}
-              for i, j in sorted(np.ndindex(moved.shape), key=lambda at: (-at[0], -moved[at]))}
+              for i, j in sorted(chosen, key=lambda at: (-at[0], -moved[at]))}
     return Panel(frames, base, (width, width + 18), f"attention of one head on {n} tokens; the darker, the more")
 
 @view("Where it attends", _attention_probes)
@@ -270,28 +272,22 @@ def planes(shown: Shown, table: pd.DataFrame) -> Panel:
     "What a head writes at y and z of every query, its first two principal components; a colour for each ratio y/x."
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
-    from grok_nb.modular.geometry import lines
     p, centre, radius = shown.run.config.p, width/2, width/2 - 22
-    groups = {label: [int(q) for q in row] for label, row in zip([*map(str, _ratios(p)), "∞"], lines(p))}
-    colour = {g: to_hex(colormaps["twilight"]((i + .5)/(p - 1))) for i, g in enumerate(list(groups)[:p - 1])} | {"0": "#7A7A7A", "∞": "#7A7A7A"}
-    frames, spread = {}, {}
-    (layers, heads, steps, *_), points = cube(table, "layer", "head", "step", "query", "axis")
-    for i, j in np.ndindex(points.shape[:2]):
-        clouds, name = aligned(dict(zip(map(int, steps), points[i, j]))), f"layer {layers[i]:.0f}, head {heads[j]:.0f}"
-        frames[name], spread[name] = {}, _line_contrast(clouds[max(clouds)], groups)
-        for step, cloud in clouds.items():
-            scaled = centre + radius*cloud/(np.abs(cloud).max() or 1)
-            numbers = "".join(text(*(scaled[members].mean(0) + (0, 4)), g) for g, members in groups.items() if g not in "0∞")
-            cloud = "".join(dots(scaled[members], colour[g]) for g, members in groups.items())
-            frames[name][step] = group(cloud, stroke_width=9, stroke_linecap="round") + group(
-                numbers, text_anchor="middle", font_weight=700, stroke="Canvas", stroke_width=3, paint_order="stroke")
+    (layers, heads, steps, queries, _), points = cube(table, "layer", "head", "step", "query", "axis")
+    groups = {ratio: [queries.index(q) for q in row] for ratio, row in watch.some_lines(p).items()}
+    colour = {g: to_hex(colormaps["twilight"]((i + .5)/len(groups))) if g not in "0∞" else "#7A7A7A" for i, g in enumerate(groups)}
+    def drawn(cloud):
+        scaled = centre + radius*cloud/(np.abs(cloud).max() or 1)
+        numbers = "".join(text(*(scaled[members].mean(0) + (0, 4)), g) for g, members in groups.items() if g not in "0∞")
+        shapes = "".join(dots(scaled[members], colour[g]) for g, members in groups.items())
+        return group(shapes, stroke_width=9, stroke_linecap="round") + group(
+            numbers, text_anchor="middle", font_weight=700, stroke="Canvas", stroke_width=3, paint_order="stroke")
+    apart = {at: _line_contrast(points[at][-1], groups) for at in np.ndindex(points.shape[:2])}
+    best = sorted(apart, key=lambda at: -apart[at])[:16] # first the head that tells ratios apart best
+    frames = {f"layer {layers[i]:.0f}, head {heads[j]:.0f}": {s: drawn(cloud) for s, cloud in aligned(dict(zip(map(int, steps), points[i, j]))).items()}
+              for i, j in best}
     base = frame(2, 2, width - 4, width - 4) + note(8, width + 13, "a dot is a query; its colour and number are its y/x", "start")
-    ordered = {name: frames[name] for name in sorted(frames, key=lambda name: -spread[name])} # first the head that tells ratios apart best
-    return Panel(ordered, base, (width, width + 19), "two principal components of what a head writes, a dot for each query")
-
-def _ratios(p):
-    from grok_nb.modular.geometry import _powers
-    return [*_powers(p), 0]
+    return Panel(frames, base, (width, width + 19), "two principal components of what a head writes, a dot for each query")
 
 def _line_contrast(cloud, groups):
     "Share of the variance that lies between ratios."
@@ -302,12 +298,11 @@ def _line_contrast(cloud, groups):
 @view("Which queries are alike", lambda shown: dict(cosines=watch.cosines), "modular")
 def cosines(shown: Shown, table: pd.DataFrame) -> Panel:
     "How alike every two queries are in the residual stream at z, sorted by line through the origin."
-    n, p = int(table["row"].max()) + 1, shown.run.config.p
-    left, side = 28, width - 34
-    cell = side/n
-    middle = [left + cell*(1 + (p - 1)*(i + .5)) for i in range(p + 1)]
+    lines, left, side = watch.some_lines(shown.run.config.p), 28, width - 34
+    cell, ends = side/(int(table["row"].max()) + 1), np.cumsum([1, *map(len, lines.values())])
+    middle = left + cell*(ends[:-1] + ends[1:])/2
     base = frame(left, left, side, side)
-    if p < 12: base += "".join(text(at, left - 6, ratio, "middle") + text(left - 6, at + 4, ratio, "end") for at, ratio in zip(middle, [*_ratios(p), "∞"]))
+    base += "".join(text(at, left - 6, ratio, "middle") + text(left - 6, at + 4, ratio, "end") for at, ratio in zip(middle, lines))
     base += note(left, width + 13, "queries by their ratio y/x; blue: alike, orange: opposite", "start")
     (layers, steps, *_), maps = cube(table, "layer", "step", "row", "column")
     maps = np.where(np.isnan(maps), maps.swapaxes(-1, -2), maps) # the other half
