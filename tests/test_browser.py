@@ -36,7 +36,7 @@ def shots(tmp_path_factory, request):
 
 
 @pytest.fixture(scope="module")
-def scrubber(short_runs): return studies["modular"].scrub(short_runs["modular"]).measure()
+def scrubber(short_runs): return studies["modular"].scrub(short_runs["modular"])
 
 
 @pytest.fixture(scope="module")
