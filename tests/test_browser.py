@@ -435,7 +435,7 @@ def test_the_first_tutorial_in_jupyterlab(lab, tab, shots):
     slider.wait_for(timeout=30_000)
     page.wait_for_function("document.querySelector('.jp-OutputArea .gs').dataset.on") # its script runs: the notebook is trusted still
     titles = page.evaluate("""[...document.querySelectorAll('.jp-OutputArea .gs-panel')].map(p => {
-        const title = p.querySelector('h4 > span').getBoundingClientRect(); return [title.left - p.getBoundingClientRect().left, p.firstChild.outerHTML] })""")
+        const title = p.querySelector('h4 > span:not(.numbering-entry)').getBoundingClientRect(); return [title.left - p.getBoundingClientRect().left, p.firstChild.outerHTML] })""")
     assert all(abs(left) < 2 for left, _ in titles), titles
     slider.press("Home")
     [first] = page.evaluate(STATE)

@@ -275,7 +275,7 @@ _style = """
 .gs-grid { display:grid; gap:.9rem 1.6rem; grid-template-columns:repeat(auto-fill, minmax(min(100%, 300px), 1fr)) }
 @media (min-width:640px) { .gs-grid[data-runs="2"] { grid-template-columns:1fr 1fr } .gs-grid[data-runs="3"] { grid-template-columns:1fr 1fr 1fr } }
 .gs-panel { min-width:0 } .gs-panel h4 { display:flex; flex-wrap:wrap; gap:.2rem .6rem; align-items:center; justify-content:space-between;
-  font-size:.95rem; font-weight:600; margin:0 0 .3rem } .gs-panel h4::before, .gs-panel h4 > a { content:none; display:none }
+  font-size:.95rem; font-weight:600; margin:0 0 .3rem } .gs-panel h4 > :is(a, .numbering-entry) { display:none }
 .gs-panel svg, .gs-panel img { display:block; width:100%; max-width:470px; height:auto; border:0; border-radius:0 }
 .gs[data-axis=log] .gs-log, .gs-log-axis .gs-log { display:inline } .gs[data-axis=log] .gs-linear, .gs-log-axis .gs-linear { display:none }
 .gs-missing { opacity:.6; font-style:italic; margin:0 } .gs ul { margin:.2rem 0; padding-left:1.2rem }
