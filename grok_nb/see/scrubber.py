@@ -211,7 +211,7 @@ class Scrubber:
     ) -> "Scrubber":
         "Measure what views need and is not there yet, once, and draw them."
         for i, s in enumerate(self.shown):
-            waiting = [v for v in self.views if self.panels[v.name, i].waits and (v.name in names or not names and not v.deep)]
+            waiting = [v for v in self.views if (v.name in names if v.deep else self.panels[v.name, i].waits and (not names or v.name in names))]
             try: s.measure(*(v for v in waiting if not v.deep))
             except Exception: pass # one of them cannot be measured: see which
             for v in waiting: self.panels[v.name, i] = self._measured(v, s)

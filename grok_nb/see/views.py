@@ -247,7 +247,7 @@ def grid(shown: Shown, table: pd.DataFrame) -> Panel:
     bottom = max(y + h for _, y, _, h in place.values())
     base = "".join(frame(*b) + text(b[0], b[1] - 6, f"{k} shown") for k, b in place.items())
     base += "".join(box(24, bottom + 17 + 18*i, 11, 11, c) + text(42, bottom + 27 + 18*i, words) for i, (words, c) in enumerate(_kinds))
-    base += note(24, bottom + 27 + 18*len(_kinds), "pale: wrong, and no multiple. x to the right, y upwards", "start")
+    base += note(24, bottom + 27 + 18*len(_kinds), "empty: wrong, and no multiple. x to the right, y upwards", "start")
     (tasks, steps, _, metrics, *_), cells = cube(table[table["shot"].isin(shots)], "task", "step", "shot", "metric", "x", "y")
     right, matchable = (cells[:, :, :, metrics.index(m)].swapaxes(-1, -2)[..., ::-1, :] > 0 for m in ("right", "matchable")) # y upwards
     kind, share, shades = np.select([right & matchable, right, matchable], [1, 2, 3], 0), right.mean((-1, -2)), ["#00000000", *(f"{c}ff" for _, c in _kinds)]
