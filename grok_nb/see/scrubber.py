@@ -39,7 +39,8 @@ class Panel:
         "A picture with what stays."
         if not self.size: return frame
         (width, height), alt = self.size, html.escape(self.alt, quote=True)
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" style="image-rendering:pixelated" '
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+                f'style="image-rendering:pixelated;max-width:100%;height:auto" '
                 f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="currentColor" role="img" '
                 f'aria-label="{alt}">{self.base}<g>{frame}</g></svg>')
 
