@@ -1,5 +1,6 @@
 "Fixtures that every test may ask for."
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,21 @@ def checkout(tmp_path):
         (root/p).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT/p, root/p, follow_symlinks=False)
     return root
+
+
+def without_scrubbers(text):
+    "A page without its scrubbers, which refer to nothing outside themselves."
+    scrubber = re.compile(r'<div class="gs" id=.*?</script></div>', re.S)
+    for found in scrubber.findall(text):
+        assert not re.search(r"https?://|<link|<iframe|url\(|@import", found.replace("http://www.w3.org/2000/svg", ""))
+        assert found.count("<script") == 2
+    return scrubber.sub("", text)
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left_open():
+    "What another test has drawn and not closed is none of this one's."
+    if "matplotlib.pyplot" in sys.modules: sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session", autouse=True)

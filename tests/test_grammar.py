@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import without_scrubbers
 from hypothesis import given, settings, strategies as st
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer
@@ -494,7 +495,7 @@ def test_inside_and_the_report(smoke, tmp_path, small_pictures):
     assert table[table.metric == "to_context"].groupby(["step", "paradigm", "sentence"]).size().eq(8).all()
     headings = drawn(study.inside_figures(dict(smoke=smoke), table.assign(run="smoke")))
     assert headings == ["Do right and wrong sentences come apart?", "In how many dimensions?", "Do heads look back?", "Which heads?"]
-    text = report.report([smoke], tmp_path/"page.html").read_text()
+    text = without_scrubbers(report.report([smoke], tmp_path/"page.html").read_text())
     assert study.question in text and all(f"<h2>{h}</h2>" in text for h in (*headings, "When", "Exposure, or frequency?"))
     assert not re.search(r"https?://|<script|<link|url\(", text) and smoke.run_id in text
 

@@ -225,10 +225,14 @@ def test_killed_at_random(cluster, runs_root, tmp_path):
             process.kill(); kills.append(finished())
     thread = threading.Thread(target=killer, daemon=True)
     thread.start()
-    first = run_all(configs, None, f"dask:{cluster.address}", **QUIET)
+    try: first = run_all(configs, None, f"dask:{cluster.address}", **QUIET)
+    except RunError as e: # a job was being handed over when the scheduler went
+        first = []
+        assert str(e).startswith("engine: ") and "run it again" in str(e)
     thread.join(60)
-    before = {t.run.run_id: (t.run.path/"metrics.jsonl").stat().st_mtime_ns for t in first if t.run.finished}
-    assert len(kills) == 2 and 5 <= len(before) < 50 and {t.state for t in first} == {"finished", "failed"}
+    done = [r for p in Path(runs_root).glob("*/config.json") if (r := Run(p.parent)).finished]
+    before = {r.run_id: (r.path/"metrics.jsonl").stat().st_mtime_ns for r in done}
+    assert len(kills) == 2 and 5 <= len(before) < 50 and {t.state for t in first} in (set(), {"finished", "failed"})
     assert all(t.error and "\n" not in t.error for t in first if t.state == "failed")
     for p in cluster.workers: p.kill(); p.wait() # what they hold is free again
     last = run_all(configs, None, workers=2, **QUIET)

@@ -86,9 +86,10 @@ def _clean(nb: dict, folder: Path) -> None:
     from nbdev.config import get_config
     cfg = get_config(path=folder)
     nb["metadata"].pop("widgets", None)
-    for output in (o for cell in nb["cells"] for o in cell.get("outputs", [])):
-        # Self-contained html works without a kernel; a widget view beside it would be shown instead, empty.
-        if "text/html" in output.get("data", {}): output["data"].pop("application/vnd.jupyter.widget-view+json", None)
+    view = "application/vnd.jupyter.widget-view+json" # shown in place of what stands beside it, and empty without a kernel
+    for cell in (c for c in nb["cells"] if c.get("outputs")):
+        cell["outputs"] = [o for o in cell["outputs"] if view not in (data := o.get("data", {})) or "text/html" in data] # others are progress bars
+        for output in cell["outputs"]: output.get("data", {}).pop(view, None)
     clean_nb(nb, allowed_metadata_keys=cfg.allowed_metadata_keys.split(),
              allowed_cell_metadata_keys=cfg.allowed_cell_metadata_keys.split(), clean_ids=cfg.clean_ids)
 
