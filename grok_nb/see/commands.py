@@ -251,7 +251,7 @@ def grok_nb_demo(
 # %% ../../nbs/see/03_commands.ipynb #12c48ad7
 def _print_others(others):
     "Name the folders that were left out."
-    if others: print(f"\nCannot be read by this version:")
+    if others: print("\nCannot be read by this version:")
     for name, why in others.items(): print(f"  {name}: {why}")
 
 @command

@@ -98,11 +98,13 @@ def when_in(
     run: str, # how it is called
 ) -> pd.DataFrame: # as `when`; empty if the table has none of the curves
     "Every transition of those of the curves that a table has."
-    parts = []
-    for name, where in curves.items():
-        if not {*where} <= {*table} or not (table[[*where]] == [*where.values()]).all(axis=1).any(): continue # such as a loss on copyable tokens where none are
-        parts.append(transition_table(curve(table, **where).reset_index().assign(run=run, curve=name), by=["run", "curve"]))
+    parts = [transition_table(c.reset_index().assign(run=run, curve=name), by=["run", "curve"]) for name, c in _known(table, curves).items()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+def _known(table, curves):
+    "Those of the curves that a table has, by name; others are such as a loss on copyable tokens where none are."
+    has = lambda where: {*where} <= {*table} and (table[[*where]] == [*where.values()]).all(axis=1).any()
+    return {name: curve(table, **where) for name, where in curves.items() if has(where)}
 
 def readable(
     table: pd.DataFrame, # of `when`
@@ -193,8 +195,9 @@ def curves_figure(
     fig, axes = plt.subplots(1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.0), sharey=True, squeeze=False, layout="constrained")
     for ax, run in zip(axes[0], runs):
         rows = table[table["run"] == run]
-        for (name, where), color in zip(curves.items(), cycle(palette)):
-            if {*where} <= {*rows} and (rows[[*where]] == [*where.values()]).all(axis=1).any(): curve(rows, **where).plot(ax=ax, color=color, label=name)
+        known = _known(rows, curves)
+        for name, color in zip(curves, cycle(palette)):
+            if name in known: known[name].plot(ax=ax, color=color, label=name)
         for t in transitions.get(run, ()): mark(ax, t)
         ax.set(xlabel="optimizer steps", ylabel="value" if run == runs[0] else "", title=run if len(runs) > 1 else None)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
