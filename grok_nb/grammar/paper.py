@@ -100,14 +100,15 @@ def comparison_steps(
     after = threshold_times(runs)["ours", "t_after"].replace("–", last).astype(int)
     return {paradigm: (before, near(step) if step > before else last) for paradigm, step in after.items()}
 
-def _concentrations(run, steps): return study.concentrations(run, *(dict(zip(steps, times)) for times in zip(*steps.values())))
+def _concentrations(run, steps, device): return study.concentrations(run, *(dict(zip(steps, times)) for times in zip(*steps.values())), device)
 
 def best_heads(
     runs: Sequence[Run], # seeds of one configuration
+    device: str = "cpu", # where the models are put
 ) -> pd.DataFrame: # by paradigm; of each seed: best head (layer.head, from 0), its gain, heads that carry half of all gains, and p of both
     "Which head gains most attention to the context word between t_before and t_after, and how few carry it."
     steps = comparison_steps(runs)
-    found = pd.concat([_concentrations(r, steps) for r in _seeds(runs)])
+    found = pd.concat([_concentrations(r, steps, device) for r in _seeds(runs)])
     found["best_head"] = found["layer"].astype(str) + "." + found["head"].astype(str)
     ours = found.groupby("paradigm", sort=False).agg(
         before=("before", "first"), after=("after", "first"), best_head=("best_head", ", ".join), gain=("gain", lambda g: ", ".join(f"{v:.2f}" for v in g)),
@@ -161,10 +162,11 @@ def head_figure(
     run: Run,
     paradigm: str,
     steps: tuple[int, int], # of two checkpoints
+    device: str = "cpu", # where the models are put
 ): # → matplotlib Figure
     "Where the head with the largest gain looks in one sentence, before and after. Source: arXiv 2606.00230, figure 10."
     tokenizer, pairs = run.stream.tokenizer, study.asked(run.config).query("paradigm == @paradigm")
-    best = _concentrations(run, {paradigm: steps}).iloc[0]
+    best = _concentrations(run, {paradigm: steps}, device).iloc[0]
     layer, head = int(best["layer"]), int(best["head"])
     tokens = token_positions(tokenizer, pairs)
     tokens = tokens[tokens[["context_token_good", "critical_token_good"]].notna().all(axis=1) & (tokens["context_token_good"] >= 0)]
@@ -177,11 +179,12 @@ def figures(
     runs: Sequence[Run], # seeds of one configuration
     other_sizes: Sequence[Sequence[Run]] = (), # seeds of smaller and larger models, for figures 5 and 6
     most: int | None = None, # checkpoints to look inside of; None: all
+    device: str = "cpu", # where the models are put
 ) -> list: # (the paper's number, what it shows, matplotlib Figure)
     "The paper's ten figures, from runs; the inside is that of the lowest seed."
     run, steps = _seeds(runs)[0], comparison_steps(runs)
-    inside = measure(run, study.inside(run.config), most=most, also={s for both in steps.values() for s in both})
-    gains = _concentrations(run, steps).set_index("paradigm")["gain"]
+    inside = measure(run, study.inside(run.config), device=device, most=most, also={s for both in steps.values() for s in both})
+    gains = _concentrations(run, steps, device).set_index("paradigm")["gain"]
     size = lambda runs: f"{runs[0].config.n_parameters:,} parameters"
     return [("1", f"Accuracy of exposed and unexposed pairs, {size(runs)}, {len(runs)} seed{'s'[:len(runs) > 1]}", accuracy_figure(runs)),
             ("2", "AUROC along the mean concept vector, final layer", auroc_figure(inside)),
@@ -191,4 +194,4 @@ def figures(
             *((str(5 + i), f"The same as 1 with {size(others)}", accuracy_figure(others)) for i, others in enumerate(other_sizes)),
             ("7", "AUROC in all layers", layers_figure(inside)),
             ("8", "Effective rank in all layers", layers_figure(inside, "rank")),
-            ("10", f"The head that gains most, before and after: {gains.idxmax()}", head_figure(run, gains.idxmax(), steps[gains.idxmax()]))]
+            ("10", f"The head that gains most, before and after: {gains.idxmax()}", head_figure(run, gains.idxmax(), steps[gains.idxmax()], device))]

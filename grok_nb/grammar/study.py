@@ -307,12 +307,13 @@ def measured_lags(
     tau: float = 0.8, # threshold, a share
     n: int = 1000, # random splits
     sustained: int = 3, # checkpoints in a row; 1: plain, as in the paper
+    device: str = "cpu", # where the models are put
 ): # → pandas, `lag.lag_table`, with preset and seed
     "Lag, gap and their three tests, for every run and paradigm."
     import pandas as pd
     from grok_nb.grammar.lag import lag_table
     from grok_nb.probes import measure
-    parts = [lag_table(measure(r, dict(margins=margins)), asked(r.config).query("paradigm != 'planted'"), tau, n, sustained) for r in runs]
+    parts = [lag_table(measure(r, dict(margins=margins), device=device), asked(r.config).query("paradigm != 'planted'"), tau, n, sustained) for r in runs]
     return pd.concat([t.assign(preset=r.preset, seed=r.config.seed) for r, t in zip(runs, parts)], ignore_index=True)
 
 # %% ../../nbs/grammar/07_study.ipynb #4978b98c
@@ -343,6 +344,7 @@ def concentrations(
     run: Run,
     before: int | dict, # step of a checkpoint; or paradigm → step
     after: int | dict, # a later one
+    device: str = "cpu", # where the models are put
 ): # → pandas: paradigm, before, after, the columns of `attention.concentration`, and the reason where they are missing
     "Whether few heads carry the change of attention to the context word, paradigm by paradigm, in the acceptable sentences."
     import pandas as pd
@@ -350,7 +352,7 @@ def concentrations(
     from grok_nb.grammar.concepts import look_at_pairs
     from grok_nb.grammar.lag import clusters
     (pairs, tokens), rows = _placed(run.config), []
-    model = lru_cache(2)(lambda step: run.at(step).model)
+    model = lru_cache(2)(lambda step: run.at(step).model.to(device))
     for paradigm, which in pairs.groupby("paradigm", sort=False):
         steps = [when.get(paradigm) if isinstance(when, dict) else when for when in (before, after)]
         here = tokens[tokens["pair"].isin(which["pair"])]
@@ -433,7 +435,7 @@ def inside_figures(
          "attention spread evenly would give.", attention.attention_figure(rows)),
         ("Which heads?", f"{first}: change of that attention from step {before:,} to step {steps[-1]:,}, head by head; how likely the best one's gain "
          "is if nothing changed; and, where that is below .05, how many heads hold half of all gains.",
-         attention.changes_figure(attention.changes(rows, before, steps[-1]), concentrations(runs[first], before, steps[-1])))]
+         attention.changes_figure(attention.changes(rows, before, steps[-1]), concentrations(runs[first], before, steps[-1], device)))]
     return found
 
 views = "curves", "flips", "separation", "context", "attention" # of `scrub`
