@@ -98,13 +98,18 @@ def _read_jsonl(path):
                 raise InputError(f"corpus file {path}, line {number}: no field 'text' that holds a string (found: {found[:80]})")
             yield row["text"]
 
-def _read_parquet(path):
+@contextmanager
+def _parquet(path): # opened, once it is clear that it holds text
     import pyarrow as pa, pyarrow.parquet as pq
     with pq.ParquetFile(path) as file:
         field = next((f for f in file.schema_arrow if f.name == "text"), None)
         if field is None: raise InputError(f"corpus file {path}: no column 'text' (found: {', '.join(file.schema_arrow.names)[:80]})")
         if field.type not in (pa.string(), pa.large_string(), pa.string_view()):
             raise InputError(f"corpus file {path}: column 'text' is {field.type}, it must be string")
+        yield file
+
+def _read_parquet(path):
+    with _parquet(path) as file:
         for rows in file.iter_batches(batch_size=16, columns=["text"]): yield from rows.column(0).to_pylist()
 
 # %% ../nbs/core/03_streams.ipynb #57f1e2f0
@@ -138,6 +143,12 @@ def _documents(path): # the documents of one file that are not blank
     with _one_line(path):
         for text in _readers[_suffix(path)](path):
             if text and not text.isspace(): yield text
+def _has_text(path): # a large parquet file is believed: its first document may lie in one page with all others
+    if _suffix(path) == ".parquet":
+        with _one_line(path), _parquet(path) as file:
+            columns = (file.metadata.row_group(g).column(i) for g in range(file.num_row_groups) for i in range(file.metadata.num_columns))
+            if sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "text") > 2**20: return True
+    return next(_documents(path), None) is not None
 
 # %% ../nbs/core/03_streams.ipynb #4f1a51f3
 class FileTexts:
@@ -148,7 +159,7 @@ class FileTexts:
         self.files = [file for path in paths for file in _files(Path(path))]
         for path in self.files:
             if _suffix(path) not in _readers: raise InputError(f"corpus file {path}: unknown kind; allowed: {_allowed}")
-            if next(_documents(path), None) is None: raise InputError(f"corpus file {path} is empty: no text in it")
+            if not _has_text(path): raise InputError(f"corpus file {path} is empty: no text in it")
 
     def __iter__(self): return (text for path in self.files for text in _documents(path))
     def __repr__(self): return f"texts from {', '.join(path.name for path in self.files[:3])}{', …' * (len(self.files) > 3)}"

@@ -210,16 +210,22 @@ def _stream(described):
     return Run(path).stream if kind == "run" else TextStream(Corpus(path), *options)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #0bac653c
-task_size = 2**22 # bytes of text, about
+task_size = 2**18 # bytes of text, about: little enough that memory is used again, not asked for anew
 _searcher = lru_cache(1)(Searcher)
+_own = [] # of a worker process of ours: its searcher, so that no task has to bring the phrases
 _reader = lru_cache(1)(lambda described: StepTexts(_stream(described)))
 
+def _begin_worker(phrases): # Ctrl-C is for the process that asks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _own.append(Searcher(phrases))
+
 def count_texts(
-    phrases: tuple[str, ...], # as `check_phrases` gives them
+    phrases: tuple[str, ...] | Searcher | None, # as `check_phrases` gives them, or what searches them; None: a worker's own
     texts: Iterable[tuple[int, str]], # step, text; one after the other
 ) -> tuple[np.ndarray, int]: # (3, row) step, phrase, count; bytes of text
     "Occurrences in texts: what a worker does."
-    searcher, rows, total = _searcher(phrases), [np.empty((3, 0), dtype=np.int64)], 0
+    searcher = phrases if isinstance(phrases, Searcher) else _searcher(phrases) if phrases else _own[0]
+    rows, total = [np.empty((3, 0), dtype=np.int64)], 0
     for step, text in texts:
         seen, counts, size = searcher.count(text)
         rows.append(np.stack([np.full(len(seen), step), seen, counts]))
@@ -227,7 +233,7 @@ def count_texts(
     return np.concatenate(rows, 1), total
 
 def count_batches(
-    phrases: tuple[str, ...], # as `check_phrases` gives them
+    phrases: tuple[str, ...] | Searcher | None, # as in `count_texts`
     described, # a `StepTexts`, or what `_described` says of a run or a `TextStream`
     begin: int, # first step, from 0
     end: int, # the step after the last
@@ -289,15 +295,15 @@ class _Documents: # of files, in tasks
 
 # %% ../../nbs/grammar/02_exposure.ipynb #6a8496ce
 def _results(source, phrases, begin, pool, ahead): # (end, (rows, size)) of each task, in order; `ahead`: tasks that may wait for theirs
-    waiting = deque()
+    waiting, phrases = deque(), _searcher(phrases) if pool is None else None if isinstance(pool, _Processes) else phrases
     for end, function, arguments in source.tasks(begin, pool is not None):
         if pool is None: yield end, function(phrases, *arguments); continue
         waiting.append((end, pool.submit(function, phrases, *arguments)))
         if len(waiting) > ahead: end, job = waiting.popleft(); yield end, job.result()
     for end, job in waiting: yield end, job.result()
 
-def _processes(workers): # Ctrl-C is for this process alone
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+class _Processes(ProcessPoolExecutor):
+    def __init__(self, workers, phrases): super().__init__(workers, multiprocessing.get_context("spawn"), _begin_worker, (phrases,))
 
 def _resumed(path, phrases, source, begin): # the index so far
     part = Part(*source.identity, begin, begin)
@@ -333,7 +339,7 @@ def exposure_index(
     is_stream = isinstance(source, Run) or hasattr(source, "batch")
     source = _Batches(source, steps) if is_stream else _Documents(source, steps, documents_per_step)
     index = _resumed(path, phrases, source, source.range.start if source.range else 0)
-    pool = engine or (_processes(workers) if workers > 1 else None)
+    pool = engine or (_Processes(workers, phrases) if workers > 1 else None)
     try: index = _read(source, index, path, pool, 2 * workers, save_every)
     except BrokenExecutor: raise RunError("exposure: a worker process was killed; with a path, run it again to go on") from None
     finally:

@@ -51,7 +51,7 @@ def check_phrases(
     if wrong := [p for p in phrases if not isinstance(p, str) or not p.strip() or "\0" in p]:
         raise InputError(f"phrases: {wrong[0]!r} is not a phrase ({len(wrong)} such); allowed: strings with something to read in them")
     if not phrases: raise InputError("phrases: there are none to look for")
-    return tuple(dict.fromkeys(normalise(p).strip() for p in phrases))
+    return tuple(dict.fromkeys(p.strip() for p in normalise("\0".join(phrases)).split("\0"))) # all at once, which is faster than one by one
 
 # %% ../../nbs/grammar/00_search.ipynb #11bb6ea4
 _low = np.array([*(2**(8*n) - 1 for n in range(8)), -1]) # the first n bytes of eight
@@ -108,7 +108,7 @@ class Searcher:
         if len(marks) > 11: raise InputError(f"phrases hold {len(marks)} kinds of marks beyond ASCII ({''.join(marks)[:40]}); at most 11 can be told apart")
         kept = {c: bytes([0xf5 + i]) for i, c in enumerate(marks)} # by the bytes that are never in UTF-8
         self._fold = lru_cache(2**16)(lambda run: b"".join(c.encode() if ord(c) < 128 or c.isalnum() else kept.get(c, b"\0") for c in _fold(run)))
-        sought = [_normalised(p, self._fold) for p in phrases]
+        sought = _normalised("\0".join(phrases), self._fold).split(b"\0")
         in_phrases = set(b"".join(sought)) - {32}
         self._kind = bytes(_word[b] or 2 * (b in in_phrases) for b in range(256))
         self._build(sought)
