@@ -289,7 +289,9 @@ def train(
             forget_worse(run, best_step(curve, study) if keep_best else None)
             for past in ("failed.json", "stopped.json"): (run.path / past).unlink(missing_ok=True)
             for left in run.path.glob("checkpoints/.step-*"): shutil.rmtree(left)  # by a kill
-            run.begin_session(step=step, device=str(accelerator.device), threads=torch.get_num_threads(), processes=world)
+            card = dict(card=torch.cuda.get_device_name()) if accelerator.device.type == "cuda" else {}
+            run.begin_session(step=step, device=str(accelerator.device), **card, compiled=accelerator.state.dynamo_plugin.backend.value.lower(),
+                              threads=torch.get_num_threads(), processes=world)
 
         def check_claim():
             if claim.compromise: raise Busy(f"run: {run.run_id}: this process stood still for too long, and another one has taken the run over")

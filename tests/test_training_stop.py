@@ -135,3 +135,11 @@ def test_few_false_alarms_though_asked_after_each_evaluation():
     asked = [any(arrived((np.arange(n), y[:n])) for n in range(1, 41)) for y in curves]
     assert np.mean(asked) <= .05
     assert arrived((np.arange(40), np.where(np.arange(40) < 15, 0, 5) + curves[0]))
+
+
+def test_a_compiled_model_is_noted(lab, runs_root, uninterrupted):
+    "accelerate's own switch changes rounding at most, may be left out when a run goes on, and each session says what it was."
+    run = until(lab, runs_root, OPTIONS, 33, setup="\nimport os\nos.environ['ACCELERATE_DYNAMO_BACKEND'] = 'aot_eager'")
+    lab.finish(runs_root, OPTIONS)
+    assert [s["compiled"] for s in run.sessions()] == ["aot_eager", "no"] and all("card" not in s for s in run.sessions())
+    check_close(run, uninterrupted(OPTIONS))

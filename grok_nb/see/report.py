@@ -283,7 +283,7 @@ def _details(run):
     "Options and sessions of a run, folded away."
     options = pd.DataFrame(run.config.options().items(), columns=["option", "value"]).astype(str)
     return (f"<details><summary>{html.escape(run.run_id)}: every option, and where it ran</summary>"
-            f"{table_html(options)}{table_html(pd.DataFrame(run.sessions()).astype(str))}</details>")
+            f"{table_html(options)}{table_html(pd.DataFrame(run.sessions()).fillna('').astype(str))}</details>")
 
 # %% ../../nbs/see/02_report.ipynb #44a6b3aa
 def sweep_report(
