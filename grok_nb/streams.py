@@ -14,10 +14,8 @@ from contextlib import contextmanager
 from functools import cached_property
 from math import ceil, isqrt
 from pathlib import Path
-
 import numpy as np
 from fastcore.basics import patch
-
 from . import InputError, is_watched
 from .files import atomic_folder, file_hash, read_manifest, sound
 
@@ -139,16 +137,17 @@ def _one_line(path): # whatever goes wrong while reading becomes one line that n
     except (OSError, EOFError, ValueError, zlib.error) as e:
         raise InputError(f"corpus file {path} cannot be read: {getattr(e, 'strerror', None) or _reason(e)}") from None
 
-def _documents(path): # the documents of one file that are not blank
+def _documents(path): # the documents of one file that are not blank, of which there must be one
     with _one_line(path):
+        empty = True
         for text in _readers[_suffix(path)](path):
-            if text and not text.isspace(): yield text
-def _has_text(path): # a large parquet file is believed: its first document may lie in one page with all others
-    if _suffix(path) == ".parquet":
-        with _one_line(path), _parquet(path) as file:
-            columns = (file.metadata.row_group(g).column(i) for g in range(file.num_row_groups) for i in range(file.metadata.num_columns))
-            if sum(c.total_uncompressed_size for c in columns if c.path_in_schema == "text") > 2**20: return True
-    return next(_documents(path), None) is not None
+            if text and not text.isspace(): empty = False; yield text
+        if empty: raise InputError(f"corpus file {path} is empty: no text in it")
+
+def _check_text(path): # of a large parquet file when it is read: its first document may lie in one page with all others
+    if _suffix(path) == ".parquet" and path.stat().st_size > 2**20:
+        with _one_line(path), _parquet(path): return
+    next(_documents(path))
 
 # %% ../nbs/core/03_streams.ipynb #4f1a51f3
 class FileTexts:
@@ -159,7 +158,7 @@ class FileTexts:
         self.files = [file for path in paths for file in _files(Path(path))]
         for path in self.files:
             if _suffix(path) not in _readers: raise InputError(f"corpus file {path}: unknown kind; allowed: {_allowed}")
-            if not _has_text(path): raise InputError(f"corpus file {path} is empty: no text in it")
+            _check_text(path)
 
     def __iter__(self): return (text for path in self.files for text in _documents(path))
     def __repr__(self): return f"texts from {', '.join(path.name for path in self.files[:3])}{', …' * (len(self.files) > 3)}"

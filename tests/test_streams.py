@@ -237,6 +237,16 @@ def test_bad_sources_are_one_line_and_write_nothing(tmp_path, name):
     assert not (tmp_path/"corpora").exists()
 
 
+def test_a_large_blank_parquet_is_refused_when_it_is_read(tmp_path):
+    "It is opened without reading it, as its first document may lie in one page with all others."
+    path, blanks = tmp_path/"blank.parquet", np.random.default_rng(0).choice(list(" \n\t"), (20, 200_000))
+    pq.write_table(pa.table(dict(text=["".join(row) for row in blanks])), path, compression="none")
+    assert path.stat().st_size > 2**20
+    texts = open_texts(path)
+    with pytest.raises(InputError, match="blank.parquet is empty"): list(texts)
+    with pytest.raises(InputError, match="blank.parquet is empty"): prepare_corpus(path, tmp_path/"corpora")
+    assert not [p for p in (tmp_path/"corpora").iterdir() if not p.name.startswith(".")]
+
 @pytest.mark.parametrize("options, reason", [
     (dict(vocab_size=256), "at least 257"), (dict(limit_tokens=0), "limit_tokens"), (dict(held_out=.9), "0 to 0.5"), (dict(held_out=-1), "0 to 0.5"),
     (dict(tokenizer="."), "tokenizer")])
