@@ -99,7 +99,7 @@ def _read_jsonl(path):
 @contextmanager
 def _parquet(path): # opened, once it is clear that it holds text
     import pyarrow as pa, pyarrow.parquet as pq
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**16) as file: # a column is read on, not as a whole
         field = next((f for f in file.schema_arrow if f.name == "text"), None)
         if field is None: raise InputError(f"corpus file {path}: no column 'text' (found: {', '.join(file.schema_arrow.names)[:80]})")
         if field.type not in (pa.string(), pa.large_string(), pa.string_view()):

@@ -210,7 +210,7 @@ def _stream(described):
     return Run(path).stream if kind == "run" else TextStream(Corpus(path), *options)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #0bac653c
-task_size = 2**18 # bytes of text, about: little enough that memory is used again, not asked for anew
+task_size = 2**19 # bytes of text, about: little enough that memory is used again, not asked for anew
 _searcher = lru_cache(1)(Searcher)
 _own = [] # of a worker process of ours: its searcher, so that no task has to bring the phrases
 _reader = lru_cache(1)(lambda described: StepTexts(_stream(described)))

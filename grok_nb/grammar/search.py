@@ -138,8 +138,9 @@ class Searcher:
 @patch
 def _known(self: Searcher, data, begin, end): # → (word,) numbers in the vocabulary
     eight = np.ndarray(len(data) - 7, np.int64, data, strides=(1,)) # from each byte on
-    known = self._short(eight[begin] & _low.take(end - begin, mode="clip"))
-    long = np.flatnonzero((end - begin > 8) & (known != self._short.missing))
+    size = end - begin
+    known = self._short(eight[begin] & _low.take(size, mode="clip"))
+    long = np.flatnonzero((size > 8) & (known != self._short.missing))
     known[long] = [self._long.get(data[b:e], self._short.missing) for b, e in zip(begin[long].tolist(), end[long].tolist())]
     return known
 
@@ -184,4 +185,4 @@ def count(self: Searcher,
     single = np.flatnonzero((times > 0) & (self._ends[:self._vocabulary] >= 0))
     numbers, counts = np.append(self._ends[single], longer), np.append(times[single], counts)
     order = np.argsort(numbers)
-    return numbers[order], counts[order], int(np.count_nonzero(raw != 0))
+    return numbers[order], counts[order], len(data) - data.count(b"\0")

@@ -53,17 +53,17 @@ def _stream_options(config): return {f.name: getattr(config, f.name) for f in fi
 
 # %% ../../nbs/modular/05_study.ipynb #d94c94c3
 _small = Config(
-    fidelity="demo", batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
-    warmup_steps=100, final_lr=0.1, evaluate_every=200, checkpoints=25, checkpoint_on_change=0.1)
+    fidelity="demo", alpha=0.6, batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
+    warmup_steps=100, final_lr=0.1, evaluate_every=100, checkpoints=25, checkpoint_on_change=0.1)
 
 presets = dict(
-    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=8, steps=1200, evaluate_every=100, checkpoints=6),
-    demo=_small.replace(steps=5000),
-    control=_small.replace(steps=5000, n_id=12),
-    shallow=_small.replace(steps=5000, depth=1),
-    deep=_small.replace(steps=5000, depth=4),
-    transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100),
-    phase_cpu=_small.replace(steps=4000, checkpoints=8),
+    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=8, steps=1200, checkpoints=6),
+    demo=_small.replace(steps=2500),
+    control=_small.replace(steps=2500, n_id=12),
+    shallow=_small.replace(steps=2500, depth=1),
+    deep=_small.replace(steps=2500, depth=4),
+    transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400),
+    phase_cpu=_small.replace(alpha=0.85, steps=4000, evaluate_every=200, checkpoints=8),
     gpu=Config(
         fidelity="gpu", p=29, n_id=256, alpha=0.6, n_shots=32, depth=2, width=512, heads=4, batch_size=1024, steps=16_000, precision="bf16",
         init_std=0.02, optimizer="muon", lr=1e-3, weight_decay=0.3, beta2=0.98, muon_lr=2e-3, muon_weight_decay=0.1,
@@ -226,7 +226,8 @@ def inside_figures(
     task = typical_task(models[first], stream, context)
     shots = algorithms.shots_to_ask(stream.n_shots)
     shots = shots[1:] or shots
-    last = algorithms.explained(seen_inside[seen_inside["probe"] == "algorithms"])
+    asked = seen_inside[seen_inside["probe"] == "algorithms"]
+    last = algorithms.explained(asked[asked["step"] == asked.groupby("run")["step"].transform("max")])
     found.append((
         "Which algorithm", f"{first}, last checkpoint, unseen task {tuple(map(int, task))}, solved neither best nor worst: every query of the "
         f"{p} × {p} grid after the same shown examples. Top: where the model is right. Middle: where Ratio Matching is. Bottom: the difference.",
