@@ -75,6 +75,7 @@ class LanguageStream:
         for t in range(self.context):
             before = ids[:, t - 1] + 1 if t else np.zeros(count, dtype=np.int64)
             ids[:, t] = (draw[t][:, None] > self._up_to[before]).sum(1)
+            if t < half: continue
             copied = (copy <= t) & (t < copy + length)
             ids[copied, t] = ids[every[copied], (source + t - copy)[copied]]
         return ids, np.stack([source, copy, length], 1)

@@ -10,6 +10,7 @@ __all__ = ['primitive_root', 'discrete_log', 'lines', 'Snapshot', 'snapshot', 'r
 
 # %% ../../nbs/modular/03_geometry.ipynb #88d32064
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
@@ -41,6 +42,7 @@ def discrete_log(
     logs[powers] = np.arange(p - 1)
     return logs
 
+@lru_cache
 def _powers(
     p: int, # modulus, a prime
 ) -> np.ndarray: # the non-zero numbers in the order of their logs, (p − 1,)
