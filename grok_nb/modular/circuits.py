@@ -48,7 +48,7 @@ def arrivals(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/modular/04_circuits.ipynb #0bf0460a
-_colours = dict(demo="#D55E00", control="#0072B2")
+_colours = dict(demo="#D55E00", long="#D55E00", control="#0072B2")
 _others = "#009E73", "#CC79A7", "#7A7A7A"
 
 def scores_figure(

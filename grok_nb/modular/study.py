@@ -60,6 +60,7 @@ presets = dict(
     smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=8, steps=1200, checkpoints=6),
     demo=_small.replace(steps=2500),
     control=_small.replace(steps=2500, n_id=12),
+    long=_small.replace(steps=5000, alpha=0.85, evaluate_every=200),
     shallow=_small.replace(steps=2500, depth=1),
     deep=_small.replace(steps=2500, depth=4),
     transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400),

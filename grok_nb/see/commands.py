@@ -266,7 +266,7 @@ def grok_nb_runs(
 
     grok_nb_runs
     grok_nb_runs --study modular --by name
-    grok_nb_runs --tree modular-p7-n32-a0.85-d2-s0-1686c20a
+    grok_nb_runs --tree modular-p7-n32-a0.6-d2-s0-5463ab2c
     """
     from grok_nb.see import listing
     if study: studies[study] # known?

@@ -28,8 +28,7 @@ def picture(
 ) -> str: # an `<img>` with the picture inside
     "A figure as self-contained HTML."
     buffer = io.BytesIO()
-    cut = None if fig.get_layout_engine() else "tight" # a layout has made room for everything already
-    fig.savefig(buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches=cut, pil_kwargs=dict(quality=85))
+    fig.savefig(buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches="tight", pil_kwargs=dict(quality=85))
     width = int(fig.get_size_inches()[0] * 96)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt, quote=True)}" style="width:{width}px">'
