@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: $(READY) ## train the modular study and its control, write the report
+demo: $(READY) ## train the demos of the three studies and their controls, write the report
 	grok_nb_demo $(ARGS)
 
 # Cheap checks come first: the package is what the notebooks export, notebooks are clean, README is fresh.
