@@ -139,7 +139,7 @@ CASES = [
     option("lr=-0.001", "lr = '-0.001'", "number from 0.0 to 10.0"),
     option("lr=high", "lr = 'high'", "number from 0.0 to 10.0"),
     option("balanced=maybe", "balanced = 'maybe'", "true or false"),
-    option("warmup_steps=9999", "warmup_steps = 9999", "at most steps = 5000"),
+    option("warmup_steps=9999", "warmup_steps = 9999", "at most steps = 2500"),
     option("accumulation=100", "accumulation = 100", "at most batch_size = 64"),
     # names
     option("n_shot=3", "'n_shot'", "did you mean 'n_shots'"),
@@ -164,9 +164,9 @@ CASES = [
     Case("device", ["modular", "--device", "gpu"], ["--device 'gpu'", "cpu, cuda, mps"]),
     # the folder of runs
     Case("no space", options("width=16384", "depth=96", "checkpoints=100000"), ["checkpoints = 100000", "GB"]),
-    Case("another configuration", options("seed=3"), ["another", "modular-p7-n32-a0.85-d2-s3-"], other_run),
+    Case("another configuration", options("seed=3"), ["another", "modular-p7-n32-a0.6-d2-s3-"], other_run),
     Case("config.json changed", options("seed=1"), ["config.json", "changed"],
-         lambda folder: edit(existing(folder)/"config.json", '"steps": 5000', '"steps": 4999')),
+         lambda folder: edit(existing(folder)/"config.json", '"steps": 2500', '"steps": 2499')),
     Case("config.json cut", options("seed=1"), ["config.json", "cannot be read"],
          lambda folder: os.truncate(existing(folder)/"config.json", 100)),
     Case("runs is a file", ["modular", "--runs", "file"], ["runs", "file"], write("file", b"")),
@@ -235,7 +235,7 @@ CASES = [
     grammar_text(f"pairs=pairs.jsonl paradigms=all density=0.5 {BRIEF}", "density", "generated"),
     grammar_text(f"pairs=pairs.jsonl paradigms=all planted=2 {BRIEF}", "planted", "generated"),
     # the other commands
-    Case("report: no such run", ["modular-p7-n32-a0.85-d2-s1"], ["run 'modular-p7-n32-a0.85-d2-s1'", "did you mean 'modular-p7"],
+    Case("report: no such run", ["modular-p7-n32-a0.6-d2-s1"], ["run 'modular-p7-n32-a0.6-d2-s1'", "did you mean 'modular-p7"],
          command="grok_nb_report"),
     Case("report: ../", ["../../etc"], ["run '../../etc'"], command="grok_nb_report"),
     Case("report: no run", ["x", "--runs", "empty"], ["run 'x'", "empty"], command="grok_nb_report"),
@@ -243,7 +243,7 @@ CASES = [
     Case("report: out", ["RUN", "--out", "a.doc"], ["--out a.doc", ".html"], command="grok_nb_report"),
     Case("report: format", ["RUN", "--format", "pfd"], ["--format 'pfd'", "did you mean 'pdf'"], command="grok_nb_report"),
     Case("runs: study", ["--study", "modula"], ["study 'modula'", "did you mean 'modular'"], command="grok_nb_runs"),
-    Case("runs: no such run", ["--tree", "modular-p7-n32-a0.85-d2-s1"], ["did you mean 'modular-p7"], command="grok_nb_runs"),
+    Case("runs: no such run", ["--tree", "modular-p7-n32-a0.6-d2-s1"], ["did you mean 'modular-p7"], command="grok_nb_runs"),
     Case("claims: study", ["--study", "modula"], ["study 'modula'", "did you mean 'modular'"], command="grok_nb_claims"),
     Case("report: out folder", ["RUN", "--out", "no/a.html"], ["--out no/a.html", "no folder"], command="grok_nb_report"),
     Case("demo: seed", ["--seed", "x"], ["--seed", "'x'"], command="grok_nb_demo"),
