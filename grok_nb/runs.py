@@ -186,9 +186,9 @@ class Checkpoint:
     def drop_state(self):
         "Forget the optimiser state; the weights stay."
         if not self.has_state: return
-        for name in ("training_state.safetensors", "training_state.json"): (self.path / name).unlink(missing_ok=True)
         files = {n: f for n, f in self.manifest["files"].items() if not n.startswith("training_state")} # the weights' hashes stay those of the day
-        write_atomic(self.path / "MANIFEST.json", json.dumps(self.manifest | dict(files=files), indent=1))
+        write_atomic(self.path / "MANIFEST.json", json.dumps(self.manifest | dict(files=files), indent=1)) # first: a kill in between leaves it true
+        for name in ("training_state.safetensors", "training_state.json"): (self.path / name).unlink(missing_ok=True)
         del self.manifest
 
     def __repr__(self): return f"Checkpoint(step={self.step}, {self.path.name}{', resumable' if self.has_state else ''})"

@@ -95,8 +95,7 @@ def test_killed_process(lab, runs_root, uninterrupted, rank):
     if rank == 1: assert one_line(jobs[0].errors) and "another process of this job ended; the last checkpoint is step" in jobs[0].errors, jobs[0].errors
     run = run_of(runs_root, PLAIN)
     assert run.state == "interrupted" and run.resumable.step == max(run.steps) >= 30
-    assert sound(run.resumable.path, deep=True)
-    assert all(sound(c.path, deep=True, ignore="training_state") for c in run.checkpoints) # of an older one it may be half forgotten
+    assert all(sound(c.path, deep=True) for c in run.checkpoints)
     check_close(lab.finish(runs_root, PLAIN), uninterrupted(PLAIN))
 
 

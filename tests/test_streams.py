@@ -247,6 +247,7 @@ def test_a_large_blank_parquet_is_refused_when_it_is_read(tmp_path):
     with pytest.raises(InputError, match="blank.parquet is empty"): prepare_corpus(path, tmp_path/"corpora")
     assert not [p for p in (tmp_path/"corpora").iterdir() if not p.name.startswith(".")]
 
+
 @pytest.mark.parametrize("options, reason", [
     (dict(vocab_size=256), "at least 257"), (dict(limit_tokens=0), "limit_tokens"), (dict(held_out=.9), "0 to 0.5"), (dict(held_out=-1), "0 to 0.5"),
     (dict(tokenizer="."), "tokenizer")])

@@ -54,15 +54,15 @@ def _stream_options(config): return {f.name: getattr(config, f.name) for f in fi
 # %% ../../nbs/modular/05_study.ipynb #d94c94c3
 _small = Config(
     fidelity="demo", alpha=0.6, batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
-    warmup_steps=100, final_lr=0.1, evaluate_every=100, checkpoints=25, checkpoint_on_change=0.1)
+    steps=2500, warmup_steps=100, final_lr=0.1, evaluate_every=100, checkpoints=25, checkpoint_on_change=0.1)
 
 presets = dict(
     smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=8, steps=1200, checkpoints=6),
-    demo=_small.replace(steps=2500),
-    control=_small.replace(steps=2500, n_id=12),
+    demo=_small,
+    control=_small.replace(n_id=12),
     long=_small.replace(steps=5000, alpha=0.85, evaluate_every=200),
-    shallow=_small.replace(steps=2500, depth=1),
-    deep=_small.replace(steps=2500, depth=4),
+    shallow=_small.replace(depth=1),
+    deep=_small.replace(depth=4),
     transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400),
     phase_cpu=_small.replace(alpha=0.85, steps=4000, evaluate_every=200, checkpoints=8),
     gpu=Config(
