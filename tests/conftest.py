@@ -5,17 +5,36 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+# Seconds to wait for anything at all: enough on a machine that is busy with other things; what takes longer
+# hangs.
+PATIENCE = 600
+
 ROOT = Path(__file__).resolve().parent.parent
 MADE = {".git", ".venv", "_docs", "_proc", "build", "dist", "runs", "__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints"}
+
+
+def wait_for(condition, what, seconds=PATIENCE, every=.01):
+    "The first true value of `condition()`."
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {seconds} seconds in vain for {what}"
+        time.sleep(every)
+    return value
 
 
 def tracked_files():
@@ -128,7 +147,8 @@ def browser():
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not chromium: pytest.skip("needs Chromium")
     with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = p.chromium.launch(executable_path=chromium, timeout=1000*PATIENCE,
+                                    args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 
@@ -139,6 +159,7 @@ def opened(browser):
     wrong, opened = [], []
     def new(**options):
         page = browser.new_page(**options)
+        page.set_default_timeout(1000*PATIENCE)
         page.on("pageerror", lambda e: wrong.append(str(e)))
         page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
         page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))

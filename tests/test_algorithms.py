@@ -21,7 +21,7 @@ from grok_nb.modular.algorithms import (algorithms, algorithms_figure, cell_kind
 from grok_nb.modular.tasks import ModularStream
 from grok_nb.streams import rng as generator
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 # slow definitions: plain Python, every multiplier tried, no inverses and no determinants

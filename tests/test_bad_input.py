@@ -13,7 +13,7 @@ from typing import Callable
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from hypothesis import given, settings, strategies as st
 
 from grok_nb import InputError, corpus
@@ -305,7 +305,7 @@ def run_case(case, folder):
     typed = [existing(folder).name if word == "RUN" else word for word in case.typed]
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", CODE.replace("COMMAND", case.command), *typed], cwd=folder, env=env, capture_output=True,
-                          text=True, timeout=120)
+                          text=True, timeout=PATIENCE)
     seconds = time.perf_counter() - began
     out, _, loaded = done.stdout.rpartition("loaded:")
     return Outcome(done.returncode, out, done.stderr, loaded.split(), seconds, before, snapshot(folder))

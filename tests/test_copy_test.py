@@ -63,7 +63,7 @@ def test(): return CopyTest(VOCABULARY, n_sequences=5, prefix=4, suffix=2, n_sam
 
 # ---- what is drawn ----
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 40_000), st.integers(1, 14), st.integers(1, 60), st.integers(0, 99))
 def test_distinct_sequences_are_distinct(symbols, length, count, seed):
     count = min(count, symbols**length)
@@ -173,7 +173,7 @@ def test_the_alphabets_at_the_size_of_the_paper():
 
 # ---- a row with branches ----
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 6), st.lists(st.integers(1, 4), min_size=1, max_size=3)), min_size=1, max_size=3))
 def test_tree_inputs_by_definition(rows):
     "Trunks and branches of any length, padded behind."

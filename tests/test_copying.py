@@ -64,7 +64,7 @@ def test_no_one_does_better_than_the_ideal_observer():
     assert np.isfinite(ideal).all() and (ideal >= -1e-12).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 6), st.integers(0, 6), st.sampled_from([0.0, 0.3, 1.0]))
 def test_spans_are_where_the_stream_says(seed, low, more, rate):
     stream = LanguageStream(vocab_size=20, context=24, span_min=low, span_max=low + more, copy_rate=rate)
@@ -98,7 +98,7 @@ def test_tokens_follow_zipf_and_the_chain():
     assert often.sum() > 20 and abs(counts[often] / counts[often].sum(1, keepdims=True) - stream.chain[often]).max() < 0.05
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(1, 3))
 def test_repeated_is_what_its_line_says(row, order):
     if len(row) <= order: return
@@ -132,7 +132,7 @@ def test_recall_asks_for_the_value_beside_the_key():
     assert not np.array_equal(ids, recall_sequences(30, pairs=5, count=200, seed=2)[0])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from([2, 4, 8]))
 def test_few_shot_can_be_answered_by_the_rule_alone(seed, shots):
     ids, labels = few_shot_sequences(40, shots, 50, seed)

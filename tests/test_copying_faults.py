@@ -451,7 +451,7 @@ def test_a_report_on_a_checkpoint_that_cannot_be_asked(copying, bad, tmp_path, c
 
 # ---- options that are allowed can be run ----
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 40), st.integers(2, 20), st.integers(0, 28), st.floats(0, 1), st.integers(1, 5), st.integers(0, 10**6))
 def test_the_generated_language_keeps_the_contract(vocab_size, half, more, rate, batch_size, seed):
     low = min(2 + seed % 5, half)

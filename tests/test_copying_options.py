@@ -19,7 +19,7 @@ def options(draw):
                 test_suffix=draw(st.integers(1, 4)), test_every=draw(st.integers(1, 3)), test_samples=draw(st.sampled_from([1, 2])))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(options())
 def test_options_that_are_allowed_can_be_measured(options):
     "A run that is begun does not end at its first evaluation."

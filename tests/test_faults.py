@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT, wait_for
 
 from grok_nb import InputError, studies
 from grok_nb.runs import Run
@@ -24,10 +24,14 @@ WEIGHTS, STATE, FACTS = "model.safetensors", "training_state.safetensors", "trai
 
 # ---- a laboratory: real processes that need not load torch each time ----
 
-# The modular study with time to interrupt it: seconds of sleep in a step, from the environment. Every process finds it by its entry point.
+# The modular study with time to interrupt it. The environment names seconds of sleep in a step, and a file:
+# as long as that is there, every process waits at the step that stands in it, so that none can end before
+# it is interrupted, however late that is. A signal lets the process that gets it go on. Every process finds
+# the study by its entry point.
 SLOW_STUDY = """
-import os, time
+import os, select, signal, sys, time
 from dataclasses import dataclass
+from functools import cache
 from grok_nb.modular import study as modular
 from grok_nb.modular.study import *
 
@@ -35,9 +39,25 @@ from grok_nb.modular.study import *
 class Config(modular.Config):
     study = "slow"
 
+@cache
+def signals(process):
+    "A pipe of this process that can be read from once a signal has come."
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
+
+def is_held(step):
+    try: return step >= int(open(os.environ["HOLD"]).read())
+    except FileNotFoundError: return False
+
 class Stream(modular.tasks.ModularStream):
     def batch(self, step):
         time.sleep(float(os.environ.get("SLOW", 0)))
+        if os.environ.get("HOLD"):
+            came, tries = signals(os.getpid()), 3*10**5
+            while is_held(step) and not select.select([came], [], [], .01)[0]:
+                if not (tries := tries - 1): sys.exit("held, and forgotten") # whoever started it is gone
         return super().batch(step)
 
 def config(**changes): return Config(**modular.presets["demo"].options() | changes)
@@ -69,7 +89,7 @@ for line in sys.stdin:
         continue
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in (1, job["out"]), (2, job["err"]): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
-    os.environ["SLOW"] = str(job["slow"])
+    os.environ.update(SLOW=job["slow"], HOLD=job["hold"])
     code = 0
     try: exec(job["code"], globals() | job["names"])
     except SystemExit as e: code = e.code if isinstance(e.code, int) else bool(e.code)
@@ -90,22 +110,13 @@ def alive(pid):
     except FileNotFoundError: return not Path("/proc/self").exists()
 
 
-def wait_until(condition, seconds=60, every=.01):
-    "The first true value of `condition()`; fails after `seconds`."
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(every)
-    return value
-
-
 class Job:
     def __init__(self, lab, pid, out, err): self.lab, self.pid, self.out, self.err, self.status = lab, pid, out, err, None
     def poll(self):
         if self.status is None: self.status = self.lab.ask(wait=self.pid)
         return self.status
-    def wait(self, seconds=60):
-        wait_until(lambda: self.poll() is not None, seconds, .005)
+    def wait(self):
+        wait_for(lambda: self.poll() is not None, f"the end of process {self.pid}", every=.005)
         return self.status
     def kill(self, number=signal.SIGKILL):
         if self.status is None: os.kill(self.pid, number)
@@ -127,9 +138,9 @@ class Lab:
         self.server = self.python(SERVER, json.dumps(SHORT), stdin=subprocess.PIPE, stderr=None)
         assert json.loads(self.server.stdout.readline()) == "ready"
 
-    def python(self, code, *arguments, slow=0, **options):
+    def python(self, code, *arguments, slow=0, hold="", **options):
         "A Python of its own."
-        env = self.env | dict(SLOW=str(slow))
+        env = self.env | dict(SLOW=str(slow), HOLD=str(hold))
         options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env) | options
         return subprocess.Popen([sys.executable, "-c", code, *arguments], **options)
 
@@ -137,10 +148,11 @@ class Lab:
         self.server.stdin.write(json.dumps(job) + "\n"); self.server.stdin.flush()
         return json.loads(self.server.stdout.readline())
 
-    def start(self, code, slow=0, **names):
+    def start(self, code, slow=0, hold="", **names):
         "A process that runs `code`, a copy of the one where everything is loaded."
         out, err = (self.folder/f"{len(self.jobs)}.{kind}" for kind in ("out", "err"))
-        self.jobs.append(job := Job(self, self.ask(code=code, names=names, slow=slow, out=str(out), err=str(err)), out, err))
+        pid = self.ask(code=code, names=names, slow=str(slow), hold=str(hold), out=str(out), err=str(err))
+        self.jobs.append(job := Job(self, pid, out, err))
         return job
 
     def train(self, root, options, setup="", **names):
@@ -161,7 +173,7 @@ class Lab:
         for job in self.jobs:
             if job.poll() is None: job.kill()
         self.server.stdin.close()
-        self.server.wait(30)
+        self.server.wait(PATIENCE)
 
 
 def argv(root, options): return ["slow", "--runs", str(root), "--set", *(f"{k}={v}" for k, v in options.items())]
@@ -179,6 +191,14 @@ def lab(tmp_path_factory):
         yield lab
     del studies["slow"], sys.modules["slow_study"]
     lab.close()
+
+
+@pytest.fixture
+def hold(tmp_path):
+    "A file that holds processes at step 100 of 120, later than any test interrupts them on a quiet machine."
+    path = tmp_path/"hold"
+    path.write_text("100")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -232,26 +252,24 @@ old, ModularStream.batch = ModularStream.batch, batch
 
 # ---- kill -9 ----
 
-def test_killed_at_random_moments(lab, runs_root, uninterrupted, capsys):
-    options, draw, kills = TINY | dict(checkpoint_on_change=.02), random.Random(0), 0
+def test_killed_at_random_moments(lab, runs_root, uninterrupted, hold, capsys):
+    options, draw, kills, last = TINY | dict(checkpoint_on_change=.02), random.Random(0), 0, 0
     reference = uninterrupted(options)
     assert len(reference.steps) > 13 # some were made on an event
-    for attempt in range(5): # one is enough, unless this machine hardly runs the killer
-        root = runs_root/str(attempt)
-        while True:
-            job = lab.train(root, options, slow=.005)
-            manifests = lambda: len(list(root.glob("*/checkpoints/*/MANIFEST.json")))
-            before = manifests()
-            wait_until(lambda: manifests() > before or job.poll() is not None, every=.002)
-            time.sleep(draw.uniform(0, .1))
-            job.kill()
-            status = job.wait()
-            check_checkpoints(run_of(root, options), reference)
-            if status == 0: break
-            assert status == -signal.SIGKILL, job.errors
-            kills += 1
-        check_same(run_of(root, options), reference)
-        if kills >= 5: break
+    manifests = lambda: len(list(runs_root.glob("*/checkpoints/*/MANIFEST.json")))
+    while True:
+        before = manifests()
+        hold.write_text(str(last + 20)) # no further, if the kill comes late: so there are five or more
+        job = lab.train(runs_root, options, slow=.005, hold=hold)
+        wait_for(lambda: manifests() > before or job.poll() is not None, "another checkpoint", every=.002)
+        time.sleep(draw.uniform(0, .1))
+        job.kill()
+        status, run = job.wait(), run_of(runs_root, options)
+        check_checkpoints(run, reference)
+        if status == 0: break
+        assert status == -signal.SIGKILL, job.errors
+        kills, last = kills + 1, max(run.steps, default=0)
+    check_same(run, reference)
     with capsys.disabled(): print(f" [{kills} kills survived]", end="")
     assert kills >= 5
 
@@ -351,23 +369,23 @@ def started(root, options, process, step=5):
         assert process.poll() is None, "it ended before"
         found = next(Path(root).glob("*/.heartbeat"), None)
         return found and run_of(root, options).heartbeat().get("step", 0) >= step
-    wait_until(past)
+    wait_for(past, f"step {step}")
 
 
-def test_signals_to_the_command(lab, runs_root, uninterrupted):
+def test_signals_to_the_command(lab, runs_root, uninterrupted, hold):
     "Ctrl-C and SIGTERM to `grok_nb_train` as a shell starts it."
     code = "from grok_nb.see.commands import grok_nb_train; grok_nb_train()"
     cases = {signal.SIGINT: 130, signal.SIGTERM: 143}
     running = {}
     for number in cases:
         root = runs_root/number.name
-        running[number] = lab.python(code, *argv(root, TINY), slow=.03)
+        running[number] = lab.python(code, *argv(root, TINY), slow=.03, hold=hold)
     for number, process in running.items():
         root = runs_root/number.name
         started(root, TINY, process)
         process.send_signal(number)
     for number, process in running.items():
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         run = run_of(runs_root/number.name, TINY)
         stop = max(run.steps)
         assert process.returncode == cases[number], err
@@ -408,10 +426,10 @@ sweeps.train_all([make(options | dict(seed=seed)) for seed in seeds], root, work
 
 
 @pytest.fixture
-def sweep(lab, runs_root):
+def sweep(lab, runs_root, hold):
     "Start `train_all` with two workers and wait until both train: the process, the workers' ids, the runs."
     def start(seeds=(0, 1)):
-        job = lab.start(ALL, slow=.03, root=str(runs_root), options=TINY, seeds=seeds)
+        job = lab.start(ALL, slow=.03, hold=hold, root=str(runs_root), options=TINY, seeds=seeds)
         for seed in seeds[:2]: started(runs_root, TINY | dict(seed=seed), job)
         workers = [int(pid) for pid in job.printed.split()]
         assert len(workers) == 2
@@ -439,10 +457,11 @@ def test_interrupted_sweep(lab, sweep, uninterrupted):
     check_finished_later(lab, runs[:2], uninterrupted)
 
 
-def test_killed_worker(lab, sweep, uninterrupted):
+def test_killed_worker(lab, sweep, uninterrupted, hold):
     "kill -9 to one of two workers: its run goes on in another one; both come out as if nothing had been."
     job, workers, runs = sweep()
     os.kill(workers[0], signal.SIGKILL)
+    hold.unlink()
     assert job.wait() == 0, job.errors
     assert not any(map(alive, workers)) and [r.state for r in runs] == ["finished"] * 2
     assert sorted(len(r.sessions()) for r in runs) == [1, 2]
@@ -454,14 +473,14 @@ def test_killed_parent(lab, sweep, uninterrupted):
     job, workers, runs = sweep()
     job.kill()
     assert job.wait() == -signal.SIGKILL
-    wait_until(lambda: not any(r.locked for r in runs))
+    wait_for(lambda: not any(r.locked for r in runs), "the workers to let go of their runs")
     assert all(r.state == "interrupted" and r.resumable.step == max(r.steps) > 0 for r in runs)
-    wait_until(lambda: not any(map(alive, workers)), 20)
+    wait_for(lambda: not any(map(alive, workers)), "the end of the workers")
     check_finished_later(lab, runs, uninterrupted)
 
 
-def test_one_process_at_a_time(lab, runs_root, uninterrupted):
-    first = lab.command(runs_root, TINY, slow=.02)
+def test_one_process_at_a_time(lab, runs_root, uninterrupted, hold):
+    first = lab.command(runs_root, TINY, slow=.02, hold=hold)
     started(runs_root, TINY, first)
     second = lab.command(runs_root, TINY)
     assert second.wait() == 2 and first.poll() is None
@@ -470,6 +489,7 @@ def test_one_process_at_a_time(lab, runs_root, uninterrupted):
     assert run.state == "running"
     for refused in (run.delete, run.prune):
         with pytest.raises(InputError, match="being trained by another process"): refused()
+    hold.unlink()
     assert first.wait() == 0, first.errors
     check_same(run, uninterrupted(TINY))
     assert len(run.sessions()) == 1

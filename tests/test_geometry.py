@@ -18,7 +18,7 @@ from grok_nb.modular.circuits import ablation, arrivals, best_scores, top_heads
 from grok_nb.modular.tasks import ModularStream, accuracy
 
 PRIMES = [5, 7, 11, 13, 29]
-quick = settings(max_examples=25, deadline=None, derandomize=True)
+quick = settings(max_examples=25, derandomize=True)
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def test_the_lexicon():
     assert not [v for v in language.verbs if re.search("[^aeiou]y$|[oz]$", v)], "a verb whose form third_person gets wrong"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_every_sentence_keeps_the_rules_and_is_licensed(data):
     share = st.sampled_from([0.0, .02, .3, 1.0])

@@ -47,7 +47,7 @@ def occurrences(text, phrase):
 steps_and_texts = st.lists(st.tuples(st.integers(0, 3), texts), max_size=6).map(lambda each: sorted(each, key=lambda pair: pair[0]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(steps_and_texts, phrases)
 def test_windows_first_and_last_are_as_defined(each, sought):
     sought = check_phrases(sought)
@@ -63,7 +63,7 @@ def test_windows_first_and_last_are_as_defined(each, sought):
     assert index.occurrences["count"].sum() == counts.sum() and size <= sum(len(normalised(text).encode()) for _, text in each) # some marks are one byte
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(steps_and_texts, phrases, st.integers(0, 6))
 def test_shards_added_are_the_whole_in_any_order(each, sought, cut):
     sought = check_phrases(sought)

@@ -121,7 +121,7 @@ def test_other_wrong_input_to_the_pass(llama):
 
 
 @given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_effective_rank_is_its_definition(n, d, seed):
     v = np.random.default_rng(seed).normal(size=(n, d))
     centred = v - v.mean(0)
@@ -156,7 +156,7 @@ def test_matched_rank_takes_the_sample_size_out():
 scores = st.lists(st.integers(-4, 4), min_size=1, max_size=25)
 
 @given(scores, scores)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_auroc_is_the_rank_sum(good, bad):
     ranks = rankdata(good + bad)[:len(good)]
     u = ranks.sum() - len(good)*(len(good) + 1)/2
@@ -183,7 +183,7 @@ def test_too_small_for_an_auroc():
 
 
 @given(st.integers(2, 50), st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_broken_pairs_keep_every_sentence_and_no_pair(n, seed):
     hidden = np.stack([np.arange(n), np.arange(n)], 1)
     broken = broken_pairs(hidden, seed)
@@ -262,7 +262,7 @@ def test_a_paradigm_without_context_words_has_no_attention_rows(llama):
 
 
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_heads_with_half_by_hand(change):
     gains, total, carried, n = sorted((c for c in change if c > 0), reverse=True), sum(c for c in change if c > 0), 0, 0
     while 2*carried < total: carried, n = carried + gains[n], n + 1

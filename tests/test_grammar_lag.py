@@ -41,7 +41,7 @@ def slow_lag(steps, correct, exposed, tau, sustained):
 
 # ---- times and lags ----
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(), st.sampled_from([.5, .7, .8, 1.0]), st.integers(1, 4))
 def test_splits_at_once_are_crossings_one_at_a_time(case, tau, sustained):
     steps, correct, exposed = case
@@ -52,7 +52,7 @@ def test_splits_at_once_are_crossings_one_at_a_time(case, tau, sustained):
         assert (row.lag_from, row.lag_to) == (lo, hi) and row.gap == pytest.approx(gap) and row.exposed == split.sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(), st.integers(1, 3))
 def test_lags_are_those_of_the_curves(case, sustained):
     steps, correct, exposed = case
@@ -79,7 +79,7 @@ def test_thresholds_and_censoring_by_hand():
 
 # ---- random splits ----
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(1, 4)), min_size=2, max_size=10), st.integers(0, 99))
 def test_what_random_splits_keep(phrases, seed):
     exposed, strata, cluster = (np.repeat([p[i] if i < 2 else n for n, p in enumerate(phrases)], [p[2] for p in phrases]) for i in range(3))
@@ -103,7 +103,7 @@ def test_every_possible_split_is_drawn_alike(how, count):
     assert len(kinds) == count and stats.chisquare(drawn).pvalue > 1e-3
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.sampled_from([.5, 2/3]))
 def test_p_values_are_those_of_all_splits_of_six_pairs(seed, tau):
     g = np.random.default_rng(seed)
@@ -120,7 +120,7 @@ def test_p_values_are_those_of_all_splits_of_six_pairs(seed, tau):
     for name, count in (("p_low", certain), ("p_high", possible), ("gap_p", gaps)): assert abs(drawn[name] - count/20) < .04
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(30), st.integers(1, 3), st.sampled_from([.6, .8]))
 def test_a_longer_run_gives_a_p_within_the_interval_of_a_shorter_one(case, sustained, tau):
     steps, correct, exposed = case
@@ -174,7 +174,7 @@ def test_frequency_is_seen_only_within_strata():
     assert strata > .8 # and an effect of exposure is still found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 8))
 def test_strata_are_in_order_and_keep_ties(frequency, bins):
     strata, frequency = frequency_strata(frequency, bins), np.array(frequency)

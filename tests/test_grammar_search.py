@@ -44,13 +44,13 @@ def by_hand(text, sought): return {p: n for p in check_phrases(sought) if (n := 
 
 # what counts as the same text
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts)
 def test_text_is_normalised_as_defined_and_once(text):
     assert normalise(text) == normalised(text) == normalise(normalise(text))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(texts, texts)
 def test_a_text_may_be_cut_anywhere(one, other):
     assert normalise(normalise(one) + normalise(other)) == normalise(one + other)
@@ -58,19 +58,19 @@ def test_a_text_may_be_cut_anywhere(one, other):
 
 # where a phrase stands
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts, phrases, st.sampled_from([1, 5, 30, 2**19]))
 def test_phrases_are_found_as_defined_wherever_the_text_is_cut(text, sought, at_once):
     assert found(text, sought, at_once=at_once) == by_hand(text, sought)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text("ab' -\n—é", max_size=80), st.lists(st.text("ab' -é", min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=20))
 def test_a_small_alphabet_overlaps_and_begins_alike(text, sought):
     assert found(text, sought, at_once=7) == by_hand(text, sought)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data(), texts)
 def test_pieces_of_the_text_itself_are_found(data, text):
     begins = data.draw(st.lists(st.integers(0, max(0, len(text) - 1)), min_size=1, max_size=10))

@@ -55,7 +55,7 @@ def values(rows, metric):
 
 # ---- sequences ----
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_sequences_repeat_distinct_tokens_and_depend_on_the_seed_alone(data):
     vocabulary = data.draw(st.integers(2, 60))
@@ -80,7 +80,7 @@ def by_definition(pattern):
     return np.mean([pattern[s + i - 1, i] for i in range(1, s)]), np.mean([pattern[t, t - 1] for t in range(1, s)])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 7).flatmap(lambda s: hnp.arrays(np.float32, (2, 3, 2*s, 2*s), elements=st.floats(0, 1, width=32))))
 def test_stripes_are_the_definition(patterns):
     found = [x.numpy() for x in stripes(torch.as_tensor(patterns))]

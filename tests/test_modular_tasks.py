@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grok_nb import InputError
@@ -19,7 +19,7 @@ from grok_nb.modular.tasks import ModularStream, accuracy, check
 from grok_nb.streams import check_stream
 
 PRIMES = [3, 5, 7, 11, 13, 29]
-quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=30)
 
 
 def pairs(array): return list(map(tuple, np.asarray(array).reshape(-1, 2).tolist()))

@@ -1,11 +1,13 @@
 "The phase diagram, wrong labels, and what the command and the report make of a sweep."
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import PATIENCE
 
 from grok_nb import InputError
 from grok_nb.modular import phases, study, tasks
@@ -112,14 +114,16 @@ def swept(tmp_path_factory):
 
 def command(name, *words):
     code = f"from grok_nb.see.commands import {name}; {name}()"
-    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True,
+                          timeout=PATIENCE)
 
 
 def test_the_command(swept):
     root, words, done = swept
     table = pd.DataFrame(json.loads(done.stdout))
     assert len(table) == 8 and set(table.state) == {"finished"} and {*map(type, table.n_id)} == {int}
-    assert "8 runs, 0 of them finished; the others take less than a minute of one process" in done.stderr
+    about = r"(less than a minute|about [\d,]+ min)" # as this machine is now
+    assert re.search(f"8 runs, 0 of them finished; the others take {about} of one process", done.stderr)
     again = command("grok_nb_sweep", *words)
     assert again.returncode == 0 and "8 runs, 8 of them finished" in again.stderr and len(again.stdout.splitlines()) == 9
     [folder] = (root/"sweeps").iterdir()

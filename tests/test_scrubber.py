@@ -8,11 +8,13 @@ import time
 from base64 import b64decode
 from html import escape, unescape
 from html.parser import HTMLParser
+from threading import Event
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import PATIENCE
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
@@ -203,7 +205,7 @@ def test_the_slider_starts_at_the_transition(short_runs):
 
 
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=30, unique=True))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_both_clocks_go_forward_from_0_to_1(steps):
     for at in drawn.clocks(steps).values():
         places = [at(s) for s in sorted(steps)]
@@ -359,7 +361,7 @@ def test_a_view_of_ones_own_is_registered_and_drawn(short_runs, monkeypatch):
 
 # ---- widgets ----
 
-def settled(live): live.worker.submit(lambda: None).result(60)
+def settled(live): live.worker.submit(lambda: None).result(PATIENCE)
 
 
 def test_moving_the_slider_and_choosing_changes_the_widgets(scrubbers, short_runs):
@@ -396,12 +398,13 @@ def test_a_click_measures_beside_the_slider(copied_run):
     boxes = [live.boxes["attention", i] for i in range(2)]
     assert all(b["button"].layout.display is None and "not measured yet" in b["picture"].value for b in boxes)
     assert live.boxes["curves", 0]["button"].layout.display == "none"
-    held = live.worker.submit(time.sleep, .3)
+    go_on = Event()
+    live.worker.submit(go_on.wait, PATIENCE)
     boxes[0]["button"].click()
     assert boxes[0]["button"].disabled and "measuring" in boxes[0]["picture"].value
     live.slider.value = 1
     assert live.step.value == f"<b>step {scrubber.positions[1]:,}</b>", "the slider moves on"
-    held.result(), settled(live)
+    go_on.set(), settled(live)
     for box in boxes:
         assert box["picture"].value.startswith("<svg") and box["button"].layout.display == "none" and len(box["choose"].options) > 1
     assert not boxes[0]["button"].disabled
@@ -427,10 +430,11 @@ def test_a_deep_view_asks_where_the_slider_rests(short_runs, monkeypatch):
     box, last = live.boxes["attention_on", 0], len(run.steps) - 1
     settled(live)
     assert asked == [run.steps[-1]]
-    held = live.worker.submit(time.sleep, .3)
+    go_on = Event()
+    live.worker.submit(go_on.wait, PATIENCE)
     for place in (*range(last), 1): live.slider.value = place
     assert f"asking step {run.steps[1]:,} …" in box["picture"].value
-    held.result(), settled(live)
+    go_on.set(), settled(live)
     assert asked == [run.steps[-1], run.steps[1]], "what the slider passed is not asked, and nothing twice"
     [seen] = shades(box["picture"].value)
     choice = box["choose"].value
@@ -480,9 +484,9 @@ def test_a_thousand_checkpoints_are_thinned_and_quick(copied_run):
     first = copied_run.folder(0)
     for step in range(1, 1000):
         if not copied_run.folder(step).exists(): shutil.copytree(first, copied_run.folder(step), copy_function=os.link)
-    start = time.perf_counter()
+    start = time.process_time()
     scrubber = copied_run.study.scrub(copied_run)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert 32 <= len(scrubber.positions) <= 40 and scrubber.positions[0] == 0 and scrubber.positions[-1] == 999
     few = Scrubber(copied_run, ["curves", "attention"], most=4).measure()
     assert len(few.positions) >= 4 and few.panels["attention", 0].frames

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import PATIENCE
 from huggingface_hub import constants, file_download
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models as token_models, pre_tokenizers
@@ -132,6 +133,7 @@ class FakeHub:
 def hub(monkeypatch, tmp_path, runs_root):
     "A hub on this machine, with an empty cache."
     made = FakeHub()
+    for wait in ("DOWNLOAD", "ETAG"): monkeypatch.setattr(constants, f"HF_HUB_{wait}_TIMEOUT", PATIENCE)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path/"cache"))
     monkeypatch.setattr(constants, "ENDPOINT", made.url)

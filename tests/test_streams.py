@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa, pyarrow.parquet as pq
 import pytest
+from conftest import PATIENCE
 from hypothesis import Phase, example, given, settings, strategies as st
 
 from grok_nb import InputError, streams
@@ -42,7 +43,7 @@ def run_python(code, *arguments, **options):
 
 # --- the order of an epoch
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(count=st.integers(1, 3000), seed=st.integers(0, 2**40), epoch=st.integers(0, 10**6))
 @example(1, 0, 0)
 @example(2, 0, 0)
@@ -86,7 +87,8 @@ def naive_rows(tokens, context, end):
     return [list(w) + [end]*(context - len(w)) for w in windows], [list(w) + [-100]*(context - len(w)) for w in windows]
 
 
-@settings(deadline=None, max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate]) # a failure is told at once, not shrunk for minutes
+# A failure is told at once, not shrunk for minutes.
+@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(context=st.integers(2, 300), batch_size=st.integers(1, 9), seed=st.integers(0, 99), epoch=st.integers(0, 3),
        split=st.sampled_from(["train", "held_out"]))
 def test_packed_epoch_visits_every_token_once(corpus, context, batch_size, seed, epoch, split):
@@ -105,7 +107,7 @@ def test_packed_epoch_visits_every_token_once(corpus, context, batch_size, seed,
     assert seen == corpus.tokens(split).tolist()[:len(seen)] and len(corpus.tokens(split)) - len(seen) <= 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(context=st.integers(2, 80), batch_size=st.integers(1, 9), seed=st.integers(0, 99), bos=st.booleans(), step=st.integers(0, 10**9))
 def test_document_rows_are_documents(corpus, tokenizer, context, batch_size, seed, bos, step):
     stream = TextStream(corpus, context, batch_size, seed, layout="document", bos=bos)
@@ -130,7 +132,7 @@ def test_batches_are_pure(corpus, library, layout):
     code = ("import sys, json, hashlib\nfrom grok_nb.streams import *\nstream = TextStream(Corpus(sys.argv[1]), 16, 4, seed=5, layout=sys.argv[2])\n"
             "digest = lambda b: hashlib.sha256(b''.join(b[k].tobytes() for k in sorted(b))).hexdigest()\n"
             "print(json.dumps({s: digest(stream.batch(s)) for s in json.loads(sys.argv[3])}))")
-    out, err = run_python(code, corpus.folder, layout, json.dumps(steps[::-1])).communicate(timeout=30)
+    out, err = run_python(code, corpus.folder, layout, json.dumps(steps[::-1])).communicate(timeout=PATIENCE)
     assert {int(k): v for k, v in json.loads(out).items()} == forward, err
     assert len(set(forward.values())) == len(steps)
     assert digest(TextStream(corpus, 16, 4, seed=6, layout=layout).batch(0)) != forward[0]
@@ -229,9 +231,9 @@ def test_bad_sources_are_one_line_and_write_nothing(tmp_path, name):
     if name == "folder": path.mkdir()
     if name == "column.parquet": pq.write_table(pa.table(dict(body=["x"])), path)
     if name == "number.parquet": pq.write_table(pa.table(dict(text=[1])), path)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError) as error: prepare_corpus(path if name else "", tmp_path/"corpora")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5
     message = str(error.value)
     assert "\n" not in message and len(message) < 400 and reason in message and message.startswith("corpus") and name in message
     assert not (tmp_path/"corpora").exists()
@@ -272,7 +274,7 @@ def test_a_mistake_deep_in_a_file_leaves_nothing(tmp_path):
 
 # --- tokenizing
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=5), batch=st.integers(1, 200))
 @example(["\r\n\r\n  a  b\t"], 1)
 @example([f"x {streams.end_of_text} y"], 9)
@@ -301,7 +303,7 @@ def test_pieces_encode_as_the_whole(tokenizer, kind):
     assert streams._is_cuttable(encoder)
     encode = lambda text: encoder.encode(text, add_special_tokens=False).ids
 
-    @settings(deadline=None, max_examples=150)
+    @settings(max_examples=150)
     @given(text=st.lists(st.sampled_from(PARTS), min_size=1, max_size=60).map("".join), size=st.integers(1, 60))
     def check(text, size):
         pieces = list(streams._pieces(text, size))
@@ -318,7 +320,7 @@ def test_tokenizer_is_the_same_in_another_process_with_other_threads(tmp_path, t
     code = ("import sys, json\nfrom grok_nb.streams import train_tokenizer\n"
             "print(train_tokenizer(json.load(open(sys.argv[1])), 300).backend_tokenizer.to_str())")
     env = os.environ | dict(RAYON_NUM_THREADS="1", PYTHONHASHSEED="7")
-    out, err = run_python(code, tmp_path/"texts.json", env=env).communicate(timeout=30)
+    out, err = run_python(code, tmp_path/"texts.json", env=env).communicate(timeout=PATIENCE)
     assert out.strip() == tokenizer.backend_tokenizer.to_str(), err
 
 
@@ -351,7 +353,7 @@ def test_corpus_holds_the_documents_in_order(corpus, tokenizer):
     assert corpus.tokens().dtype == np.uint16 and corpus.verify()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(documents=st.integers(1, 6), limit=st.one_of(st.none(), st.integers(16, 120)), held_out=st.sampled_from([0, .05, .3, .5]))
 def test_small_corpora_lose_no_token(tmp_path_factory, tokenizer, documents, limit, held_out):
     folder = tmp_path_factory.mktemp("small")
@@ -432,11 +434,10 @@ print(streams.prepare_corpus(sys.argv[1], sys.argv[2], vocab_size=260).folder)
 
 @pytest.mark.parametrize("moment, how", [("tokens", signal.SIGKILL), ("manifest", signal.SIGKILL), ("tokens", signal.SIGINT)])
 def test_killed_while_preparing(library, tmp_path, moment, how):
-    victim = run_python(PREPARE, library/"stories.parquet", tmp_path, moment, 60)
+    victim = run_python(PREPARE, library/"stories.parquet", tmp_path, moment, 2*PATIENCE)
     for line in victim.stdout:
         if line.strip() == "written": break
-    time.sleep(.1)
-    victim.send_signal(how); victim.communicate(timeout=20)
+    victim.send_signal(how); victim.communicate(timeout=PATIENCE)
     left = [p for p in tmp_path.iterdir() if p.suffix != ".lock"]
     if how == signal.SIGINT: assert left == []
     else: assert [p.suffix for p in left] == [".partial"] and left[0].name.startswith(".")
@@ -448,7 +449,7 @@ def test_killed_while_preparing(library, tmp_path, moment, how):
 
 def test_two_processes_prepare_at_once(library, tmp_path):
     both = [run_python(PREPARE, library/"stories.parquet", tmp_path, "tokens", .5) for _ in range(2)]
-    results = [p.communicate(timeout=40) for p in both]
+    results = [p.communicate(timeout=PATIENCE) for p in both]
     assert [p.returncode for p in both] == [0, 0], results
     folders = [out.splitlines()[-1] for out, _ in results]
     assert folders[0] == folders[1] and Corpus(folders[0]).verify()
@@ -472,7 +473,8 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer):
     for megabytes in (1, 5):
         with open(tmp_path/"a.jsonl", "w") as file:
             for i in range(megabytes*10): file.write(json.dumps(dict(text=f"{i} " + page*20)) + "\n")
-        out, err = run_python(code, tmp_path/"a.jsonl", tmp_path/"corpora", tmp_path/"tokenizer").communicate(timeout=100)
+        process = run_python(code, tmp_path/"a.jsonl", tmp_path/"corpora", tmp_path/"tokenizer")
+        out, err = process.communicate(timeout=PATIENCE)
         assert out, err
         peak[megabytes] = int(out)
     assert peak[5] - peak[1] < 8, peak # all token ids as int64 would be 15 MB more
@@ -506,20 +508,20 @@ def test_held_out_loss_is_the_loss_of_the_model_itself(corpus):
 def test_real_books(data_dir, tmp_path):
     source = data_dir/"english_books_small.parquet"
     if not source.exists(): pytest.skip(f"needs real text: no {source.name} in GROK_NB_DATA")
-    start = time.perf_counter()
+    start = time.process_time()
     corpus = prepare_corpus(source, tmp_path, vocab_size=1024, limit_tokens=400_000)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 40
     assert sum(corpus.info["tokens"].values()) in (400_002, 400_003) and corpus.info["tokens"]["held_out"] >= 20_000
     first = next(pq.ParquetFile(source).iter_batches(batch_size=1, columns=["text"])).column(0)[0].as_py()
     assert corpus.document(0) == first
     stream = TextStream(corpus, 128, 32)
     check_stream(stream)
-    start = time.perf_counter()
+    start = time.process_time()
     for step in range(100): stream.batch(step*977)
-    assert (time.perf_counter() - start)/100 < .02
-    start = time.perf_counter()
+    assert (time.process_time() - start)/100 < .02
+    start = time.process_time()
     assert prepare_corpus(source, tmp_path, vocab_size=1024, limit_tokens=400_000).folder == corpus.folder
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 # --- the plain language-model study
@@ -570,5 +572,7 @@ def test_corpus_study_refuses_before_it_writes(runs_root, tmp_path, monkeypatch,
 
 
 def test_corpus_study_is_light_to_import():
-    out, err = run_python("import sys, grok_nb.corpus\nprint([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'matplotlib') if m in sys.modules])").communicate(timeout=30)
+    heavy = ["torch", "transformers", "datasets", "pandas", "pyarrow", "matplotlib"]
+    code = f"import sys, grok_nb.corpus\nprint([m for m in {heavy} if m in sys.modules])"
+    out, err = run_python(code).communicate(timeout=PATIENCE)
     assert out.strip() == "[]", err

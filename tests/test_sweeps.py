@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE, wait_for
 
-from grok_nb import InputError, RunError, sweeps
+from grok_nb import InputError, RunError, runs, sweeps
 from grok_nb.files import file_hash
 from grok_nb.modular import study
 from grok_nb.runs import Run, runs_root
@@ -29,9 +31,13 @@ def helpers(tmp_path, monkeypatch):
     folder.mkdir()
     (folder/"sweep_helpers.py").write_text(f"""
 import os, time
+from grok_nb.runs import Run
+def calls(): return [line.split() for line in open({str(log)!r})]
 def note(run, what):
     with open({str(log)!r}, "a") as f: f.write(f"{{run.run_id}} {{what}} {{os.getpid()}}\\n")
-def done(run): note(run, "done")
+def done(run):
+    note(run, "done")
+    while len({{process for *_, process in calls()}}) < 2: time.sleep(.01) # both processes have come
 def fails_once(run):
     first = not (run.path/"tried").exists()
     (run.path/"tried").touch(); note(run, "tried")
@@ -41,10 +47,13 @@ def fails(run):
     if run.config.seed == 1: raise OSError("never")
 def hangs(run):
     note(run, "tried")
-    if run.config.seed == 1: time.sleep(1000)
+    while run.config.seed == 1: time.sleep(1)
 def kills_itself(run):
     note(run, "tried")
     if run.config.seed == 1: os.kill(os.getpid(), 9)
+def rests(run):
+    "Once forty runs are finished."
+    while sum(Run(p.parent).finished for p in run.path.parent.glob("*/config.json")) >= 40: time.sleep(.1)
 def at_once(curve): return len(curve) > 1
 """)
     monkeypatch.syspath_prepend(folder)
@@ -66,10 +75,17 @@ def check_once(runs):
 
 # ---- the engine of our own ----
 
-@pytest.mark.parametrize("then, error", [("fails", "OSError: never"), ("hangs", "no step for 10 seconds"), ("kills_itself", "its process was killed")])
-def test_one_bad_job_stops_no_other(helpers, runs_root, then, error):
+@pytest.mark.parametrize("then, error", [("fails", "OSError: never"), ("hangs", "no step for 1,800 seconds"),
+                                         ("kills_itself", "its process was killed")])
+def test_one_bad_job_stops_no_other(helpers, runs_root, monkeypatch, then, error):
     "One run of four fails, hangs or is killed: it is tried twice, its error shown; the others are trained."
-    tasks = run_all([tiny(seed=s) for s in range(4)], None, workers=2, then=f"sweep_helpers:{then}", stalled=10, **QUIET)
+    look, hours = sweeps._look, count(1)
+    def hangs(task):
+        calls = [run for run, *_ in helpers()].count(task.run.run_id)
+        return then == "hangs" and task.run.config.seed == 1 and calls > task.tries
+    def later(task, now, *rest): look(task, now + 3600*next(hours) if hangs(task) else now, *rest)
+    monkeypatch.setattr(sweeps, "_look", later) # for the job that hangs, an hour goes by between two looks
+    tasks = run_all([tiny(seed=s) for s in range(4)], None, workers=2, then=f"sweep_helpers:{then}", **QUIET)
     assert [t.state for t in tasks] == ["finished", "failed", "finished", "finished"]
     assert tasks[1].error.endswith(error) and "\n" not in tasks[1].error and tasks[1].tries == 2
     assert [run for run, *_ in helpers()].count(tasks[1].run.run_id) == 2
@@ -87,7 +103,8 @@ def test_a_script_without_a_main_guard(runs_root, tmp_path):
     "Workers do not run the script again."
     (tmp_path/"script.py").write_text(f"from grok_nb.modular import study\nfrom grok_nb.sweeps import train_all\nprint('once')\n"
                                       f"train_all([study.config('demo', **{TINY!r}, seed=s) for s in (0, 1)], {str(runs_root)!r}, progress=False)\n")
-    done = subprocess.run([sys.executable, tmp_path/"script.py"], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, tmp_path/"script.py"], capture_output=True, text=True,
+                          timeout=PATIENCE)
     assert done.returncode == 0 and done.stdout == "once\n", done.stderr
     check_once([Run.create(tiny(seed=s)) for s in (0, 1)])
 
@@ -154,30 +171,41 @@ def test_same_bits_on_every_engine(runs_root, tmp_path):
 def test_a_run_that_another_process_holds(runs_root):
     "It is waited for, and taken over when it is let go."
     held = Run.create(tiny(seed=0))
-    code = f"import time; from grok_nb.runs import Run\nwith Run({str(held.path)!r}).lock(): print('held', flush=True); time.sleep(8)"
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    code = ("import sys; from grok_nb.runs import Run\n"
+            f"with Run({str(held.path)!r}).lock(): print('held', flush=True); sys.stdin.read()")
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True)
     assert holder.stdout.readline() == "held\n"
-    seen = set()
-    drive, look = sweeps.drive, sweeps._look
+    seen, look = set(), sweeps._look
+    def looked(task, *rest):
+        look(task, *rest)
+        seen.add((task.run.config.seed, task.state))
+        if task.state == "elsewhere": holder.stdin.close() # now that it is seen to be held, it is let go
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweeps, "_look", lambda task, *rest: (look(task, *rest), seen.add((task.run.config.seed, task.state))))
+        patch.setattr(sweeps, "_look", looked)
         tasks = run_all([tiny(seed=s) for s in range(2)], None, "serial", **QUIET)
-    assert holder.wait(60) == 0
+    assert holder.wait(PATIENCE) == 0
     assert (0, "elsewhere") in seen and not any(t.error for t in tasks)
     check_once([t.run for t in tasks])
 
 
 def test_a_claim_of_another_machine(runs_root, monkeypatch):
     "As long as it is touched it holds; after silence it is void."
-    monkeypatch.setattr("grok_nb.runs.claim_seconds", 2.)
     run = Run.create(tiny())
-    with run.lock(): claim = (run.path/".claim").read_text()
-    other = ["host=elsewhere" if line.startswith("host=") else line for line in claim.splitlines()]
-    (run.path/".claim").write_text("\n".join(other) + "\n")
+    def claim_from_elsewhere(seconds):
+        monkeypatch.setattr("grok_nb.runs.claim_seconds", seconds)
+        with run.lock(): claim = (run.path/".claim").read_text()
+        other = ["host=elsewhere" if line.startswith("host=") else line for line in claim.splitlines()]
+        (run.path/".claim").write_text("\n".join(other) + "\n")
+    claim_from_elsewhere(3600.)
     assert run.state == "running"
     with pytest.raises(InputError, match="being trained by another process"):
         with run.lock(): pass
-    time.sleep(1.2)
+    (run.path/".claim").unlink()
+    claim_from_elsewhere(1.)
+    os.utime(run.path/".claim", (time.time() - 60,)*2) # silent for a minute; a second of it must be seen
+    assert run.state == "new" and runs._patience(run) == 1.2
+    monkeypatch.setattr(runs, "_patience", lambda run: PATIENCE)
     with run.lock(wait=True): assert "host=elsewhere" not in (run.path/".claim").read_text()
     assert run.state == "new" and not (run.path/".claim").exists()
 
@@ -190,16 +218,19 @@ class Cluster:
         self.folder, self.file = folder, folder/"scheduler.json"
         folder.mkdir()
         self.scheduler = self.start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", self.file)
-        deadline = time.time() + 60
-        while not self.file.exists():
-            assert time.time() < deadline and self.scheduler.poll() is None, (folder/"log").read_text()
-            time.sleep(.1)
-        self.address = json.loads(self.file.read_text())["address"]
+        self.address = wait_for(self.written, "the scheduler's address")
         self.workers = [self.worker() for _ in range(workers)]
 
     def start(self, *arguments):
         log = open(self.folder/"log", "a")
-        return subprocess.Popen([sys.executable, "-m", "dask", *map(str, arguments)], stdout=log, stderr=log, cwd=self.folder)
+        env = os.environ | dict(DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT=f"{PATIENCE}s")
+        return subprocess.Popen([sys.executable, "-m", "dask", *map(str, arguments)], stdout=log, stderr=log,
+                                cwd=self.folder, env=env)
+
+    def written(self):
+        assert self.scheduler.poll() is None, (self.folder/"log").read_text()
+        try: return json.loads(self.file.read_text())["address"]
+        except (OSError, ValueError): return None # not yet, or half of it
 
     def worker(self): return self.start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", self.folder)
     def close(self):
@@ -214,22 +245,23 @@ def cluster(tmp_path):
     made.close()
 
 
-def test_killed_at_random(cluster, runs_root, tmp_path):
+def test_killed_at_random(helpers, cluster, runs_root, tmp_path):
     "Fifty jobs on Dask; a worker is killed in the middle, later the scheduler. Another engine finishes them, and every run is trained once."
+    # However late the kills come, some runs are left to be trained: the workers rest once forty are finished.
     configs = [tiny(seed=s) for s in range(50)]
     finished = lambda: sum(Run(p.parent).finished for p in Path(runs_root).glob("*/config.json"))
     at, kills = sorted(random.sample(range(5, 40), 2)), []
     def killer():
         for number, process in zip(at, (cluster.workers[0], cluster.scheduler)):
-            while finished() < number: time.sleep(.02)
+            wait_for(lambda: finished() >= number, f"{number} runs", 3*PATIENCE, every=.02)
             process.kill(); kills.append(finished())
     thread = threading.Thread(target=killer, daemon=True)
     thread.start()
-    try: first = run_all(configs, None, f"dask:{cluster.address}", **QUIET)
+    try: first = run_all(configs, None, f"dask:{cluster.address}", then="sweep_helpers:rests", **QUIET)
     except RunError as e: # a job was being handed over when the scheduler went
         first = []
         assert str(e).startswith("engine: ") and "run it again" in str(e)
-    thread.join(60)
+    thread.join(PATIENCE)
     done = [r for p in Path(runs_root).glob("*/config.json") if (r := Run(p.parent)).finished]
     before = {r.run_id: (r.path/"metrics.jsonl").stat().st_mtime_ns for r in done}
     assert len(kills) == 2 and 5 <= len(before) < 50 and {t.state for t in first} in (set(), {"finished", "failed"})
@@ -247,7 +279,7 @@ def test_killed_at_random(cluster, runs_root, tmp_path):
 def test_dask_client_of_ones_own(cluster, runs_root, helpers):
     "A client is used and left open; a job that fails there is tried again, as a new job."
     from distributed import Client
-    with Client(cluster.address) as client:
+    with Client(cluster.address, timeout=PATIENCE) as client:
         client.register_worker_callbacks() # it answers
         table = sweep("modular", "demo", None, seeds=[0, 1], fixed=TINY, engine=client, then="grok_nb.sweeps:named", **QUIET)
         assert client.status == "running"
@@ -259,7 +291,8 @@ def test_dask_client_of_ones_own(cluster, runs_root, helpers):
 def test_submitit(runs_root, helpers):
     "Its local executor, as it would be used on Slurm: options passed through, one job a run, errors in a line."
     pytest.importorskip("submitit", reason="needs submitit: pip install 'grok_nb[slurm]'")
-    table = sweep("modular", "demo", seeds=[0, 1, 2], fixed=TINY, engine="slurm:local", timeout_min=5, then="sweep_helpers:fails", **QUIET)
+    table = sweep("modular", "demo", seeds=[0, 1, 2], fixed=TINY, engine="slurm:local", timeout_min=60,
+                  then="sweep_helpers:fails", **QUIET)
     assert list(table.state) == ["finished"] * 3
     assert list(table.error != "") == [False, True, False] and "OSError: never" in table.error[1] and "\n" not in table.error[1]
     check_once([Run(runs_root/r) for r in table.run])

@@ -158,7 +158,7 @@ def test_curves_without_noise():
     assert 14.3 in seen.midpoint and seen.midpoint.width <= 2 and 11.3 in seen.onset and 17.3 in seen.saturation
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), shift=st.floats(-1e3, 1e3), scale=st.sampled_from([.01, .5, 3., 1000.]), stretch=st.sampled_from([.5, 64, 1000]))
 def test_shifting_and_scaling_change_nothing_but_the_units(seed, shift, scale, stretch):
     rng, t = np.random.default_rng(seed), np.arange(0, 40.)
@@ -172,7 +172,7 @@ def test_shifting_and_scaling_change_nothing_but_the_units(seed, shift, scale, s
         assert np.isclose(a.sharpness, b.sharpness)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_turned_over_up_is_down(seed):
     rng, t = np.random.default_rng(seed), np.arange(0, 40.)
@@ -181,7 +181,7 @@ def test_turned_over_up_is_down(seed):
     assert [(a.direction, a.midpoint) for a in up] == [(dict(up="down", down="up")[b.direction], b.midpoint) for b in down]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 10**6), n=st.integers(8, 60), kinks=st.integers(0, 6), noise=st.sampled_from([0, 1e-9, .01, .2]))
 def test_any_curve_gives_ordered_times(seed, n, kinks, noise):
     rng = np.random.default_rng(seed)
