@@ -17,7 +17,7 @@ def initialise(
     residual: str = "all", # projections divided by √(2·depth): "all", "mlp" or "none"
     seed: int = 0, # of a generator of its own: no global state is touched
 ) -> "PreTrainedModel": # the same model
-    "Draw every matrix from N(0, std²), the same numbers on every machine; norms to one, biases to zero."
+    "Draw every matrix from N(0, std²), the same numbers for the same seed; norms to one, biases to zero."
     import torch
     from torch import nn
     generator = torch.Generator().manual_seed(seed)

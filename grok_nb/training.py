@@ -33,15 +33,18 @@ from .runs import Busy, Checkpoint, Config, Context, Run, headline_name, is_chec
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
-    config: Config, # schedule, warmup_steps, warmup_start, final_lr, steps
+    config: Config, # schedule, warmup_steps, warmup_start, decay_share, final_lr, steps
     step: int, # optimiser steps done before this update
 ) -> float: # learning rate as a share of its peak
-    "Linear warm-up from `warmup_start`, then constant, or cosine or linear decay to `final_lr` at the last step."
+    "Linear warm-up from `warmup_start`, then constant, or a decay to `final_lr` at the last step; of `wsd` in the last `decay_share` of the steps."
     if step < config.warmup_steps: return config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
-    if config.schedule == "constant": return 1.0
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    stable = round((1 - config.decay_share) * config.steps) if config.schedule == "wsd" else 0 # warm-up, stable, decay
+    begin = max(config.warmup_steps, stable)
+    if config.schedule == "constant" or step < begin: return 1.0
+    done = (step - begin) / max(1, config.steps - begin)
     shape = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     return config.final_lr + (1 - config.final_lr) * shape
+
 
 # %% ../nbs/core/05_training.ipynb #456d3a19
 class _Muon(torch.optim.Muon):

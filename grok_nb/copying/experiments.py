@@ -145,12 +145,12 @@ def _map_figure(table, rates):
     return fig
 
 def optimisation_intensity(
-    presets: Mapping[float, str] | None = None, # learning rate → preset; None: those of the demo
+    presets: Mapping[float, str] | None = None, # learning rate → preset; None: those around `batch32`
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None, # folder of runs
 ) -> Finding:
     "Where does copying begin as a function of learning rate and steps? Source: arXiv 2409.09281, open question."
-    presets = presets or {1e-3: "lr1e-3", 3e-3: "demo", 6e-3: "lr6e-3", 1e-2: "lr1e-2"}
+    presets = presets or {1e-3: "lr1e-3", 3e-3: "batch32", 6e-3: "lr6e-3", 1e-2: "lr1e-2"}
     runs = trained([*presets.values()], seeds, root)
     table, rates = together(runs), {name: lr for lr, name in presets.items()}
     per_run = _per_run(table, **{"copying begins (step)": _when, "copied whole at the end": _at_end("copying")})
@@ -192,7 +192,7 @@ def _forest(table):
     return fig
 
 def regularisation(
-    presets: Sequence[str] = ("demo", "dropout", "decay0", "decay1"), # the first is what the others are compared with
+    presets: Sequence[str] = ("batch32", "dropout", "decay0", "decay1"), # the first is what the others are compared with
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None, # folder of runs
 ) -> Finding:
@@ -209,7 +209,7 @@ def regularisation(
 
 # %% ../../nbs/copying/06_experiments.ipynb #10fd1ba9
 def heads(
-    presets: Sequence[str] = ("demo", "depth4"), # the last is drawn
+    presets: Sequence[str] = ("batch32", "depth4"), # the last is drawn
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None, # folder of runs
 ) -> Finding:
@@ -299,7 +299,7 @@ def _sizes_figure(table, about):
     return fig
 
 def size_and_corpus(
-    presets: Sequence[str] = ("depth1", "demo", "depth3", "depth4", "depth1_wide", "wide", "depth3_wide", "depth4_wide"),
+    presets: Sequence[str] = ("depth1", "batch32", "depth3", "depth4", "depth1_wide", "wide", "depth3_wide", "depth4_wide"),
     seeds: Sequence[int] = (0,),
     root: str | None = None, # folder of runs
     texts: Sequence = (), # more runs to compare with: configurations of this study, on a text

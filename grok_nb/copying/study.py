@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .. import InputError, corpus
 from . import language
 from ..models import llama, llama_parameters
-from ..runs import Run, from_preset, option
+from ..runs import Run, from_preset, option, own_seed
 
 # %% ../../nbs/copying/05_study.ipynb #65a944bd
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,11 @@ class Config(corpus.Config):
     span_min: int = option(8, "generated: shortest copied span, tokens", 2, 2**20)
     span_max: int = option(28, "generated: longest copied span, tokens; at most half the context", 2, 2**20)
     copy_rate: float = option(1.0, "generated: share of the documents with a copied span", 0.0, 1.0)
-    language_seed: int = option(0, "generated: seed of the bigrams", 0, 2**31 - 1)
+    language_seed: int = option(-1, "generated: seed of the bigrams; -1: that of the run", -1, 2**31 - 1)
+    zipf: float = option(1.0, "generated: the r-th token is drawn in proportion to r^−zipf", 0.0, 3.0, hashed="if set")
+    concentration: float = option(1.0, "generated: how alike the bigrams of all tokens are; large: hardly any", 0.01, 1e3, hashed="if set")
+    copy_from: str = option("half", "generated: half: spans go from the first half into the second; anywhere: from anywhere before",
+                            choices=("half", "anywhere"), hashed="if set")
     rope_base: float = option(10_000.0, "RoPE's θ", 1.0, 1e9)
     init_residual: str = option("all", "projections divided by √(2·depth)", choices=("all", "mlp", "none"))
     test_sequences: int = option(5, "copy test: sequences in a sample", 1, 10**4)
@@ -42,7 +46,7 @@ class Config(corpus.Config):
             language.check(**_language_options(self))
             if self.vocab_size < 17: raise InputError(f"vocab_size = {self.vocab_size}: must be at least 17, for a copy test in hex and newlines")
         else:
-            self.refuse(("span_min", "span_max", "copy_rate", "language_seed"), "only the generated language has it; leave it out with language=text")
+            self.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
             if not self.tokenizer and self.vocab_size < 257:
                 raise InputError(f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257")
         if self.layout != "packed": raise InputError(f"layout = {self.layout!r}: must be 'packed'; padding would count as text that was copied")
@@ -67,21 +71,29 @@ class Config(corpus.Config):
     def n_parameters(self) -> int: # with a given tokenizer, its vocabulary takes the place of `vocab_size`
         return llama_parameters(self.vocab_size, self.width, self.mlp_width, self.depth)
 
+_of_the_language = "span_min", "span_max", "copy_rate", "language_seed", "zipf", "concentration", "copy_from"
+
 def _language_options(config):
-    return {name: getattr(config, name) for name in ("vocab_size", "context", "batch_size", "seed", "span_min", "span_max", "copy_rate", "language_seed")}
+    options = {name: getattr(config, name) for name in ("vocab_size", "context", "batch_size", "seed", *_of_the_language)}
+    return options | dict(language_seed=own_seed(config, "language_seed"))
 
 # %% ../../nbs/copying/05_study.ipynb #e1df54c4
-_small = Config(
-    fidelity="demo", depth=2, width=64, heads=2, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none", batch_size=32, steps=3000, lr=3e-3,
+_demo = Config(
+    fidelity="demo", vocab_size=32, zipf=0.0, concentration=3.0, copy_from="anywhere", depth=2, width=64, heads=4, mlp=128, rope_base=1000.0, init_std=0.0,
+    init_residual="none", batch_size=64, steps=1200, optimizer="muon", muon_lr=1.2e-2, lr=2e-2, weight_decay=0.1, schedule="wsd", final_lr=0.1,
+    warmup_steps=100, clip=1.0, evaluate_every=50, checkpoints=24)
+_small = Config( # the demo of 2026 until November, on one language, and the base of what is compared
+    fidelity="demo", language_seed=0, depth=2, width=64, heads=2, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none", batch_size=32, steps=3000, lr=3e-3,
     weight_decay=0.1, schedule="constant", warmup_steps=100, clip=1.0, evaluate_every=100, checkpoints=30)
 _text = Config(
     language="text", vocab_size=2048, context=256, depth=4, width=128, heads=4, batch_size=32, lr=2e-3, weight_decay=0.1, schedule="constant", warmup_steps=200,
     clip=1.0, test_sequences=20, test_prefix=6, test_every=5)
 
 presets = dict(
-    smoke=_small.replace(fidelity="smoke", steps=300, evaluate_every=50, checkpoints=3),
-    demo=_small,
-    control=_small.replace(copy_rate=0.0),
+    smoke=_demo.replace(fidelity="smoke", steps=300, evaluate_every=50, checkpoints=3),
+    demo=_demo,
+    control=_demo.replace(copy_rate=0.0),
+    batch32=_small,
     **{f"batch{n}": _small.replace(batch_size=n, steps=steps, checkpoints=steps // 100) for n, steps in ((16, 6000), (64, 2000), (128, 1500))},
     **{f"lr{name}": _small.replace(lr=float(name), steps=steps, checkpoints=steps // 100) for name, steps in (("1e-3", 5000), ("6e-3", 3000), ("1e-2", 3000))},
     dropout=_small.replace(attention_dropout=0.1),
@@ -90,7 +102,7 @@ presets = dict(
     **{f"depth{n}": _small.replace(depth=n) for n in (1, 3, 4)},
     **{name: _small.replace(depth=n, width=128, heads=4, mlp=256) for n, name in ((1, "depth1_wide"), (2, "wide"), (3, "depth3_wide"), (4, "depth4_wide"))},
     text=_text.replace(fidelity="demo", steps=20_000, evaluate_every=250, checkpoints=40),
-    text_small=_small.replace(language="text", vocab_size=512, context=128, test_sequences=10, test_every=2), # the demo's model and training, on a text
+    text_small=_small.replace(language="text", language_seed=-1, vocab_size=512, context=128, test_sequences=10, test_every=2), # the demo's model and training, on a text
     gpu=_text.replace(
         fidelity="gpu", vocab_size=8192, context=512, depth=12, width=384, heads=6, mlp=1024, batch_size=64, steps=9000, lr=6e-4, warmup_steps=500,
         precision="bf16", test_sequences=25, test_prefix=12, test_suffix=6, test_samples=200, evaluate_every=250, checkpoints=36, keep_states=1),
@@ -372,7 +384,7 @@ def exponent(
     if late := [x for x, t in when.items() if not t.reached]: raise NotTested(f"copying did not begin at {late[0]:g}")
     return float(np.polyfit(np.log(list(when)), np.log([max(t.mid, 1) for t in when.values()]), 1)[0])
 
-batches = {16: "batch16", 32: "demo", 64: "batch64", 128: "batch128"} # batch size → preset
+batches = {16: "batch16", 32: "batch32", 64: "batch64", 128: "batch128"} # batch size → preset
 
 def _exponents(tables, presets):
     "Seed → exponent, of the seeds that every preset was run with."
@@ -463,14 +475,14 @@ def claims() -> list:
         Claim("steps, not tokens", "Whatever the batch, copying begins after as many steps: the exponent of steps over batch size is nearer to 0 than to −1.",
               paper + "2", lambda t: over_seeds(_exponents(t, batches), "exponent"), ["copy"], -0.5),
         Claim("learning rate", "A larger learning rate brings copying earlier (3e-3 against 1e-3).", paper + "3",
-              lambda t: sooner(t, "lr1e-3", "demo"), ["copy"], 0, "below"),
+              lambda t: sooner(t, "lr1e-3", "batch32"), ["copy"], 0, "below"),
         Claim("intensity", "Below the optimum lr × steps decides: the exponent of steps over lr is nearer to −1 than to 0 (1e-3, 3e-3).",
-              "arXiv 2409.09281, conjecture", lambda t: over_seeds(_exponents(t, {1e-3: "lr1e-3", 3e-3: "demo"}), "exponent"), ["copy"], -0.5, "below"),
+              "arXiv 2409.09281, conjecture", lambda t: over_seeds(_exponents(t, {1e-3: "lr1e-3", 3e-3: "batch32"}), "exponent"), ["copy"], -0.5, "below"),
         Claim("too large a rate", "Beyond an optimum it comes later again, though lr × steps is larger (1e-2 against 3e-3).", "ours",
-              lambda t: sooner(t, "demo", "lr1e-2"), ["copy"]),
-        Claim("dropout", "Attention dropout of 10 % makes a better copier at the same step.", paper + "5", lambda t: shift(t, "demo", "dropout"), ["copy"]),
+              lambda t: sooner(t, "batch32", "lr1e-2"), ["copy"]),
+        Claim("dropout", "Attention dropout of 10 % makes a better copier at the same step.", paper + "5", lambda t: shift(t, "batch32", "dropout"), ["copy"]),
         Claim("weight decay", "Weight decay of 0.1 makes a better copier than none at the same step.", paper + "5",
-              lambda t: shift(t, "decay0", "demo"), ["copy"]),
+              lambda t: shift(t, "decay0", "batch32"), ["copy"]),
         Claim("copies to learn from", "Trained on the same language without copied spans, the model does not copy.", "ours",
               lambda t: over_seeds(of(t, _copies, "control"), "exact copies"), ["copy"], 0.05, "below"),
         Claim("two blocks", "One block does not copy.", "ours", lambda t: over_seeds(of(t, _copies, "depth1"), "exact copies"), ["copy"], 0.05, "below"),

@@ -6,7 +6,7 @@
 __all__ = ['presets', 'headline', 'unit', 'question', 'curves', 'asked_curves', 'views', 'Config', 'config', 'run', 'stream',
            'model', 'asked', 'judged', 'probes', 'asks', 'judged_elsewhere', 'margins', 'measured_lags', 'look_inside',
            'inside', 'compared', 'concentrations', 'accuracy_curves', 'gap_figure', 'figures', 'inside_figures',
-           'scrub', 'claims']
+           'scrub', 'mean_lag', 'half_way', 'claims']
 
 # %% ../../nbs/grammar/07_study.ipynb #e6ebfe4a
 import json, re
@@ -18,7 +18,7 @@ from ..files import file_hash
 from . import language
 from .language import planted_figure
 from ..models import llama, llama_parameters
-from ..runs import Run, from_preset, option, runs_root
+from ..runs import Run, from_preset, option, own_seed, runs_root
 
 # %% ../../nbs/grammar/07_study.ipynb #507b92dc
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Config(corpus.Config):
     agreement_rate: float = option(0.7, "generated: share of the sentences with a verb that agrees", 0.0, 1.0)
     zipf: float = option(0.0, "generated: the r-th word of a kind is drawn in proportion to r^−zipf", 0.0, 3.0)
     planted: int = option(0, "generated: phrases planted with each dose and schedule", 0, 10**4)
-    language_seed: int = option(0, "generated: seed of what is ever shown", 0, 2**31 - 1)
+    language_seed: int = option(-1, "generated: seed of what is ever shown; -1: that of the run", -1, 2**31 - 1)
     pairs: str = option("", "text: minimal pairs: .parquet or .jsonl, a folder of these, or a hub name such as nyu-mll/blimp", hashed=False)
     pairs_fingerprint: str = option("", "of the minimal pairs; filled in")
     paradigms: str = option("", "text: which paradigms, with commas between them; empty: those of the paper; all: every one")
@@ -68,7 +68,9 @@ class Config(corpus.Config):
 
 _of_the_language = "density", "demonstrative_density", "demonstrative_rate", "agreement_rate", "zipf", "planted", "language_seed"
 
-def _language_options(config): return {name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)}
+def _language_options(config):
+    options = {name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)}
+    return options | dict(language_seed=own_seed(config, "language_seed"))
 
 # %% ../../nbs/grammar/07_study.ipynb #fc1fa115
 def _paradigms_in(path):
@@ -103,8 +105,9 @@ def _pairs_fingerprint(source, paradigms):
 
 # %% ../../nbs/grammar/07_study.ipynb #db15700a
 _small = Config(
-    fidelity="demo", depth=2, width=64, heads=4, mlp=128, init_std=0.0, batch_size=16, steps=1600, lr=1e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
-    evaluate_every=40, checkpoints=40, keep_states=1)
+    fidelity="demo", depth=2, width=64, heads=4, mlp=128, init_std=0.0, batch_size=16, steps=800, lr=1e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
+    evaluate_every=20, checkpoints=40, keep_states=1)
+_long = _small.replace(steps=1600, evaluate_every=40, language_seed=0) # one language, and the base of what is compared
 _text = Config(
     language="text", vocab_size=2048, context=64, depth=2, width=128, heads=4, batch_size=32, lr=2e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
     keep_states=1)
@@ -117,9 +120,10 @@ presets = dict(
     smoke=_small.replace(fidelity="smoke", steps=240, evaluate_every=40, checkpoints=6, pairs_each=40),
     demo=_small,
     control=_small.replace(density=0.33, demonstrative_density=0.9),
-    frequency=_small.replace(density=1.0, demonstrative_density=1.0, zipf=1.2),
-    planted=_small.replace(planted=60),
-    wide=_small.replace(width=128, heads=8, mlp=256),
+    long=_long,
+    frequency=_long.replace(density=1.0, demonstrative_density=1.0, zipf=1.2),
+    planted=_long.replace(planted=60),
+    wide=_long.replace(width=128, heads=8, mlp=256),
     text=_text.replace(fidelity="demo", steps=1700, evaluate_every=100, checkpoints=17, pairs_each=0),
     gpu=_text.replace(
         fidelity="gpu", vocab_size=32_000, context=256, depth=8, width=512, heads=8, mlp=1376, batch_size=512, accumulation=4, steps=2000, lr=1e-3,
@@ -449,15 +453,25 @@ def scrub(
     return Scrubber(runs, **options)
 
 # %% ../../nbs/grammar/07_study.ipynb #57a741ca
-def _lag(rows, tau=0.8):
-    "Mean over paradigms of the lag at `tau`, sustained."
+def mean_lag(
+    rows, # long table of one run, pandas: of `judged`
+    level=lambda curve: 0.8, # accuracy to reach, from a group's curve over steps
+): # → transitions.Interval, steps
+    "Mean over paradigms of the lag between the steps at which each group reaches its level, sustained."
     from grok_nb.claims import NotTested
     from grok_nb.grammar.lag import reached
     curve = {key: part.set_index("step")["accuracy"] for key, part in accuracy_curves(rows).groupby(["paradigm", "group"])}
     both = [name for name, group in curve if group == "exposed" and (name, "unexposed") in curve]
-    lags = [reached(curve[name, "unexposed"], tau) - reached(curve[name, "exposed"], tau) for name in both]
+    when = {key: reached(c, level(c)) for key, c in curve.items()}
+    lags = [when[name, "unexposed"] - when[name, "exposed"] for name in both]
     if not lags: raise NotTested("no paradigm has exposed and unexposed pairs")
     return sum(lags[1:], lags[0]) * (1 / len(lags))
+
+def half_way(
+    curve, # accuracy of one group, pandas Series over steps
+) -> float: # accuracy
+    "The middle of a group's own rise, from chance to the mean of its last three evaluations."
+    return (0.5 + curve.iloc[-3:].mean()) / 2
 
 def _over_time(rows, metric):
     "Mean over the training, of the mean over paradigms."
@@ -506,11 +520,13 @@ def claims() -> list:
     unseen = lambda rows: _reached(rows, "unexposed")
     def worth(t, *kinds): return over_seeds(paired(*(of(t, lambda rows: _planted(rows, *kind), "planted") for kind in kinds)), "share of pairs")
     return [
-        Claim("lag", "Unexposed pairs reach 80 % later than exposed ones.", paper, lambda t: over_seeds(of(t, _lag), "steps"), ["accuracy"]),
+        Claim("lag", "Unexposed pairs reach 80 % later than exposed ones.", paper, lambda t: over_seeds(of(t, mean_lag), "steps"), ["accuracy"]),
+        Claim("lag, own rise", "Unexposed pairs are half-way up their own rise later than exposed ones are up theirs.", "ours",
+              lambda t: over_seeds(of(t, lambda r: mean_lag(r, half_way)), "steps"), ["accuracy"]),
         Claim("beyond frequency", "Exposed pairs are judged better than unexposed ones also where their words are equally frequent.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left")), "share of pairs"), ["accuracy"]),
         Claim("lag on a text", "On English books, unexposed pairs of BLiMP reach 80 % later than exposed ones.", paper,
-              lambda t: over_seeds(of(t, _lag, "text"), "steps"), ["accuracy"]),
+              lambda t: over_seeds(of(t, mean_lag, "text"), "steps"), ["accuracy"]),
         Claim("beyond frequency on a text", "There too, exposed pairs are judged better where their words are equally frequent.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left"), "text"), "share of pairs"), ["accuracy"]),
         Claim("mostly frequency on a text", "There, equal frequency leaves less than half of the gap.", ours,
@@ -518,7 +534,7 @@ def claims() -> list:
         Claim("frequency alone", "Where everything may occur and only frequency differs, equal frequency leaves less than half of the gap.", ours,
               lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left") / _over_time(r, "gap"), "frequency"), "of the gap"), ["accuracy"], 0.5, "below"),
         Claim("density", "The more of the phrases are shown, the shorter the lag (a third of the verbs against 4 %).", ours,
-              lambda t: over_seeds(paired(of(t, _lag, "control"), of(t, _lag)), "steps"), ["accuracy"]),
+              lambda t: over_seeds(paired(of(t, mean_lag, "control"), of(t, mean_lag)), "steps"), ["accuracy"]),
         Claim("dose", "A phrase shown 8 or 16 times is judged better than one shown once or twice.", ours,
               lambda t: worth(t, (each, (1, 2)), (each, high)), ["accuracy"]),
         Claim("late beats early", "Shown 8 or 16 times late, a phrase is judged better at the end than shown as often early.", ours,
@@ -526,7 +542,7 @@ def claims() -> list:
         Claim("spacing", "Shown 8 or 16 times all along the training, a phrase is judged better at the end than shown as often early.", ours,
               lambda t: worth(t, (["early"], high), (["spaced"], high)), ["accuracy"]),
         Claim("smaller sooner", "A smaller model reaches 80 % on unexposed pairs before a larger one (width 64 against 128).", paper,
-              lambda t: over_seeds(paired(of(t, unseen), of(t, unseen, "wide")), "steps"), ["accuracy"]),
+              lambda t: over_seeds(paired(of(t, unseen, "long"), of(t, unseen, "wide")), "steps"), ["accuracy"]),
         Claim("concept", "The direction of the exposed pairs comes to tell unexposed sentences apart: AUROC rises.", paper,
               lambda t: over_seeds(of(t, lambda r: _risen(r, "auroc"), probe="inside"), "AUROC"), ["inside"]),
         Claim("rank", "The effective rank of concept vectors is higher at the end than at the beginning.", paper,

@@ -14,7 +14,7 @@ from .. import InputError
 from ..models import gpt, gpt_parameters
 from . import tasks
 from .tasks import accuracy_figure, phase, shots_figure
-from ..runs import Config as CoreConfig, Run, from_preset, option
+from ..runs import Config as CoreConfig, Run, from_preset, option, own_seed
 
 # %% ../../nbs/modular/05_study.ipynb #bbdfbb9a
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Config(CoreConfig):
     task_choice: str = option("rectangular", "how the tasks are chosen", choices=("rectangular", "random"))
     balanced: bool = option(True, "every task equally often in a batch")
     paper_compat: bool = option(False, "sampling, evaluation and loss as in the official code")
-    data_seed: int = option(0, "seed of the split of the inputs", 0, 2**31 - 1)
+    data_seed: int = option(-1, "seed of the split of the inputs; -1: that of the run", -1, 2**31 - 1)
     n_ood: int = option(256, "unseen tasks kept for evaluation, at most", 1, 113**2)
     n_eval: int = option(512, "sequences in an evaluation set", 1, 10**6)
     wrong_labels: float = option(0.0, "share of the answers in training that are wrong", 0.0, 1.0, hashed="if set")
@@ -49,22 +49,28 @@ class Config(CoreConfig):
     @property
     def n_parameters(self) -> int: "Parameters of the model."; return gpt_parameters(self.vocab_size or self.p, self.width, self.depth)
 
-def _stream_options(config): return {f.name: getattr(config, f.name) for f in fields(tasks.ModularStream)}
+def _stream_options(config):
+    options = {f.name: getattr(config, f.name) for f in fields(tasks.ModularStream)}
+    return options | dict(data_seed=own_seed(config, "data_seed"))
 
 # %% ../../nbs/modular/05_study.ipynb #d94c94c3
 _small = Config(
-    fidelity="demo", alpha=0.6, batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=5e-3, muon_weight_decay=0.1,
-    steps=2500, warmup_steps=100, final_lr=0.1, evaluate_every=100, checkpoints=25, checkpoint_on_change=0.1)
+    fidelity="demo", alpha=0.6, n_shots=20, depth=3, batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=8e-3,
+    muon_weight_decay=0.7, steps=1500, warmup_steps=100, schedule="wsd", final_lr=0.1, evaluate_every=75, n_eval=256, checkpoints=20,
+    checkpoint_on_change=0.1)
+_two_blocks = Config( # the demo of 2026 until November, on one split of the inputs
+    fidelity="demo", alpha=0.85, data_seed=0, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, steps=4000, warmup_steps=100,
+    final_lr=0.1, evaluate_every=200, checkpoints=8, checkpoint_on_change=0.1)
 
 presets = dict(
-    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=8, steps=1200, checkpoints=6),
+    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=14, muon_weight_decay=1.0, steps=800, evaluate_every=50, checkpoints=8),
     demo=_small,
     control=_small.replace(n_id=12),
-    long=_small.replace(steps=5000, alpha=0.85, evaluate_every=200),
     shallow=_small.replace(depth=1),
     deep=_small.replace(depth=4),
-    transient=_small.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400),
-    phase_cpu=_small.replace(alpha=0.85, steps=4000, evaluate_every=200, checkpoints=8),
+    long=_two_blocks.replace(steps=5000, checkpoints=25),
+    transient=_two_blocks.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100, checkpoints=25),
+    phase_cpu=_two_blocks,
     gpu=Config(
         fidelity="gpu", p=29, n_id=256, alpha=0.6, n_shots=32, depth=2, width=512, heads=4, batch_size=1024, steps=16_000, precision="bf16",
         init_std=0.02, optimizer="muon", lr=1e-3, weight_decay=0.3, beta2=0.98, muon_lr=2e-3, muon_weight_decay=0.1,
@@ -73,7 +79,7 @@ presets = dict(
         fidelity="paper", p=29, n_id=256, alpha=0.8, n_shots=32, depth=6, width=512, heads=4, vocab_size=47, batch_size=1024, steps=200_000,
         precision="bf16", init_std=0.02, init_residual="mlp", optimizer="adamw", lr=1.5e-4, weight_decay=2.0, beta1=0.9, beta2=0.98, eps=1e-8,
         schedule="cosine", warmup_steps=10_000, warmup_start=0.01, final_lr=0.1, clip=0.0, evaluate_every=1000, checkpoints=100,
-        paper_compat=True, keep_states=1),
+        paper_compat=True, data_seed=0, keep_states=1),
 )
 presets["paper_depth2"] = presets["paper"].replace(depth=2, n_id=512, alpha=0.6)
 presets["paper_depth4"] = presets["paper"].replace(depth=4, n_id=384, alpha=0.8, batch_size=1536)
@@ -350,12 +356,12 @@ def claims() -> list:
               "arXiv 2406.02550, finding 1", lambda t: against(t, "control"), ["accuracy"], 0.1),
         Claim("late", "Unseen tasks are reached later than the tasks that were trained on.", "arXiv 2406.02550, phases",
               lambda t: over_seeds(of(t, lambda r: lag(_reaches(r, "id_train"), _reaches(r, "ood_train"))), "steps"), ["accuracy"]),
-        Claim("two blocks", "One block is not enough: two are the smallest depth that solves unseen tasks.", "arXiv 2406.02550, finding 2",
+        Claim("one block", "One block is not enough to solve unseen tasks.", "arXiv 2406.02550, finding 2",
               lambda t: against(t, "shallow"), ["accuracy"], 0.1),
         Claim("in context", "A model that generalises gains with every example: it does better at the last shot than at the first.",
               "arXiv 2406.02550, finding 4",
               lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train") - _first_shot(r)), "accuracy"), ["accuracy"], 0.1),
-        Claim("ratio matching", "With two blocks, queries that are no multiple of a shown example stay at chance.", "arXiv 2406.02550, finding 5",
+        Claim("ratio matching", "With few blocks, queries that are no multiple of a shown example stay at chance.", "arXiv 2406.02550, finding 5",
               lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train", "other") - _last(r, "ood_train", metric="chance")),
                                    "accuracy above chance"), ["accuracy"], 0.05, "below"),
         Claim("attends to ratios", "A model that generalises attends to the examples on the line of its query.", "arXiv 2406.02550, finding 6",
