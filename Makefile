@@ -11,7 +11,7 @@ NB     ?= nbs
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test setup lab docs readme export notebooks clean
+.PHONY: help demo test machines setup lab docs readme export notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -26,6 +26,10 @@ test: $(READY) ## every check: repository, notebooks, tests
 	export GROK_NB_RUNS="$$(mktemp -d)"; trap 'rm -rf "$$GROK_NB_RUNS"' EXIT; \
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# A training takes another path on every CPU: the pages that train, and the presets, under the kernels of others.
+machines: $(READY) ## what the trainings come to under other CPUs' kernels and with two threads: about an hour
+	python tests/machines.py $(ARGS)
 
 setup: $(READY) ## create .venv and install what is missing
 

@@ -1,8 +1,8 @@
-"""What a training comes to on other machines: the pages that train, and the presets, under the kernels of other CPUs.
+"""What a training comes to under other CPUs' kernels: the pages that train, and the presets.
 
-Run by `make machines`. A sum is not the same to the last bit on every CPU, so a training takes another path on each, and
-what a page or a test says of it must hold on all of them. A library's kernels can be chosen by the environment: each
-choice below stands for a machine.
+Run by `make machines`. A sum is not the same to the last bit on every CPU, so a training takes another path on
+each, and what a page or a test says of it must hold on all of them. A library's kernels can be chosen by the
+environment: each choice below stands for a machine.
 
     python tests/machines.py                       # pages and presets
     python tests/machines.py --only presets --seeds 100 101
@@ -57,16 +57,16 @@ def pages():
 
 def of_page(path, environment):
     "Did the page run to its end? A row of the table."
-    done = subprocess.run([Path(sys.executable).with_name("nbdev_test"), "--path", path], cwd=ROOT, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([Path(sys.executable).with_name("nbdev_test"), "--path", path], cwd=ROOT,
+                          env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wrong = re.findall(r"^\w*(?:Error|Exception)\b.*", done.stdout, re.M)
     return "passed" if not done.returncode else f"failed: {wrong[-1][:120] if wrong else done.stdout[-120:]}"
 
 
 def of_preset(study, preset, seed, threads, environment):
     "From where to where the study's one curve went, and when it was half-way."
-    done = subprocess.run([sys.executable, "-c", RUN, study, preset, str(seed), threads], cwd=ROOT, env=environment, text=True,
-                          capture_output=True)
+    done = subprocess.run([sys.executable, "-c", RUN, study, preset, str(seed), threads], cwd=ROOT,
+                          env=environment, text=True, capture_output=True)
     if done.returncode: return f"failed: {done.stderr.strip().splitlines()[-1][:120]}"
     r = json.loads(done.stdout.splitlines()[-1])
     return f"{r['first']:.2f} → {r['last']:.2f}, half-way at {r['half']:,} ({r['seconds']:.0f} CPU s)"
@@ -80,7 +80,8 @@ def main():
     asked = parser.parse_args()
     jobs = [] if asked.only == "presets" else [(str(p.relative_to(ROOT)), of_page, (p,)) for p in pages()]
     if asked.only != "pages":
-        jobs += [(f"{study} {preset}, seed {seed}", of_preset, (study, preset, seed)) for study, preset in PRESETS for seed in asked.seeds]
+        jobs += [(f"{study} {preset}, seed {seed}", of_preset, (study, preset, seed))
+                 for study, preset in PRESETS for seed in asked.seeds]
     jobs, failed = [job for job in jobs if asked.match in job[0]], 0
     print("| what | " + " | ".join(machines()) + " |\n|---|" + "---|" * len(machines()), flush=True)
     for name, look, arguments in jobs:

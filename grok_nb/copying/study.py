@@ -79,7 +79,7 @@ def _language_options(config):
 
 # %% ../../nbs/copying/05_study.ipynb #e1df54c4
 _demo = Config(
-    fidelity="demo", vocab_size=32, zipf=0.0, concentration=3.0, copy_from="anywhere", depth=2, width=64, heads=4, mlp=128, rope_base=1000.0, init_std=0.0,
+    fidelity="demo", vocab_size=32, zipf=0.0, concentration=3.0, copy_from="anywhere", span_min=4, depth=2, width=64, heads=4, mlp=128, rope_base=1000.0, init_std=0.0,
     init_residual="none", batch_size=64, steps=1200, optimizer="muon", muon_lr=1.2e-2, lr=2e-2, weight_decay=0.1, schedule="wsd", final_lr=0.1,
     warmup_steps=100, clip=1.0, evaluate_every=50, checkpoints=24)
 _small = Config( # the demo of 2026 until November, on one language, and the base of what is compared
@@ -94,6 +94,7 @@ presets = dict(
     demo=_demo,
     control=_demo.replace(copy_rate=0.0),
     batch32=_small,
+    batch32_control=_small.replace(copy_rate=0.0),
     **{f"batch{n}": _small.replace(batch_size=n, steps=steps, checkpoints=steps // 100) for n, steps in ((16, 6000), (64, 2000), (128, 1500))},
     **{f"lr{name}": _small.replace(lr=float(name), steps=steps, checkpoints=steps // 100) for name, steps in (("1e-3", 5000), ("6e-3", 3000), ("1e-2", 3000))},
     dropout=_small.replace(attention_dropout=0.1),

@@ -56,14 +56,14 @@ def _stream_options(config):
 # %% ../../nbs/modular/05_study.ipynb #d94c94c3
 _small = Config(
     fidelity="demo", alpha=0.6, n_shots=20, depth=3, batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=8e-3,
-    muon_weight_decay=0.7, steps=1500, warmup_steps=100, schedule="wsd", final_lr=0.1, evaluate_every=75, n_eval=256, checkpoints=20,
+    muon_weight_decay=1.0, steps=1300, warmup_steps=100, schedule="constant", evaluate_every=50, n_eval=256, checkpoints=26,
     checkpoint_on_change=0.1)
 _two_blocks = Config( # the demo of 2026 until November, on one split of the inputs
     fidelity="demo", alpha=0.85, data_seed=0, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, steps=4000, warmup_steps=100,
     final_lr=0.1, evaluate_every=200, checkpoints=8, checkpoint_on_change=0.1)
 
 presets = dict(
-    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=14, muon_weight_decay=1.0, steps=800, evaluate_every=50, checkpoints=8),
+    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=14, steps=800, evaluate_every=50, checkpoints=8),
     demo=_small,
     control=_small.replace(n_id=12),
     shallow=_small.replace(depth=1),

@@ -230,16 +230,17 @@ def grok_nb_demo(
     from grok_nb.sweeps import check_workers, train_all
     check_workers(workers or None)
     wings = "modular", "copying", "grammar"
-    configs = [studies[study].config(preset, seed=seed) for study in wings for preset in ("demo", "control")]
+    configs = {name: [studies[name].config(preset, seed=seed) for preset in ("demo", "control")] for name in wings}
     root = runs_root(runs or None)
-    trained = [Run.create(c, root) for c in configs]
+    trained = [Run.create(c, root) for name in wings for c in configs[name]]
     for name in wings:
         print(studies[name].question)
         for r in trained:
             if r.config.study == name: print(f"  {r.run_id}: {r.preset}, {r.config.n_parameters:,} parameters, {r.config.steps:,} steps")
     waiting = [r for r in trained if not r.finished]
     print(f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
-    train_all(configs, root, workers or None, then="grok_nb.see.report:look_inside")
+    shortest_first = [c for name in reversed(wings) for c in configs[name]] # something has arrived within the first minute
+    train_all(shortest_first, root, workers or None, then="grok_nb.see.report:look_inside")
     from grok_nb.see.report import answer, report, when
     evidence = [r for name in wings for r in finished_runs(name, root)]
     for name in wings:
