@@ -78,11 +78,13 @@ def texts_and_pairs(folder):
 
 
 BRIEF = "steps=1 warmup_steps=0 checkpoints=1"
+DEMO = study.presets["demo"]
+SLUG = DEMO.replace(seed=1).slug() # what the name of a folder begins with
 
 
 def other_run(folder):
     "Where the run of seed 3 belongs lies another one."
-    right, other = study.config("demo", seed=3), study.config("demo", seed=4)
+    right, other = (DEMO.replace(seed=s) for s in (3, 4))
     Run.create(other, folder/"runs").path.rename(folder/"runs"/right.run_id)
 
 
@@ -119,10 +121,10 @@ CASES = [
     option("n_shots=0", "n_shots", "1"),
     Case("paper batch", ["modular", "--preset", "paper", "--set", "n_id=384"], ["batch_size = 1024", "multiple of n_id=384"]),
     # of the model
-    option("width=30", "width = 30", "multiple of 2·heads = 8"),
-    option("heads=3", "width = 64", "multiple of 2·heads = 6"),
+    option("width=30 heads=4", "width = 30", "multiple of 2·heads = 8"),
+    option("width=64 heads=3", "width = 64", "multiple of 2·heads = 6"),
     option("heads=0", "heads = '0'", "from 1 to 256"),
-    option("vocab_size=5", "vocab_size = 5", "at least p = 7"),
+    option("p=7 vocab_size=5", "vocab_size = 5", "at least p = 7"),
     # numbers
     option("steps=-5", "steps = '-5'", "from 1 to"),
     option("steps=0", "steps = '0'", "from 1 to"),
@@ -139,12 +141,15 @@ CASES = [
     option("lr=-0.001", "lr = '-0.001'", "number from 0.0 to 10.0"),
     option("lr=high", "lr = 'high'", "number from 0.0 to 10.0"),
     option("balanced=maybe", "balanced = 'maybe'", "true or false"),
-    option("warmup_steps=9999", "warmup_steps = 9999", "at most steps = 2500"),
-    option("accumulation=100", "accumulation = 100", "at most batch_size = 64"),
+    option("steps=2000 warmup_steps=9999", "warmup_steps = 9999", "at most steps = 2000"),
+    option("batch_size=64 accumulation=100", "accumulation = 100", "at most batch_size = 64"),
+    option("decay_share=1.5", "decay_share = '1.5'", "from 0.0 to 1.0"),
+    option("data_seed=-2", "data_seed = '-2'", "from -1 to"),
     # names
     option("n_shot=3", "'n_shot'", "did you mean 'n_shots'"),
     option("../seed=3", "'../seed'", "did you mean 'seed'"),
     option("optimizer=adam", "optimizer", "did you mean 'adamw'"),
+    option("schedule=wsdd", "schedule", "did you mean 'wsd'"),
     Case("preset", ["modular", "--preset", "dmo"], ["preset 'dmo'", "did you mean 'demo'", "paper"]),
     Case("preset with ../", ["modular", "--preset", "../demo"], ["preset '../demo'", "did you mean 'demo'"]),
     Case("study", ["modula"], ["study 'modula'", "did you mean 'modular'", "corpus"]),
@@ -164,9 +169,9 @@ CASES = [
     Case("device", ["modular", "--device", "gpu"], ["--device 'gpu'", "cpu, cuda, mps"]),
     # the folder of runs
     Case("no space", options("width=16384", "depth=96", "checkpoints=100000"), ["checkpoints = 100000", "GB"]),
-    Case("another configuration", options("seed=3"), ["another", "modular-p7-n32-a0.6-d2-s3-"], other_run),
+    Case("another configuration", options("seed=3"), ["another", DEMO.replace(seed=3).slug()], other_run),
     Case("config.json changed", options("seed=1"), ["config.json", "changed"],
-         lambda folder: edit(existing(folder)/"config.json", '"steps": 2500', '"steps": 2499')),
+         lambda folder: edit(existing(folder)/"config.json", f'"steps": {DEMO.steps}', f'"steps": {DEMO.steps - 1}')),
     Case("config.json cut", options("seed=1"), ["config.json", "cannot be read"],
          lambda folder: os.truncate(existing(folder)/"config.json", 100)),
     Case("runs is a file", ["modular", "--runs", "file"], ["runs", "file"], write("file", b"")),
@@ -191,16 +196,21 @@ CASES = [
     text("limit", ["--corpus", "a.txt", "--set", "limit_tokens=3"], "limit_tokens = 3", "at least 16", prepare=write("a.txt", b"A fox.")),
     text("vocabulary", ["--corpus", "a.txt", "--set", "vocab_size=10"], "vocab_size = '10'", "from 257", prepare=write("a.txt", b"A fox.")),
     # of the copying study
-    copying("span_max=40", "span_max = 40", "half of context = 64"),
+    copying("context=64 span_max=40", "span_max = 40", "half of context = 64"),
     copying("span_min=9 span_max=8", "span_min = 9", "from 2 to span_max = 8"),
     copying("copy_rate=1.5", "copy_rate = '1.5'", "from 0.0 to 1.0"),
-    copying("test_sequences=8", "test_sequences = 8", "context = 64 holds 6 and a query"),
+    copying("context=64 test_sequences=8", "test_sequences = 8", "context = 64 holds 6 and a query"),
     copying("context=20 span_max=4 span_min=2", "test_sequences = 5", "context = 20 holds 1 and a query"),
     copying("test_every=6", "test_every = 6", "at most test_sequences = 5"),
     copying("language=texts", "language", "did you mean 'text'"),
     copying("corpus=a.txt", "corpus", "the generated language reads none"),
     copying("held_out_share=0.2", "held_out_share", "only a text has it"),
-    copying("width=30", "width = 30", "multiple of 2·heads = 4"),
+    copying("width=30 heads=2", "width = 30", "multiple of 2·heads = 4"),
+    copying("zipf=4", "zipf = '4'", "from 0.0 to 3.0"),
+    copying("concentration=0", "concentration = '0'", "from 0.01 to 1000.0"),
+    copying("copy_from=everywhere", "copy_from", "did you mean 'anywhere'"),
+    copying("language_seed=-2", "language_seed = '-2'", "from -1 to"),
+    copying("language=text corpus=a.txt", "only the generated language has it"),
     Case("copying without a text", ["copying", "--preset", "text"], ["corpus is not given"]),
     Case("copying: vocabulary", ["copying", "--preset", "text", "--corpus", "a.txt", "--set", "vocab_size=100"], ["vocab_size = 100", "at least 257"],
          write("a.txt", b"A fox.")),
@@ -213,7 +223,8 @@ CASES = [
     grammar("planted=2 steps=31 warmup_steps=0", "steps = 31", "at least 32"),
     grammar("pairs_each=0", "pairs_each = 0", "at least 1"),
     grammar("language=english", "language", "generated, text"),
-    grammar("width=30", "width = 30", "multiple of 2·heads = 8"),
+    grammar("width=30 heads=4", "width = 30", "multiple of 2·heads = 8"),
+    grammar("language_seed=-2", "language_seed = '-2'", "from -1 to"),
     grammar("corpus=a.txt", "corpus", "the generated language reads none"),
     grammar("vocab_size=300", "vocab_size", "the generated language has its own"),
     grammar("layout=document", "layout", "the generated language has its own"),
@@ -235,7 +246,7 @@ CASES = [
     grammar_text(f"pairs=pairs.jsonl paradigms=all density=0.5 {BRIEF}", "density", "generated"),
     grammar_text(f"pairs=pairs.jsonl paradigms=all planted=2 {BRIEF}", "planted", "generated"),
     # the other commands
-    Case("report: no such run", ["modular-p7-n32-a0.6-d2-s1"], ["run 'modular-p7-n32-a0.6-d2-s1'", "did you mean 'modular-p7"],
+    Case("report: no such run", [SLUG], [f"run '{SLUG}'", f"did you mean '{SLUG}"],
          command="grok_nb_report"),
     Case("report: ../", ["../../etc"], ["run '../../etc'"], command="grok_nb_report"),
     Case("report: no run", ["x", "--runs", "empty"], ["run 'x'", "empty"], command="grok_nb_report"),
@@ -243,7 +254,7 @@ CASES = [
     Case("report: out", ["RUN", "--out", "a.doc"], ["--out a.doc", ".html"], command="grok_nb_report"),
     Case("report: format", ["RUN", "--format", "pfd"], ["--format 'pfd'", "did you mean 'pdf'"], command="grok_nb_report"),
     Case("runs: study", ["--study", "modula"], ["study 'modula'", "did you mean 'modular'"], command="grok_nb_runs"),
-    Case("runs: no such run", ["--tree", "modular-p7-n32-a0.6-d2-s1"], ["did you mean 'modular-p7"], command="grok_nb_runs"),
+    Case("runs: no such run", ["--tree", SLUG], [f"did you mean '{SLUG}"], command="grok_nb_runs"),
     Case("claims: study", ["--study", "modula"], ["study 'modula'", "did you mean 'modular'"], command="grok_nb_claims"),
     Case("report: out folder", ["RUN", "--out", "no/a.html"], ["--out no/a.html", "no folder"], command="grok_nb_report"),
     Case("demo: seed", ["--seed", "x"], ["--seed", "'x'"], command="grok_nb_demo"),
@@ -266,12 +277,12 @@ def edit(path, old, new):
     path.write_text(before.replace(old, new))
 
 
-def existing(folder): return folder/"runs"/study.config("demo", seed=1).run_id
+def existing(folder): return folder/"runs"/DEMO.replace(seed=1).run_id
 
 
 def make_existing(folder):
     "A run that is there already, with a checkpoint and a line of metrics."
-    run = Run.create(study.config("demo", seed=1), folder/"runs")
+    run = Run.create(DEMO.replace(seed=1), folder/"runs")
     run.folder(0).mkdir(parents=True)
     (run.folder(0)/"model.safetensors").write_bytes(b"weights")
     run.append(step=0, tokens=0, seconds=0.0, rows=[])
@@ -398,7 +409,7 @@ def test_run_id_changes_with_every_hashed_option(data):
 
 
 @pytest.mark.parametrize("base", ids=["modular", "corpus"], argvalues=[
-    study.presets["demo"], corpus.presets["text"].replace(corpus=str(ROOT/"README.md"), fingerprint="known")])
+    DEMO, corpus.presets["text"].replace(corpus=str(ROOT/"README.md"), fingerprint="known")])
 def test_every_option_of_a_study_counts(base):
     "Each option changed alone: the run's name changes if the option is hashed, and only then."
     fit = dict(p=11, n_id=36, width=base.width*2, heads=2, vocab_size=base.vocab_size + 500, batch_size=base.batch_size*2,

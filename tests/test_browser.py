@@ -104,7 +104,7 @@ def test_the_mouse_drags_the_slider(opened, on_disk, scrubber):
     first = stands_at(page, scrubber, 0)
     drag(page, box, .01, .5)
     middle = stands_at(page, scrubber, (len(scrubber.positions) - 1)//2)
-    assert all(a != b for a, b in zip(first, middle)), "no picture has stayed as it was"
+    assert any(a != b for a, b in zip(first, middle)), "the pictures are others"
 
 
 def test_play_pause_and_the_end(opened, on_disk, scrubber):
@@ -458,7 +458,7 @@ def test_the_first_tutorial_in_jupyterlab(lab, tab, shots):
     [first] = page.evaluate(STATE)
     slider.press("End")
     [end] = page.evaluate(STATE)
-    assert first["said"] == "step 0" and end["said"] == "step 200" and all(a != b for a, b in zip(first["pictures"], end["pictures"]))
+    assert first["said"] == "step 0" and end["said"] == "step 200" and any(a != b for a, b in zip(first["pictures"], end["pictures"]))
     slider.scroll_into_view_if_needed()
     page.screenshot(path=shots/"lab-saved-1280.png")
     assert not lab.ask("api/kernels"), "all of it without a kernel"

@@ -18,6 +18,7 @@ from grok_nb import InputError, studies
 from grok_nb.runs import Run
 
 TINY = dict(p=5, n_id=16, alpha=.8, n_shots=4, depth=1, width=16, heads=2, batch_size=16, n_eval=32, n_ood=8, attention_dropout=.1,
+            optimizer="muon", lr=3e-3, muon_lr=5e-3, muon_weight_decay=.1, schedule="cosine", final_lr=.1,
             steps=120, warmup_steps=10, evaluate_every=15, checkpoints=12, checkpoint_on_change=0)
 SHORT = TINY | dict(steps=8, warmup_steps=2, evaluate_every=4, checkpoints=2, keep_states=1)
 WEIGHTS, STATE, FACTS = "model.safetensors", "training_state.safetensors", "training_state.json"
@@ -253,9 +254,9 @@ old, ModularStream.batch = ModularStream.batch, batch
 # ---- kill -9 ----
 
 def test_killed_at_random_moments(lab, runs_root, uninterrupted, hold, capsys):
-    options, draw, kills, last = TINY | dict(checkpoint_on_change=.02), random.Random(0), 0, 0
+    options, draw, kills, last = TINY | dict(checkpoint_on_change=1e-6), random.Random(0), 0, 0
     reference = uninterrupted(options)
-    assert len(reference.steps) > 13 # some were made on an event
+    assert len(reference.steps) > 13 # some were made on an event: whenever an accuracy is another
     manifests = lambda: len(list(runs_root.glob("*/checkpoints/*/MANIFEST.json")))
     while True:
         before = manifests()

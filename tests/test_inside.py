@@ -28,7 +28,7 @@ from grok_nb.see.report import inside, labels, report, tables
 from grok_nb.series import Series
 from grok_nb.training import commit, train
 
-TINY = dict(steps=20, warmup_steps=5, evaluate_every=10, checkpoints=2, checkpoint_on_change=0, n_eval=32, n_ood=8, width=16, heads=2, batch_size=16)
+TINY = dict(p=5, n_id=16, alpha=.8, n_shots=8, depth=2, steps=20, warmup_steps=5, evaluate_every=10, checkpoints=2, checkpoint_on_change=0, n_eval=32, n_ood=8, width=16, heads=2, batch_size=16)
 BRIEF = TINY | dict(steps=6, warmup_steps=2, evaluate_every=2, checkpoints=1, n_eval=16, n_shots=5, init_std=.3, optimizer="adamw")
 
 
@@ -322,9 +322,9 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize("options, rounding", ids=["as the demo", "adamw", "accumulation", "paper_compat", "both", "one block", "bf16"], argvalues=[
-    (dict(optimizer="muon"), 3e-4), # makes its updates in bf16
-    (dict(), 1e-6), (dict(accumulation=2), 1e-6), (dict(paper_compat=True), 1e-6), (dict(paper_compat=True, accumulation=3), 1e-6),
-    (dict(depth=1), 1e-6), (dict(precision="bf16"), 1e-2)])
+    (dict(optimizer="muon"), 3e-3), # makes its updates in bf16
+    (dict(), 1e-5), (dict(accumulation=2), 1e-5), (dict(paper_compat=True), 1e-5), (dict(paper_compat=True, accumulation=3), 1e-5),
+    (dict(depth=1), 1e-5), (dict(precision="bf16"), 3e-2)])
 def test_scored_positions_are_a_shortcut_and_nothing_else(options, rounding, tmp_path, monkeypatch):
     config, calls = study.config("smoke", **BRIEF | options), counted(monkeypatch)
     short = train(config, tmp_path/"short", "cpu", 1)
@@ -336,12 +336,12 @@ def test_scored_positions_are_a_shortcut_and_nothing_else(options, rounding, tmp
     start = load_file(short.folder(0)/"model.safetensors")
     for name, value in weights(short).items():
         moved = (value - start[name]).norm()
-        assert moved > 0 and (value - weights(whole)[name]).norm() < (1e-3 if rounding < 1e-5 else .5)*moved, name
+        assert moved > 0 and (value - weights(whole)[name]).norm() < (1e-2 if rounding < 1e-4 else .5)*moved, name
 
 
 def test_accumulation_is_the_whole_batch(tmp_path):
     whole, parts = (train(study.config("smoke", **BRIEF | dict(accumulation=n, clip=0)), tmp_path/str(n), "cpu", 1) for n in (1, 3))
-    assert np.allclose(losses(whole), losses(parts), rtol=1e-6, atol=0)
+    assert np.allclose(losses(whole), losses(parts), rtol=1e-5, atol=0)
 
 
 def test_with_dropout_a_run_is_the_same_again_and_after_a_stop(tmp_path):

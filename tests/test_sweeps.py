@@ -19,7 +19,7 @@ from grok_nb.modular import study
 from grok_nb.runs import Run, runs_root
 from grok_nb.sweeps import expand, run_all, summarise, sweep
 
-TINY = dict(depth=1, width=16, heads=2, batch_size=8, n_eval=8, steps=4, warmup_steps=0, evaluate_every=2, checkpoints=1, checkpoint_on_change=0., optimizer="adamw")
+TINY = dict(p=7, alpha=.6, n_shots=12, depth=1, width=16, heads=2, batch_size=8, n_eval=8, steps=4, warmup_steps=0, evaluate_every=2, checkpoints=1, checkpoint_on_change=0., optimizer="adamw")
 QUIET = dict(progress=False, every=.05)
 tiny = lambda **changes: study.config("demo", **TINY | changes)
 

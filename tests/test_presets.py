@@ -1,0 +1,94 @@
+"What presets come to: seeds are replicates in everything, older runs keep their names, and the learning rate over a training."
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from grok_nb import studies
+from grok_nb.runs import Config, Run, own_seed
+from grok_nb.training import learning_rate_share
+
+# ---- seeds ----
+
+PARTS = dict( # study → the seed of a part of it, and what that seed makes
+    modular=("data_seed", lambda stream: stream.split[1]),
+    copying=("language_seed", lambda stream: stream.chain),
+    grammar=("language_seed", lambda stream: stream.verbs),
+)
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+@pytest.mark.parametrize("name", PARTS)
+@settings(max_examples=10)
+@given(seeds=st.lists(SEEDS, min_size=3, max_size=3, unique=True))
+def test_seeds_are_replicates(name, seeds):
+    "Another seed is another split, chain or licence, unless the seed of that is given."
+    study, (option, part) = studies[name], PARTS[name]
+    def made(**options): return part(study.stream(study.config("demo", **options)))
+    one, two, given_ = seeds
+    assert study.presets["demo"].options()[option] == -1
+    assert np.array_equal(made(seed=one), made(seed=one)) and not np.array_equal(made(seed=one), made(seed=two))
+    same = [made(seed=s, **{option: given_}) for s in (one, two)]
+    assert np.array_equal(*same) and np.array_equal(same[0], made(seed=given_))
+    configs = [study.config("demo", seed=s, **{option: given_}) for s in (one, two)]
+    assert [own_seed(c, option) for c in configs] == [given_]*2 and own_seed(study.config("demo", seed=one), option) == one
+    assert not np.array_equal(*(study.stream(c).batch(0)["input_ids"] for c in configs)) # what is drawn from it follows the run's
+
+
+KNOWN = [(name, preset) for name in PARTS for preset, c in studies[name].presets.items() if getattr(c, "language", "") != "text"]
+
+
+@pytest.mark.parametrize("name, preset", KNOWN)
+def test_a_preset_is_known_at_any_seed(name, preset, tmp_path, monkeypatch):
+    monkeypatch.setattr("grok_nb.runs._check_space", lambda *_: None) # nothing is trained
+    study, option = studies[name], PARTS[name][0]
+    configs = [study.config(preset, seed=s) for s in (0, 1, 2**31 - 1)]
+    assert [Run.create(c, tmp_path).preset for c in configs] == [preset]*3 and len({c.run_id for c in configs}) == 3
+    assert Run.create(configs[0].replace(**{option: 5}), tmp_path).preset == "custom"
+
+
+@pytest.mark.parametrize("name, preset, run_id", [
+    ("modular", "long", "modular-p7-n32-a0.85-d2-s0-af37986c"),
+    ("modular", "transient", "modular-p5-n16-a0.8-d2-s0-04d68ce1"),
+    ("modular", "phase_cpu", "modular-p7-n32-a0.85-d2-s0-19d8eb65"),
+    ("modular", "paper", "modular-p29-n256-a0.8-d6-s0-8d0ef2f6"),
+    ("copying", "batch32", "copying-generated-d2-w64-b32-s0-b056bed3"), # was the demo
+    ("copying", "batch16", "copying-generated-d2-w64-b16-s0-a3f1ea56"),
+    ("copying", "lr1e-3", "copying-generated-d2-w64-b32-s0-93fac519"),
+    ("copying", "dropout", "copying-generated-d2-w64-b32-s0-aaabdcce"),
+    ("copying", "wide", "copying-generated-d2-w128-b32-s0-e7e8733c"),
+    ("grammar", "long", "grammar-generated-d2-w64-s0-8f377e6f"), # was the demo
+    ("grammar", "planted", "grammar-generated-d2-w64-s0-932f298e"),
+    ("grammar", "wide", "grammar-generated-d2-w128-s0-b575dbcf"),
+])
+def test_what_was_trained_before_keeps_its_name(name, preset, run_id):
+    assert studies[name].presets[preset].run_id == run_id
+
+
+# ---- the learning rate ----
+
+@given(steps=st.integers(1, 400), warmup=st.floats(0, 1), decay=st.floats(0, 1), start=st.floats(0, 1), final=st.floats(0, 1))
+def test_warmup_stable_decay(steps, warmup, decay, start, final):
+    "Up, then the peak, then in a line down to the end, for the share of the steps that was asked for. Warm-up comes first."
+    config = Config(schedule="wsd", steps=steps, warmup_steps=int(warmup*steps), warmup_start=start, decay_share=decay, final_lr=final)
+    at, warm, begin = np.arange(steps + 1), config.warmup_steps, max(config.warmup_steps, round(steps*(1 - decay)))
+    share = np.array([learning_rate_share(config, int(s)) for s in at])
+    if warm: np.testing.assert_allclose(share[:warm], np.interp(at[:warm], [0, warm], [start, 1]), atol=1e-12)
+    assert (share[warm:begin] == 1).all() and share[begin] == pytest.approx(1)
+    if begin < steps:
+        np.testing.assert_allclose(share[begin:], np.interp(at[begin:], [begin, steps], [1, final]), atol=1e-12)
+        assert share[steps] == pytest.approx(final, abs=1e-12)
+
+
+def test_decay_takes_its_share():
+    shares = {d: [learning_rate_share(Config(schedule="wsd", steps=1000, warmup_steps=100, final_lr=.1, decay_share=d), s) for s in range(1001)]
+              for d in (0., .1, .25, 1.)}
+    first = {d: next((s for s, share in enumerate(line) if s >= 100 and share < 1), None) for d, line in shares.items()}
+    assert first == {0.: None, .1: 901, .25: 751, 1.: 101} and Config().decay_share == .25
+    assert [line[1000] for line in shares.values()] == pytest.approx([1, .1, .1, .1])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+def test_other_schedules_have_no_share(schedule):
+    one, other = (Config(schedule=schedule, steps=200, warmup_steps=20, decay_share=d) for d in (.25, .9))
+    lines = [[learning_rate_share(c, s) for s in range(201)] for c in (one, other)]
+    assert lines[0] == lines[1] and lines[0][20] == 1 and lines[0][200] == pytest.approx(1 if schedule == "constant" else .1)
