@@ -329,7 +329,7 @@ def losses_figure(
             for metric, dash in (("bigrams alone", (0, (1, 2))), ("ideal observer", (0, (5, 2)))):
                 if metric in lines: ax.plot(lines.index, lines[metric], color=color, linestyle=dash, linewidth=1, label=f"{scored}, {metric}")
         ax.set(xlabel="optimizer steps", ylim=(0, None), ylabel="loss (nats per token)" if ax.get_subplotspec().is_first_col() else None)
-    fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, 1 + len(panels)), frameon=False, fontsize=9)
     plt.close(fig)
     return fig
 
