@@ -45,6 +45,8 @@ class Config(CoreConfig):
             object.__setattr__(self, "fingerprint", open_texts(self.corpus.splitlines()).fingerprint)
 
     def refuse(self, names, why): # what the run would ignore, and yet be another run for
+        for n in names: # a seed that follows the run's follows it into nothing
+            if n.endswith("_seed") and getattr(self, n) < 0: object.__setattr__(self, n, getattr(type(self), n))
         if changed := [n for n in names if getattr(self, n) != getattr(type(self), n)]: raise InputError(f"{changed[0]}: {why}")
 
     def replace(self, **changes): # another text has another fingerprint, and is checked
