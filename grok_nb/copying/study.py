@@ -83,7 +83,7 @@ _demo = Config(
     depth=2, width=64, heads=4, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none", batch_size=64, steps=1200,
     optimizer="muon", muon_lr=1.2e-2, lr=2e-2, weight_decay=0.1, schedule="wsd", final_lr=0.1, warmup_steps=100, clip=1.0,
     evaluate_every=50, checkpoints=24)
-_small = Config( # the demo of 2026 until November, on one language, and the base of what is compared
+_small = Config( # one language for all seeds: the base of what is compared
     fidelity="demo", depth=2, width=64, heads=2, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none", batch_size=32, steps=3000, lr=3e-3,
     weight_decay=0.1, schedule="constant", warmup_steps=100, clip=1.0, evaluate_every=100, checkpoints=30)
 _text = Config(
@@ -91,7 +91,7 @@ _text = Config(
     clip=1.0, test_sequences=20, test_prefix=6, test_every=5)
 
 presets = dict(
-    smoke=_demo.replace(fidelity="smoke", steps=300, evaluate_every=50, checkpoints=3),
+    smoke=_demo.replace(fidelity="smoke", steps=300, checkpoints=3),
     demo=_demo,
     control=_demo.replace(copy_rate=0.0),
     batch32=_small,

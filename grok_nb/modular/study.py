@@ -58,12 +58,12 @@ _small = Config(
     fidelity="demo", data_seed=-1, alpha=0.6, n_shots=20, depth=3, batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=8e-3,
     muon_weight_decay=1.0, steps=1300, warmup_steps=100, schedule="constant", evaluate_every=50, n_eval=256, checkpoints=26,
     checkpoint_on_change=0.1)
-_two_blocks = Config( # the demo of 2026 until November, on one split of the inputs
+_two_blocks = Config( # on one split of the inputs: what the phase diagram and the pages on geometry rest on
     fidelity="demo", alpha=0.85, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, steps=4000, warmup_steps=100,
     final_lr=0.1, evaluate_every=200, checkpoints=8, checkpoint_on_change=0.1)
 
 presets = dict(
-    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=14, steps=800, evaluate_every=50, checkpoints=8),
+    smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=14, steps=800, checkpoints=8),
     demo=_small,
     control=_small.replace(n_id=12),
     shallow=_small.replace(depth=1),

@@ -239,7 +239,7 @@ def grok_nb_demo(
             if r.config.study == name: print(f"  {r.run_id}: {r.preset}, {r.config.n_parameters:,} parameters, {r.config.steps:,} steps")
     waiting = [r for r in trained if not r.finished]
     print(f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
-    shortest_first = [c for name in reversed(wings) for c in configs[name]] # something has arrived within the first minute
+    shortest_first = [c for name in reversed(wings) for c in configs[name]] # so that something arrives early
     train_all(shortest_first, root, workers or None, then="grok_nb.see.report:look_inside")
     from grok_nb.see.report import answer, report, when
     evidence = [r for name in wings for r in finished_runs(name, root)]
