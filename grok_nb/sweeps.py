@@ -348,27 +348,32 @@ def state_lines(
     return lines + ([f"  and {len(told) - most} more"] if len(told) > most else [])
 
 @contextmanager
-def _shown(tasks, progress):
-    "Yields what shows the tasks, again and again."
-    began, told = time.time(), {id(t) for t in tasks if t.state in ended}
-    text = lambda tasks: "\n".join(state_lines(tasks, time.time() - began))
-    def tell(tasks):
+def _shown(tasks, progress, say=None):
+    "Yields what shows the tasks, again and again. `say`: what else is told of a run that is trained."
+    began, told, lines = time.time(), {id(t) for t in tasks if t.state in ended}, []
+    def news():
+        "A line for each run that has ended since the last look."
         for t in tasks:
-            if t.state in ended and id(t) not in told:
-                told.add(id(t))
-                print(f"{t.run.run_id}: {t.state}{f': {t.error}' if t.state == 'failed' else ''} ({len(told)} of {len(tasks)})", file=sys.stderr, flush=True)
+            if t.state not in ended or id(t) in told: continue
+            told.add(id(t))
+            more = f": {t.error}" if t.state == "failed" else f". {say(t.run)}" if say else ""
+            yield f"{t.run.run_id}: {t.state} ({len(told)} of {len(tasks)}){more}"
+    def standing():
+        if say: lines.extend(news())
+        return "\n".join([*lines, *state_lines(tasks, time.time() - began)])
     if not progress or os.environ.get("TQDM_DISABLE"): yield lambda tasks: None
-    elif not is_watched(): yield tell
+    elif not is_watched(): yield lambda tasks: [print(line, file=sys.stderr, flush=True) for line in news()]
     elif "ipykernel" in sys.modules:
         from IPython.display import display
-        handle = display({"text/plain": text(tasks)}, raw=True, display_id=True)
-        yield lambda tasks: handle.update({"text/plain": text(tasks)}, raw=True)
-        handle.update({"text/plain": text(tasks)}, raw=True)
+        handle = display({"text/plain": standing()}, raw=True, display_id=True)
+        yield lambda tasks: handle.update({"text/plain": standing()}, raw=True)
+        handle.update({"text/plain": standing()}, raw=True)
     else:
         from rich.console import Console
         from rich.live import Live
         from rich.text import Text
-        with Live(Text(text(tasks)), console=Console(stderr=True), auto_refresh=False) as live: yield lambda tasks: live.update(Text(text(tasks)), refresh=True)
+        with Live(Text(standing()), console=Console(stderr=True), auto_refresh=False) as live:
+            yield lambda tasks: live.update(Text(standing()), refresh=True)
 
 # %% ../nbs/core/09_sweeps.ipynb #e43425fd
 def run_all(
@@ -380,6 +385,7 @@ def run_all(
     until: str = "", # path of a rule, see `train_named`
     keep_best: bool = False, # see `train_named`
     progress: bool = True, # show how it stands
+    say: Callable[[Run], str] | None = None, # what is told of a run on the screen when it is trained
     **options, # of the engine, and of `drive`: tries, stalled
 ) -> list[Task]: # in the order of `configs`; all have ended
     "Train every run that is not finished. Raises KeyboardInterrupt; not for runs that fail, whose tasks say so."
@@ -391,7 +397,7 @@ def run_all(
     todo = tasks if then else [t for t in tasks if t.state != "finished"]
     if not todo: return tasks
     for t in todo: t.state, t.step = "waiting", max(t.run.steps, default=0); t.began_at = t.step
-    with open_engine(engine, workers, root / "slurm", **options) as made, _shown(tasks, progress and not isinstance(made, Serial)) as show:
+    with open_engine(engine, workers, root / "slurm", **options) as made, _shown(tasks, progress and not isinstance(made, Serial), say) as show:
         arguments = {k: v for k, v in dict(then=then, until=until, keep_best=keep_best, progress=progress and isinstance(made, Serial)).items() if v}
         try: drive(todo, made, arguments, show, **driving)
         except KeyboardInterrupt: raise KeyboardInterrupt("stopped; run it again to go on") from None
@@ -402,6 +408,7 @@ def train_all(
     root: str | Path | None = None, # folder of runs, see `runs_root`
     workers: int | None = None, # processes at a time; None: one a core, or one a GPU
     progress: bool = True, # show how it stands
+    say: Callable[[Run], str] | None = None, # what is told of a run on the screen when it is trained
     **options, # more of `run_all`
 ) -> list[Run]: # in the order of `configs`
     "Train every run. All are let end before the first error is raised."

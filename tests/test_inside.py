@@ -662,6 +662,7 @@ def test_a_report_of_two_studies_has_a_section_for_each(two_blocks, text_run, tm
     for study in (two_blocks.study, text_run.study):
         assert f'<h1 id="{study.Config.study}">{study.question}</h1>' in text and f'<a href="#{study.Config.study}">' in text
     assert text.count("How these runs were made") == 2
+    assert report([two_blocks, text_run], tmp_path/"apart.html", workers=2).read_text() == text # drawn in two processes
 
 
 def test_a_report_before_an_evaluation_is_one_line(shelf, two_blocks, capsys):

@@ -73,6 +73,15 @@ def check_once(runs):
         assert [r["step"] for r in run.records()] == [0, 2, 4]
 
 
+def test_a_run_that_ends_is_told_of_at_once(runs_root, monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    first, second = tiny(), tiny(seed=1)
+    class Here: submit = sweeps.Serial().submit
+    run_all([first, second], engine=Here(), say=lambda run: f"{len(run.steps)} checkpoints")
+    told = [f"{c.run_id}: finished ({n} of 2). 2 checkpoints" for n, c in enumerate((first, second), 1)]
+    assert capsys.readouterr().err.splitlines() == told
+
+
 # ---- the engine of our own ----
 
 @pytest.mark.parametrize("then, error", [("fails", "OSError: never"), ("hangs", "no step for 1,800 seconds"),

@@ -240,12 +240,13 @@ def grok_nb_demo(
     waiting = [r for r in trained if not r.finished]
     print(f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
     shortest_first = [c for name in reversed(wings) for c in configs[name]] # so that something arrives early
-    train_all(shortest_first, root, workers or None, then="grok_nb.see.report:look_inside")
     from grok_nb.see.report import answer, report, when
+    train_all(shortest_first, root, workers or None, then="grok_nb.see.report:look_inside",
+              say=lambda run: " ".join(answer(when([run]), run.study)))
     evidence = [r for name in wings for r in finished_runs(name, root)]
     for name in wings:
         print("\n".join(answer(when([r for r in trained if r.config.study == name]), studies[name])), end="\n\n")
-    print("Report:", report(trained, root / f"demo-seed{seed}.html", evidence))
+    print("Report:", report(trained, root / f"demo-seed{seed}.html", evidence, workers=workers or None))
     if (n := min(sum(r.preset == "demo" and r.config.study == name for r in evidence) for name in wings)) < 3:
         print(f"\nThe claims in it need three seeds, and {n} of the demos {'is' if n == 1 else 'are'} trained: grok_nb_demo --seed {seed + 1} adds one.")
 

@@ -28,7 +28,8 @@ def picture(
 ) -> str: # an `<img>` with the picture inside
     "A figure as self-contained HTML."
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches="tight", pil_kwargs=dict(quality=85))
+    crop = None if fig.get_layout_engine() else "tight" # to crop means to draw twice; a layout leaves nothing outside
+    fig.savefig(buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches=crop, pil_kwargs=dict(quality=85))
     width = int(fig.get_size_inches()[0] * 96)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt, quote=True)}" style="width:{width}px">'
@@ -232,11 +233,23 @@ def section(
         f"<pre>from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\n"
         f'    "{html.escape(str(runs[0].folder(runs[0].steps[-1]).relative_to(runs[0].path.parent)))}")</pre>']
 
+def _sections(of_studies, workers):
+    "`section` for each pair of runs and evidence, in processes of their own where there are several of both."
+    if workers == 1 or len(of_studies) < 2: return [section(*each) for each in of_studies]
+    from grok_nb.sweeps import Processes
+    folders = [[[str(r.path) for r in runs] for runs in each] for each in of_studies]
+    with Processes(workers) as processes:
+        return [job.result() for job in [processes.submit(_section_from, *each) for each in folders]]
+
+def _section_from(folders, evidence):
+    return section([Run(f) for f in folders], [Run(f) for f in evidence])
+
 def report(
     runs: Sequence[Run], # of one study or of several, with at least one evaluation each
     path: str | Path | None = None, # where to write, as .html, .md or .pdf; None: `report-…` in the folder of runs
     evidence: Sequence[Run] = (), # more runs of these studies for the claims to be judged on
     form: str = "html", # html, md or pdf, where no path says it by its ending
+    workers: int | None = 1, # processes that draw the sections of several studies; None: one a core
 ) -> Path: # of the file
     "One offline HTML report about some runs, a section for each study; an `InputError` if they have not been evaluated."
     check_form(Path(path).suffix[1:] if path else form)
@@ -245,7 +258,7 @@ def report(
     if bare := [r.run_id for r in runs if not r.steps]: raise InputError(f"report: {bare[0]} has no checkpoint yet")
     names = list(dict.fromkeys(r.config.study for r in runs))
     of = lambda name, runs: [r for r in runs if r.config.study == name]
-    body = [piece for name in names for piece in section(of(name, runs), of(name, evidence))]
+    body = sum(_sections([(of(name, runs), of(name, evidence)) for name in names], workers), [])
     title = studies[names[0]].question
     if len(names) > 1:
         title = "An ability arrives late and suddenly: when, in which circuit, and what moves it?"
