@@ -7,10 +7,11 @@ __version__ = "0.1.0"
 __all__ = ['studies', 'InputError', 'RunError', 'nearest', 'is_watched', 'Studies']
 
 # %% ../nbs/core/00_init.ipynb #02f88183
-import importlib, os, sys
+import os, sys
 from collections.abc import Iterator, MutableMapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
+from pkgutil import resolve_name
 
 # %% ../nbs/core/00_init.ipynb #0feea81b
 class InputError(ValueError):
@@ -37,15 +38,15 @@ def is_watched() -> bool:
 
 # %% ../nbs/core/00_init.ipynb #fc7ed902
 class Studies(MutableMapping):
-    "Study name → study module, imported at first use."
+    "Study name → `study.Study`, imported at first use."
     def __init__(self):
-        self._where = dict(modular="grok_nb.modular.study", copying="grok_nb.copying.study", grammar="grok_nb.grammar.study", corpus="grok_nb.corpus")
+        self._where = {name: f"grok_nb.{name}.study:study" for name in ("modular", "copying", "grammar")} | dict(corpus="grok_nb.corpus:study")
         self._where |= {e.name: e.value for e in entry_points(group="grok_nb.studies")}
 
     def __getitem__(self, name):
         if name not in self._where: raise InputError(f"study {nearest(name, self._where)}")
         where = self._where[name]
-        return importlib.import_module(where) if isinstance(where, str) else where
+        return resolve_name(where) if isinstance(where, str) else where
 
     def __setitem__(self, name, study): self._where[name] = study
     def __delitem__(self, name): del self._where[name]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['claim_seconds', 'option', 'allowed', 'Config', 'from_preset', 'own_seed', 'runs_root', 'Checkpoint', 'is_checkpoint',
-           'Run', 'describe', 'pick', 'headline_name', 'Busy', 'progress_bar', 'Context']
+           'Run', 'describe', 'labels', 'pick', 'Busy', 'progress_bar', 'Context']
 
 # %% ../nbs/core/04_runs.ipynb #556dd55c
 import hashlib, json, os, platform, re, shutil, time
@@ -253,7 +253,7 @@ class Run:
     @property
     def run_id(self) -> str: return self.config.run_id
     @property
-    def study(self): "The study's module."; return studies[self.config.study]
+    def study(self): "Its `study.Study`."; return studies[self.config.study]
     @cached_property
     def stream(self): "The run's data, made again from its configuration."; return self.study.stream(self.config)
     def batch(self, step: int) -> dict: "The batch that update `step` → `step + 1` used."; return self.stream.batch(step)
@@ -363,6 +363,14 @@ def describe(runs: list[Run]):
                          parameters=getattr(r.config, "n_parameters", None)))
     return pd.DataFrame(rows)
 
+def labels(
+    runs: list[Run],
+) -> dict[str, str]: # run id → how reports call it: its preset, with the seed where there are several
+    "Short names of runs."
+    presets = [r.preset if r.preset != "custom" else r.config.slug() for r in runs]
+    names = [p if presets.count(p) == 1 else f"{p}, seed {r.config.seed}" for r, p in zip(runs, presets)]
+    return {r.run_id: n if names.count(n) == 1 else r.run_id for r, n in zip(runs, names)} # they differ in an option that no name tells
+
 # %% ../nbs/core/04_runs.ipynb #70ece4a6
 def pick(
     rows: list[dict], # tidy rows of one evaluation
@@ -370,10 +378,6 @@ def pick(
 ) -> float | None: # its value; None if no row matches
     "The value of the row that matches every key."
     return next((r["value"] for r in rows if all(r.get(k) == v for k, v in where.items())), None)
-
-def headline_name(study) -> str:
-    "What a study calls its headline curve."
-    return next((n for n, where in getattr(study, "curves", {}).items() if where == study.headline), "headline")
 
 # %% ../nbs/core/04_runs.ipynb #4848fcce
 class Busy(InputError):

@@ -477,7 +477,7 @@ def summarise(
         curve = headline_curve(run)
         if (best := best_step(curve, run.study)) is not None:
             row |= dict(last=curve.iloc[-1], best=curve[best], best_step=best)
-            if hasattr(run.study, "summary"): row |= run.study.summary(run.metrics())
+            row |= run.study.summary(run.metrics())
         failed = run.path / "failed.json"
         rows.append(row | dict(error=json.loads(failed.read_text()).get("error", "") if failed.is_file() and not run.finished else ""))
     return pd.DataFrame(rows)
@@ -532,7 +532,7 @@ def plan(
     **fixed, # options to change for every run
 ) -> tuple[list[Config], dict]: # its configurations; study, preset, grid, seeds, fixed
     "What a sweep consists of."
-    known = getattr(studies[study], "grids", {}).get(preset, {})
+    known = studies[study].grids.get(preset, {})
     preset, fixed = known.get("preset", preset), known.get("fixed", {}) | fixed
     seeds = known.get("seeds", (0,)) if seeds is None else seeds
     if grid is None: grid = {k: v for k, v in known.items() if k not in ("preset", "fixed", "seeds")}

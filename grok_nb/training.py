@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
 from .files import atomic_folder, full_disk_is_named, remove_folder, write_atomic
 from .models import logits_at
-from .runs import Busy, Checkpoint, Config, Context, Run, headline_name, is_checkpoint, pick, progress_bar
+from .runs import Busy, Checkpoint, Config, Context, Run, is_checkpoint, pick, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -75,7 +75,7 @@ def mean_loss(
     logits: torch.Tensor, # (batch, position, vocabulary)
     targets: torch.Tensor, # the token that each position should name, (batch, position); −100 is not scored
 ) -> torch.Tensor: # nats per scored token
-    "Next-token cross-entropy, the mean over scored positions. A study that wants another one exports `loss(config)`."
+    "Next-token cross-entropy, the mean over scored positions. A study may name another one."
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
 # %% ../nbs/core/05_training.ipynb #9234518e
@@ -278,9 +278,9 @@ def train(
         optimizers = make_optimizers(bare, config)
         facts = load_state(origin, optimizers) if origin else dict(loss_sum=0.0, loss_steps=0, seconds=0.0, headline=None)
         step = origin.step if origin else 0
-        probes, loss_function = study.probes(config), study.loss(config) if hasattr(study, "loss") else mean_loss
+        probes, loss_function = study.probes(config), study.loss(config)
         planned, headline, shown = set(checkpoint_steps(config)), facts["headline"], {}
-        name = headline_name(study)
+        name = study.headline_name
         scored = getattr(stream, "scored_positions", None)
         if scored is not None: scored = torch.as_tensor(scored, device=accelerator.device)
         loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float32, device=accelerator.device)

@@ -17,7 +17,7 @@ from conftest import PATIENCE, ROOT
 from hypothesis import given, settings, strategies as st
 
 from grok_nb import InputError, corpus
-from grok_nb.modular import study
+from grok_nb.modular.study import study
 from grok_nb.runs import Config, Run
 
 # ---- the commands, as a shell starts them ----

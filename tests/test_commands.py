@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from grok_nb import InputError, studies
 from grok_nb.files import in_words, size_of, write_atomic
-from grok_nb.modular import study
+from grok_nb.modular.study import study
 from grok_nb.runs import Run, describe
 from grok_nb.see import commands, formats, listing
 
@@ -110,7 +110,7 @@ def test_the_text_of_the_list_is_the_json(trained, capsys):
 
 
 def test_the_verdict_is_that_of_the_report(trained):
-    from grok_nb.see.report import when
+    from grok_nb.evidence import when
     runs, (table, _) = finished(trained), listing.listing(trained)
     found = when(runs).query("curve == 'unseen tasks'")
     for run, name in zip(runs, dict.fromkeys(found.run)):
@@ -222,7 +222,7 @@ def rows_of(capsys, *words): return json.loads(said(capsys, commands.grok_nb_cla
 
 def test_claims_are_judged_on_finished_presets_alone(trained, capsys):
     from grok_nb.claims import ledger
-    from grok_nb.see.report import tables
+    from grok_nb.evidence import tables
     runs = [r for r in finished(trained) if r.preset != "custom"]
     assert len(runs) == 4
     want = json.loads(ledger(study.claims(), tables(runs, anew=False)).to_json(orient="records"))
@@ -243,10 +243,10 @@ def test_claims_measure_only_when_asked(root, capsys):
 
 
 def test_what_some_runs_lack_does_not_spoil_the_rest(root, capsys):
-    from grok_nb.see.report import inside
+    from grok_nb.evidence import measured_inside
     demo = next(r for r in finished(root) if r.preset == "demo")
-    inside([demo], 1)
-    table = inside(finished(root), anew=False)
+    measured_inside([demo], 1)
+    table = measured_inside(finished(root), anew=False)
     assert set(table.run) == {demo.run_id} and table.value.dtype == float
     assert {row["verdict"] for row in rows_of(capsys, "--study", "modular", "--runs", root)} == {"inconclusive", "not tested"}
 

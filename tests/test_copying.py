@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from grok_nb import InputError
-from grok_nb.copying import language, study
+from grok_nb.copying import language
+from grok_nb.copying import claims as copying_claims
+from grok_nb.copying.study import study
 from grok_nb.copying.language import (LanguageStream, bigram_losses, copied, evaluation_rows, few_shot_sequences, ideal_losses, losses, other_abilities,
                                       recall_sequences, repeated, token_losses)
 from grok_nb.models import llama
@@ -276,23 +278,23 @@ def test_a_text_without_a_name_has_no_run():
 def test_when_a_loss_is_flat():
     steps = np.arange(0, 2001, 100)
     cliff = pd.Series(np.where(steps < 500, 4.0, 3.0), steps)
-    assert study.flat(cliff) == Interval(400, 500)
+    assert copying_claims.flat(cliff) == Interval(400, 500)
     falling = pd.Series(4 * np.maximum(steps, 50) ** -0.5, steps) # twice the steps always bring 29 %
-    assert not study.flat(falling).reached
+    assert not copying_claims.flat(falling).reached
     slowly = pd.Series(4 * np.maximum(steps, 50) ** -0.05, steps) # 3.4 %: flat as soon as it has fallen at all
-    assert study.flat(slowly) == Interval(100, 200)
+    assert copying_claims.flat(slowly) == Interval(100, 200)
     jumps_later = pd.Series(np.where(steps < 300, 4.0, np.where(steps < 1500, 3.0, 2.0)), steps)
-    assert study.flat(jumps_later) == Interval(200, 300), "what the loss does later does not take it back"
+    assert copying_claims.flat(jumps_later) == Interval(200, 300), "what the loss does later does not take it back"
 
 
 @pytest.mark.parametrize("power", [0.0, -0.5, -1.0])
 def test_the_exponent_of_planted_times(power):
-    assert np.isclose(study.exponent({b: Interval(900 * b**power, 1100 * b**power) for b in (16, 32, 64, 128)}), power)
+    assert np.isclose(copying_claims.exponent({b: Interval(900 * b**power, 1100 * b**power) for b in (16, 32, 64, 128)}), power)
 
 
 def test_the_exponent_without_emergence_is_not_tested():
     from grok_nb.claims import NotTested
-    with pytest.raises(NotTested, match="at 32"): study.exponent({16: Interval(1, 2), 32: Interval(5, np.inf)})
+    with pytest.raises(NotTested, match="at 32"): copying_claims.exponent({16: Interval(1, 2), 32: Interval(5, np.inf)})
 
 
 def test_every_contradiction_is_the_opposite_of_a_claim():
@@ -320,8 +322,8 @@ def test_claims_on_planted_runs():
     assert judge("two blocks", *(planted(s, "depth1", 1e-3 * s + np.zeros(31)) for s in range(3))) == "supported"
     assert judge("learning rate", *base.values(), *(planted(s, "lr1e-3", jump(25 + s)) for s in range(3))) == "supported"
     assert judge("learning rate", *base.values(), *(planted(s, "lr1e-3", jump(5 + s)) for s in range(3))) == "not supported"
-    by_tokens = [planted(s, name, jump(8 + s % 2), step=32 * 200 // b) for b, name in study.batches.items() for s in range(3)]
+    by_tokens = [planted(s, name, jump(8 + s % 2), step=32 * 200 // b) for b, name in copying_claims.batches.items() for s in range(3)]
     assert judge("steps, not tokens", *by_tokens) == "not supported"
-    by_steps = [planted(s, name, jump(8 + s % 2), step=200) for name in study.batches.values() for s in range(3)]
+    by_steps = [planted(s, name, jump(8 + s % 2), step=200) for name in copying_claims.batches.values() for s in range(3)]
     assert judge("steps, not tokens", *by_steps) == "supported"
     assert judge("dropout", *base.values()) == "not tested"

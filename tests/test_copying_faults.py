@@ -19,10 +19,12 @@ from transformers import (AutoModelForCausalLM, BertConfig, GPT2Config, GPTNeoXC
                           Starcoder2Config)
 
 from grok_nb import InputError, claims
-from grok_nb.copying import circuits, copy_test, induction, language, study
+from grok_nb.copying import circuits, copy_test, induction, language
+from grok_nb.copying import presets
+from grok_nb.copying.study import study
 from grok_nb.copying.copy_test import CopyTest
 from grok_nb.copying.induction import icl_score, induction_scores
-from grok_nb.modular import study as modular
+from grok_nb.modular.study import study as modular
 from grok_nb.probes import measure
 from grok_nb.runs import Context, Run
 from grok_nb.see import commands, report
@@ -149,7 +151,7 @@ def test_the_default_positions_of_the_icl_score_fit_any_row(length):
 
 @pytest.mark.parametrize("ask, says", [
     (lambda m: language.losses(m, Context()), "stream = NoneType: must be a LanguageStream or a TextStream"),
-    (lambda m: study.in_context(m, Context()), "stream = NoneType"),
+    (lambda m: presets.in_context(m, Context()), "stream = NoneType"),
     (lambda m: language.other_abilities(m, pairs=30), "they take 61 tokens, the model's context holds 48"),
     (lambda m: language.recall_sequences(40, 0), "pairs = 0: must be from 1 to half the vocabulary, which is 20"),
     (lambda m: language.LanguageStream(copy_rate=1.5), "copy_rate = 1.5: must be from 0 to 1"),
@@ -334,7 +336,7 @@ def test_a_run_on_a_text(text_run):
     ids, copyable = language.evaluation_rows(stream)
     assert ids.shape[1] == 64 and 0 < copyable.mean() < 1 and not copyable[:, :2].any()
     for alphabet in copy_test.alphabets:
-        test = study.copy_test(text_run.config, stream.tokenizer, alphabet)
+        test = presets.copy_test(text_run.config, stream.tokenizer, alphabet)
         assert stream.corpus.end_of_text not in test.tokens and not set(stream.tokenizer.all_special_ids) & set(np.unique(test.contexts))
         assert max(test.tokens) < stream.corpus.vocab_size
     written = test.text().replace("  ", "").splitlines()
@@ -381,7 +383,7 @@ def test_the_report_of_a_run_and_its_control(copying, control, tmp_path, small_p
 
 
 def test_the_report_of_a_text_beside_the_modular_study(text_run, modular_run, tmp_path, small_pictures, monkeypatch):
-    monkeypatch.delattr(modular, "inside_figures") # test_inside.py looks at these
+    monkeypatch.setattr(modular, "checkpoint_figures", lambda *_: []) # test_inside.py looks at these
     headings, text = check_page(report.report([modular_run, text_run], tmp_path/"two.html"), small_pictures)
     ours = headings[headings.index("How these runs were made"):] # behind the section of the other study
     assert [h for h in ours if h in SEEN] == SEEN and [h for h in ours if h in INSIDE] == INSIDE
@@ -411,7 +413,7 @@ def test_contradictions_are_named_exactly_where_a_claim_does_not_hold(copying, t
         return claims.Claim(name, f"Claim of {name}.", "ours", test)
     monkeypatch.setattr(study, "claims", lambda: [decided(name) for name in verdicts])
     monkeypatch.setattr(study, "figures", lambda *_: [])
-    monkeypatch.setattr(study, "inside_figures", lambda *_: [])
+    monkeypatch.setattr(study, "checkpoint_figures", lambda *_: [])
     monkeypatch.setattr(report, "describe", lambda runs: pd.DataFrame(
         [dict(run=r.run_id, study="copying", preset="demo", fidelity="demo", seed=0) for r in runs]))
     monkeypatch.setattr(type(copying), "preset", "demo")

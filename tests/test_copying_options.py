@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 
 from grok_nb import InputError
 from grok_nb.claims import ledger
-from grok_nb.copying import study
+from grok_nb.copying import claims as copying_claims
+from grok_nb.copying.study import study
 from grok_nb.runs import Context
 
 @st.composite
@@ -48,7 +49,7 @@ def flat(preset, seed, n=31):
 @pytest.mark.parametrize("seeds", [3, 8])
 def test_models_that_never_copy_contradict_nothing(seeds):
     "They tell nothing about how copying comes, and are no contradiction of the paper."
-    rows = [row for preset in dict.fromkeys(("dropout", "decay0", "lr1e-3", *study.batches.values())) for s in range(seeds) for row in flat(preset, s)]
+    rows = [row for preset in dict.fromkeys(("dropout", "decay0", "lr1e-3", *copying_claims.batches.values())) for s in range(seeds) for row in flat(preset, s)]
     book = ledger(study.claims(), pd.DataFrame(rows)).set_index("claim").verdict
     assert not [what for what, name in study.contradictions.items() if book[name] == "not supported"]
     assert set(book[["recall follows", "few-shot follows", "a head at work", "not linear"]]) == {"not tested"}

@@ -33,7 +33,8 @@ SLOW_STUDY = """
 import os, select, signal, sys, time
 from dataclasses import dataclass
 from functools import cache
-from grok_nb.modular import study as modular
+from grok_nb.modular import presets
+from grok_nb.modular.study import study as modular
 from grok_nb.modular.study import *
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class Stream(modular.tasks.ModularStream):
         return super().batch(step)
 
 def config(**changes): return Config(**modular.presets["demo"].options() | changes)
-def stream(config): return Stream(**modular._stream_options(config))
+def stream(config): return Stream(**presets.stream_options(config))
 presets = dict(demo=config())
 """
 
@@ -71,7 +72,7 @@ SERVER = r'''
 import atexit, gc, json, os, signal, sys, tempfile, traceback
 from grok_nb import InputError, RunError
 from grok_nb import runs, training
-from grok_nb.modular import study
+from grok_nb.modular.study import study
 from grok_nb.modular.tasks import ModularStream
 from grok_nb.see.commands import grok_nb_train
 from slow_study import config

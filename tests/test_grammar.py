@@ -13,7 +13,9 @@ from transformers import AutoTokenizer
 
 from grok_nb import InputError
 from grok_nb.claims import ledger
-from grok_nb.grammar import language, paper, study
+from grok_nb.grammar import language, paper
+from grok_nb.grammar import judge
+from grok_nb.grammar.study import study
 from grok_nb.grammar.attention import changes
 from grok_nb.grammar.exposure import expose, exposure_index, phrases_of, token_counts
 from grok_nb.grammar.lag import accuracies, clusters, curve_table, frequency_strata, gaps, random_splits, reached
@@ -359,7 +361,7 @@ def test_the_rows_of_a_run(smoke):
 def test_judged_agrees_with_scores_and_accuracies(smoke):
     step = smoke.steps[-1]
     context, model = Context(smoke.config, smoke.stream, step, 0, "cpu"), smoke.checkpoints[-1].model
-    rows, table = study.judged(model, context), study.asked(smoke.config)
+    rows, table = judge.judged(model, context), judge.asked(smoke.config)
     assert rows == [{k: r[k] for k in ("paradigm", "dose", "group", "metric", "value")} for r in smoke.records()[-1]["rows"] if r["probe"] == "accuracy"]
     correct = score_pairs(model, smoke.stream.tokenizer, table)["correct"].to_numpy()
     for paradigm in language.paradigms:
@@ -386,12 +388,12 @@ def test_the_gap_that_strata_leave_is_the_mean_over_random_splits(seed):
 
 def test_curves_of_training_are_those_of_the_checkpoints(smoke):
     "Accuracy as it was measured during training, and margins measured on saved models, are one table."
-    ours, table = study.accuracy_curves(smoke.metrics()), study.asked(smoke.config)
-    theirs = curve_table(measure(smoke, dict(margins=study.margins)), table)
+    ours, table = judge.accuracy_curves(smoke.metrics()), judge.asked(smoke.config)
+    theirs = curve_table(measure(smoke, dict(margins=judge.margins)), table)
     columns = ["run", "paradigm", "group", "step", "accuracy", "pairs", "unigram"]
     ours, theirs = (t[columns].sort_values(columns[:4], ignore_index=True) for t in (ours, theirs))
     pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
-    lags = study.measured_lags([smoke], tau=.6, n=50, sustained=1)
+    lags = judge.measured_lags([smoke], tau=.6, n=50, sustained=1)
     assert lags.paradigm.tolist() == list(language.paradigms) and (lags.preset == smoke.preset).all() and (lags.seed == 0).all()
     for row in lags.itertuples():
         for group, when in (("exposed", row.t_train), ("unexposed", row.t_val)):
@@ -402,17 +404,17 @@ def test_curves_of_training_are_those_of_the_checkpoints(smoke):
 def test_a_second_call_finds_what_was_asked(root, monkeypatch):
     config, calls, batch = study.config("smoke", **TINY | dict(steps=30, pairs_each=5, seed=5)), [], SentenceStream.batch
     monkeypatch.setattr(SentenceStream, "batch", lambda stream, step: calls.append(step) or batch(stream, step))
-    study.asked.cache_clear()
-    first, read = study.asked(config), len(calls)
-    assert study.asked(config) is first and len(calls) == read, "in one process it is asked once"
+    judge.asked.cache_clear()
+    first, read = judge.asked(config), len(calls)
+    assert judge.asked(config) is first and len(calls) == read, "in one process it is asked once"
     path, = (root/"exposures"/config.run_id).iterdir() # the index, there to go on from, is gone
     before = path.read_bytes()
-    study.asked.cache_clear() # as a second process
-    pd.testing.assert_frame_equal(first, study.asked(config))
+    judge.asked.cache_clear() # as a second process
+    pd.testing.assert_frame_equal(first, judge.asked(config))
     assert path.read_bytes() == before and len(calls) == read, "it is read from the file"
-    study.asked.cache_clear()
+    judge.asked.cache_clear()
     monkeypatch.setattr("grok_nb.probes.fingerprint", lambda probe: "of other code")
-    pd.testing.assert_frame_equal(first, study.asked(config))
+    pd.testing.assert_frame_equal(first, judge.asked(config))
     assert len(calls) == 2*read and len([*path.parent.iterdir()]) == 2
     assert first.frequency.gt(0).all() and first.unigram.dtype == bool
 
@@ -444,9 +446,9 @@ def test_planted_rows_and_their_figure(planted_run):
     rows = planted_run.metrics().query("paradigm == 'planted' and step == 40")
     assert {*zip(rows.group, rows.dose)} == {(s, d) for s in language.schedules for d in language.doses} and set(rows.metric) == {"accuracy"}
     table = pd.concat([planted_run.metrics().assign(run="a"), planted_run.metrics().assign(run="b")])
-    assert "planted" not in set(study.accuracy_curves(table).paradigm)
-    assert study.measured_lags([planted_run], n=20).paradigm.tolist() == list(language.paradigms)
-    ax, = study.planted_figure(table).axes
+    assert "planted" not in set(judge.accuracy_curves(table).paradigm)
+    assert judge.measured_lags([planted_run], n=20).paradigm.tolist() == list(language.paradigms)
+    ax, = language.planted_figure(table).axes
     late = next(c for c in ax.containers if c.get_label() == "late").lines[0]
     wanted = planted_run.metrics().query("paradigm == 'planted' and group == 'late' and dose == 4").value.mean()
     assert np.isclose(dict(zip(*late.get_data()))[4], wanted)
@@ -454,9 +456,9 @@ def test_planted_rows_and_their_figure(planted_run):
 
 def test_concentrations_are_of_the_heads_that_changed(smoke):
     steps = dict(subject_verb_1=(60, 120), determiner_noun=(0, 120))
-    found = study.concentrations(smoke, *({name: pair[i] for name, pair in steps.items()} for i in (0, 1))).set_index("paradigm")
+    found = judge.concentrations(smoke, *({name: pair[i] for name, pair in steps.items()} for i in (0, 1))).set_index("paradigm")
     assert set(found.index) == set(steps)
-    rows = measure(smoke, study.inside(smoke.config))
+    rows = measure(smoke, study.checkpoint_probes(smoke.config))
     for name, (before, after) in steps.items():
         best = changes(rows[rows.paradigm == name], before, after).iloc[0]
         assert (found.layer[name], found["head"][name]) == (best.layer, best["head"]) and np.isclose(found.gain[name], best.change, atol=1e-6)
@@ -464,7 +466,7 @@ def test_concentrations_are_of_the_heads_that_changed(smoke):
 
 
 def test_the_papers_tables_are_those_of_the_wing(smoke):
-    table, curves = study.asked(smoke.config), study.accuracy_curves(smoke.metrics())
+    table, curves = judge.asked(smoke.config), judge.accuracy_curves(smoke.metrics())
     sizes = paper.split_sizes([smoke])["ours"]
     for name, rows in table.groupby("paradigm"):
         assert sizes.loc[name].tolist() == [str(rows.exposed.sum()), str((~rows.exposed).sum()), str(len(set(clusters(rows))))]
@@ -476,7 +478,7 @@ def test_the_papers_tables_are_those_of_the_wing(smoke):
         assert (before, after) == (60, 120) # or else what is reached by then is compared with itself
     heads = paper.best_heads([smoke])["ours"]
     assert heads.before.eq(60).all() and heads.gain.str.fullmatch(r"-?\d\.\d\d").all()
-    lags = study.measured_lags([smoke], n=50, sustained=1).set_index("paradigm")
+    lags = judge.measured_lags([smoke], n=50, sustained=1).set_index("paradigm")
     ours = paper.lags_and_p([smoke], n=50)["ours"]
     assert all(ours.p[name] == f"{lags.p_pairs_high[name]:.3f}".lstrip("0") for name in ours.index)
 
@@ -490,10 +492,10 @@ def test_the_papers_figures_are_ten(smoke):
 
 
 def test_inside_and_the_report(smoke, tmp_path, small_pictures):
-    table = measure(smoke, study.inside(smoke.config))
+    table = measure(smoke, study.checkpoint_probes(smoke.config))
     assert set(table.paradigm) == set(language.paradigms) and {"auroc", "rank", "rank_control", "to_context", "entropy"} <= set(table.metric)
     assert table[table.metric == "to_context"].groupby(["step", "paradigm", "sentence"]).size().eq(8).all()
-    headings = drawn(study.inside_figures(dict(smoke=smoke), table.assign(run="smoke")))
+    headings = drawn(study.checkpoint_figures(dict(smoke=smoke), table.assign(run="smoke")))
     assert headings == ["Do right and wrong sentences come apart?", "In how many dimensions?", "Do heads look back?", "Which heads?"]
     text = without_scrubbers(report.report([smoke], tmp_path/"page.html").read_text())
     assert study.question in text and all(f"<h2>{h}</h2>" in text for h in (*headings, "When", "Exposure, or frequency?"))
@@ -589,7 +591,7 @@ def test_a_lag_that_is_never_over_is_a_bound():
 def test_the_planted_figure_shows_the_end_of_every_run():
     "Also where one is longer than the other."
     long, short = (synthetic("planted", seed, **at_end(early=(.5, .5), late=(.5, top), spaced=(.5, .5))["planted"]) for seed, top in ((0, .9), (1, .7)))
-    fig = study.planted_figure(pd.concat([long, short.assign(step=short.step/10)], ignore_index=True))
+    fig = language.planted_figure(pd.concat([long, short.assign(step=short.step/10)], ignore_index=True))
     late = dict(zip(*next(c for c in fig.axes[0].containers if c.get_label() == "late").lines[0].get_data()))
     assert np.isclose(late[16], .8, atol=.01) and np.isclose(late[1], .5, atol=.01)
 
@@ -633,7 +635,7 @@ def test_a_run_on_a_text(root, prose, tmp_path, small_pictures):
     another = UNSEEN | dict(sentence_good="A zebu barks!", sentence_bad="A zebu bark!")
     config = of_text(prose, tmp_path, [SEEN, UNSEEN, longer, another])
     run = train(config, root, "cpu", 1)
-    table = study.asked(config)
+    table = judge.asked(config)
     assert table.exposed.tolist() == [True, False, True, False] and table.dose.tolist() == brute_dose(config, table) and table.dose[0] > 5
     rows = run.metrics()
     assert set(rows[rows.probe == "accuracy"].paradigm) == {"barking", "mean"} and {"train", "accuracy", "held_out"} == set(rows.probe)
@@ -650,14 +652,14 @@ def test_selection_takes_every_paradigm_of_the_file(root, prose, tmp_path):
     found = found.set_index("paradigm")
     assert found.phrases.to_dict() == dict(barking=2, silent=0, zebus=2) and found.exposed.to_dict() == dict(barking=1, silent=0, zebus=0)
     assert counts.fell.sum() + counts.left.iloc[-1] == 3 and counts.fell_in_paper.tolist() == [19, 27, 6, 4, 4]
-    accuracy = measure(run, dict(margins=study.margins)).query("metric == 'margin'").assign(right=lambda t: t.value >= 0).groupby("step").right.mean()
+    accuracy = measure(run, dict(margins=judge.margins)).query("metric == 'margin'").assign(right=lambda t: t.value >= 0).groupby("step").right.mean()
     assert np.isclose(found.peak["barking"], accuracy.max()) and np.isclose(found.early["barking"], accuracy[2])
 
 
 def test_words_that_are_written_with_marks_have_a_frequency(root, prose, tmp_path):
     rows = [SEEN, UNSEEN, pair("The mother-in-law barks.", "The mother-in-law bark.", "mother-in-law barks", "mother-in-law bark"),
             pair("The dog doesn’t bark.", "The dog don’t bark.", "dog doesn’t", "dog don’t")]
-    assert np.isfinite(study.asked(of_text(prose, tmp_path, rows)).frequency).all()
+    assert np.isfinite(judge.asked(of_text(prose, tmp_path, rows)).frequency).all()
 
 
 ODD = {
@@ -680,7 +682,7 @@ def test_pairs_of_ones_own_are_refused_before_training_or_reported_on(what, root
 
 def test_a_file_of_ones_own_needs_no_names_of_blimp(root, prose, tmp_path):
     "Which paradigms is empty: where the file has none of the paper's, all of it is meant."
-    assert len(study.asked(of_text(prose, tmp_path, [SEEN, UNSEEN], paradigms=""))) == 2
+    assert len(judge.asked(of_text(prose, tmp_path, [SEEN, UNSEEN], paradigms=""))) == 2
 
 
 def test_a_text_is_no_other_preset_and_an_option_is(root, prose, tmp_path):
@@ -702,8 +704,8 @@ def test_a_pairs_file_is_known_by_its_content(prose, tmp_path):
 def test_books_and_blimp(root, data_dir):
     config = study.config("text", corpus=str(data_dir/"english_books_small.parquet"), pairs=str(data_dir/"blimp.parquet"), vocab_size=512, limit_tokens=60_000,
                           steps=12, warmup_steps=2, batch_size=16, context=128, pairs_each=150)
-    table = study.asked(config)
-    assert set(table.paradigm) == set(study._of_the_paper) and table.groupby("paradigm").size().between(100, 150).all()
+    table = judge.asked(config)
+    assert set(table.paradigm) == set(judge._of_the_paper) and table.groupby("paradigm").size().between(100, 150).all()
     assert table.dose.tolist() == brute_dose(config, table) and 0 < table.exposed.sum() < .5*len(table)
     assert table.frequency.between(0, np.log(12*16*128)).all() and .3 < table.unigram.mean() < .7
     assert study.stream(config).batch(0)["input_ids"].shape == (16, 128)
@@ -716,5 +718,5 @@ def test_all_paradigms_of_blimp_can_be_asked(root, data_dir, tmp_path):
     pd.concat([blimp.groupby("UID").head(5), blimp[odd].groupby("UID").head(30)]).to_parquet(tmp_path/"pairs.parquet")
     config = study.config("text", corpus=str(data_dir/"english_books_small.parquet"), pairs=str(tmp_path/"pairs.parquet"), vocab_size=512, limit_tokens=60_000,
                           steps=2, warmup_steps=0, batch_size=16, context=128, paradigms="all", pairs_each=0)
-    table = study.asked(config)
+    table = judge.asked(config)
     assert table.paradigm.nunique() == 38 and np.isfinite(table.frequency).all() and table.dose.tolist() == brute_dose(config, table)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from grok_nb import InputError, RunError
-from grok_nb import corpus as study
+from grok_nb.corpus import study
 from grok_nb.grammar import exposure
 from grok_nb.grammar.exposure import (Exposures, Part, StepTexts, _identity, count_texts, dose_figure, dose_table, expose,
                                       exposure_index, phrases_of, proxy_split, seen_tokens, token_counts)

@@ -19,12 +19,16 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTCon
 from grok_nb import InputError, corpus, training
 from grok_nb.claims import ledger
 from grok_nb.models import gpt, initialise, llama, logits_at
-from grok_nb.modular import algorithms as A, geometry as G, study, tasks
+from grok_nb.modular import algorithms as A, geometry as G, tasks
+from grok_nb.modular import figures
+from grok_nb.modular.study import study
 from grok_nb.modular.circuits import ablation
 from grok_nb.probes import fingerprint, measure
 from grok_nb.runs import Context, Run
 from grok_nb.see import commands
-from grok_nb.see.report import inside, labels, report, tables
+from grok_nb.evidence import measured_inside, tables
+from grok_nb.runs import labels
+from grok_nb.see.report import report
 from grok_nb.series import Series
 from grok_nb.training import commit, train
 
@@ -90,11 +94,11 @@ def check_page(path, least):
 @pytest.fixture(scope="module")
 def looked(two_blocks, one_block):
     "What was measured inside both runs, as a report names them."
-    return inside([two_blocks, one_block]).replace(dict(run={two_blocks.run_id: "two", one_block.run_id: "one"}))
+    return measured_inside([two_blocks, one_block]).replace(dict(run={two_blocks.run_id: "two", one_block.run_id: "one"}))
 
 
 def test_figures_of_the_insides(two_blocks, one_block, looked):
-    found = study.inside_figures(dict(two=two_blocks, one=one_block), looked)
+    found = study.checkpoint_figures(dict(two=two_blocks, one=one_block), looked)
     headings = [heading for heading, _, _ in found]
     assert len(set(headings)) == len(headings)
     assert {"Which algorithm", "How far it carries", "Heads: two", "Heads: one", "Alike: one"} <= set(headings)
@@ -114,7 +118,7 @@ def test_figures_of_the_insides(two_blocks, one_block, looked):
 
 
 def test_the_grid_that_is_drawn_is_what_the_last_checkpoint_answers(two_blocks, looked):
-    _, caption, fig = study.inside_figures(dict(two=two_blocks), looked[looked.run == "two"])[0]
+    _, caption, fig = study.checkpoint_figures(dict(two=two_blocks), looked[looked.run == "two"])[0]
     task = tuple(map(int, re.search(r"task \((\d), (\d)\)", caption).groups()))
     stream = two_blocks.stream
     assert task in set(map(tuple, stream.ood_tasks.tolist()))
@@ -135,7 +139,7 @@ def test_the_typical_task_is_the_median_one(two_blocks):
     for seed in range(6):
         model = gpt(5, 16, 2, 2, 24, std=1., seed=seed).eval()
         def share(task): return (A.grid_answers(model, context, task, 5).ravel() == A.grid(5) @ task % 5).mean()
-        chosen = study.typical_task(model, stream, context)
+        chosen = figures.typical_task(model, stream, context)
         assert tuple(chosen) in set(map(tuple, stream.ood_tasks.tolist()))
         every = sorted(map(share, stream.ood_tasks)) # 8 tasks: all were tried
         assert share(chosen) == every[4]
@@ -145,7 +149,7 @@ def test_the_typical_task_is_the_median_one(two_blocks):
 
 def test_a_report_of_one_block_and_two(two_blocks, one_block, looked, tmp_path):
     path = report([two_blocks, one_block], tmp_path/"report.html")
-    page = check_page(path, 3 + len(study.inside_figures(dict(two=two_blocks, one=one_block), looked)))
+    page = check_page(path, 3 + len(study.checkpoint_figures(dict(two=two_blocks, one=one_block), looked)))
     assert {"Which algorithm", "When the parts arrive", "How these runs were made"} <= set(page.headings)
     assert not [p for p in tmp_path.iterdir() if p != path]
 
@@ -154,7 +158,7 @@ def test_a_report_measures_no_checkpoint_twice(two_blocks, one_block, looked, mo
     loaded = []
     monkeypatch.setattr(Run, "at", None)
     monkeypatch.setattr("grok_nb.runs.Checkpoint.model", property(lambda c: loaded.append(c.step)))
-    again = inside([two_blocks, one_block])
+    again = measured_inside([two_blocks, one_block])
     assert not loaded and len(again) == len(looked)
 
 
@@ -167,24 +171,24 @@ def test_a_report_of_a_text_has_no_inside(text_run, tmp_path):
 def test_a_study_without_insides_has_nothing_measured(text_run):
     def tables(): return [*(text_run.path/"tables").glob("*")]
     before = tables()
-    assert not hasattr(text_run.study, "inside") and inside([text_run]).empty and tables() == before
+    assert not hasattr(text_run.study, "inside") and measured_inside([text_run]).empty and tables() == before
 
 
 def test_a_report_of_the_smallest_prime(tmp_path):
     run = tiny(tmp_path, p=3, n_id=4, alpha=.7, n_shots=4)
-    assert set(run.study.inside(run.config)) == {"algorithms"}
+    assert set(run.study.checkpoint_probes(run.config)) == {"algorithms"}
     page = check_page(report([run]), 5)
     assert "Which algorithm" in page.headings and not any(h.startswith("Heads") for h in page.headings)
 
 
 def test_figures_of_two_moduli(two_blocks, tmp_path):
     seven = tiny(tmp_path, p=7, n_id=32)
-    study.inside_figures({r.run_id: r for r in (seven, two_blocks)}, inside([two_blocks, seven]))
+    study.checkpoint_figures({r.run_id: r for r in (seven, two_blocks)}, measured_inside([two_blocks, seven]))
 
 
 def test_figures_of_two_examples(tmp_path):
     run = tiny(tmp_path, n_shots=2)
-    study.inside_figures({run.run_id: run}, inside([run]))
+    study.checkpoint_figures({run.run_id: run}, measured_inside([run]))
 
 
 def test_every_run_of_a_report_has_a_name_of_its_own(tmp_path):

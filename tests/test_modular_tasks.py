@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grok_nb import InputError
-from grok_nb.modular import study, tasks
+from grok_nb.modular import tasks
+from grok_nb.modular.study import study
 from grok_nb.modular.algorithms import ratio_matchable
 from grok_nb.modular.tasks import ModularStream, accuracy, check
 from grok_nb.streams import check_stream

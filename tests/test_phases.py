@@ -10,7 +10,8 @@ import pytest
 from conftest import PATIENCE
 
 from grok_nb import InputError
-from grok_nb.modular import phases, study, tasks
+from grok_nb.modular import phases, tasks
+from grok_nb.modular.study import study
 from grok_nb.runs import Run
 from grok_nb.sweeps import plan, read_sweep, sweep
 

@@ -13,7 +13,7 @@ from test_faults import TINY, WEIGHTS, argv, check_same, hold, lab, one_line, ru
 from test_faults import terminate_in, uninterrupted # noqa: F401
 
 from grok_nb.files import sound
-from grok_nb.modular import study
+from grok_nb.modular.study import study
 from grok_nb.runs import Run
 from grok_nb.training import split, train
 

@@ -20,7 +20,10 @@ from PIL import Image
 
 from grok_nb import InputError, studies
 from grok_nb.runs import Checkpoint, Context, Run
-from grok_nb.see import scrubber as machine, views as drawn, watch
+from grok_nb.copying import views as of_copying
+from grok_nb.grammar import judge, views as of_grammar
+from grok_nb.modular import views as of_modular
+from grok_nb.see import scrubber as machine, views as drawn
 from grok_nb.see.scrubber import Panel, Scrubber, Shown, View, as_html, find_view, view
 from grok_nb.series import Series
 
@@ -100,9 +103,9 @@ def test_every_view_of_a_study_draws_every_checkpoint(scrubbers, short_runs, nam
 @pytest.mark.parametrize("name", STUDIES)
 def test_attention_is_as_dark_as_the_table_says(scrubbers, short_runs, name):
     run, panel = short_runs[name], scrubbers[name].panels["attention", 0]
-    ids, labels = watch.sequence(run)
+    ids, labels = drawn.sequence(run)
     for step in run.steps[::len(run.steps) - 1]:
-        table = pd.DataFrame(watch.attention(run.at(step).model, ids=ids))
+        table = pd.DataFrame(drawn.attention_rows(run.at(step).model, ids=ids))
         for (layer, head), rows in table.groupby(["layer", "head"]):
             [picture] = shades(panel.choices[f"layer {layer}, head {head}"][step])
             values = np.zeros((len(ids), len(ids)))
@@ -128,7 +131,7 @@ def test_the_legend_of_the_curves_says_what_was_measured(scrubbers, short_runs, 
 def test_the_grid_has_the_colours_of_its_cells(scrubbers, short_runs):
     run = short_runs["modular"]
     context = Context(run.config, run.stream, run.steps[-1], 0, "cpu")
-    table = pd.DataFrame(watch.grid(run.at(run.steps[-1]).model, context))
+    table = pd.DataFrame(of_modular.grid_rows(run.at(run.steps[-1]).model, context))
     colours = {(1, 1): (0x00, 0x72, 0xb2, 255), (1, 0): (0x00, 0x9e, 0x73, 255), (0, 1): (0xd5, 0x5e, 0x00, 255)}
     for task, rows in table.groupby("task"):
         frame = scrubbers["modular"].panels["grid", 0].choices[f"task {task}"][run.steps[-1]]
@@ -156,7 +159,7 @@ def test_numbers_in_heads_are_those_of_the_table(scrubbers, short_runs):
 def test_the_sample_colours_what_the_model_says(scrubbers, short_runs):
     run = short_runs["copying"]
     for step in run.steps:
-        rows = pd.DataFrame(watch.copied(run.at(step).model, Context(run.config, run.stream, step, 0, "cpu")))
+        rows = pd.DataFrame(of_copying.copied(run.at(step).model, Context(run.config, run.stream, step, 0, "cpu")))
         wide = rows.pivot(index=["query", "place"], columns="metric", values="value").astype(int)
         right = wide["wanted"] == wide["said"]
         frame = scrubbers["copying"].panels["sample", 0].frames[step]
@@ -170,7 +173,7 @@ def test_flips_are_counted_right(scrubbers, short_runs):
     right = {}
     for step in run.steps:
         context = Context(run.config, run.stream, step, 0, "cpu")
-        right[step] = pd.DataFrame(run.study.margins(run.at(step).model, context)).set_index("pair")["value"] > 0
+        right[step] = pd.DataFrame(judge.margins(run.at(step).model, context)).set_index("pair")["value"] > 0
     for last, step in zip([None, *run.steps], run.steps):
         frame = scrubbers["grammar"].panels["flips", 0].frames[step]
         assert f"<b>{right[step].mean():.1%} of {len(right[step]):,} pairs" in frame
@@ -305,10 +308,10 @@ def test_hostile_words_stay_words(short_runs):
 
 def test_hostile_sentences_stay_words():
     pairs = pd.DataFrame([dict(pair=0, paradigm="p", sentence_good=f"a {EVIL}", sentence_bad="a b", exposed=False)])
-    found = drawn._examples(pairs)
+    found = of_grammar._examples(pairs)
     assert {t for t, _ in Tags(found).found} <= {"ul", "li", "span", "mark"}
     assert EVIL in unescape(re.sub("</?(mark|span|li|ul)[^>]*>", "", found))
-    assert drawn._differing("the dogs run", "the dogs runs") == "the dogs <mark>run</mark>"
+    assert of_grammar._differing("the dogs run", "the dogs runs") == "the dogs <mark>run</mark>"
 
 
 # ---- measured once ----
@@ -438,7 +441,7 @@ def test_a_deep_view_asks_where_the_slider_rests(short_runs, monkeypatch):
     assert asked == [run.steps[-1], run.steps[1]], "what the slider passed is not asked, and nothing twice"
     [seen] = shades(box["picture"].value)
     choice = box["choose"].value
-    rows = pd.DataFrame(watch.attention(run.at(run.steps[1]).model, ids=ids)).query(f"layer == {choice.split()[1][:-1]} and head == {choice.split()[3]}")
+    rows = pd.DataFrame(drawn.attention_rows(run.at(run.steps[1]).model, ids=ids)).query(f"layer == {choice.split()[1][:-1]} and head == {choice.split()[3]}")
     assert np.abs(seen[rows["query"], rows["key"], 3]/255 - rows["value"]).max() <= .5/24 + 1/255
     live.slider.value = last
     settled(live)

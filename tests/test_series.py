@@ -20,8 +20,8 @@ from tokenizers import Tokenizer, models as token_models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from grok_nb import InputError, RunError
-from grok_nb.copying import study as copying
-from grok_nb.grammar import study as grammar
+from grok_nb.copying.study import study as copying
+from grok_nb.grammar.study import study as grammar
 from grok_nb.probes import measure
 from grok_nb.see.commands import grok_nb_measure, in_bytes
 from grok_nb.series import Other, Series, choose, step_of, verify
@@ -304,7 +304,7 @@ def test_the_cache_without_a_network(cache, trained, name):
     to_cache(cache, f"toys/{name}", "step4", trained[name]/"step4", whole=False) # was stopped
     series, before = Series(f"toys/{name}"), files_in(cache)
     assert series.steps == [0, 1, 2] and verify(series).attrs == dict(summary="3 distinct of 3", remarks=[])
-    table = measure(series, copying.asks(samples=5))
+    table = measure(series, copying.foreign_probes(samples=5))
     assert set(table.probe) == {"copy", "induction"} and table.step.unique().tolist() == [0, 1, 2] and np.isfinite(table.value).all()
     assert files_in(cache) == before and not kept(f"toys/{name}").exists()
     refused(lambda: Series(f"toys/{name}", revisions="step4"), "no 'step4'")

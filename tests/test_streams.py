@@ -528,7 +528,7 @@ def test_real_books(data_dir, tmp_path):
 
 def test_corpus_study_trains_and_outlives_its_text(runs_root, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from grok_nb import corpus as study
+    from grok_nb.corpus import study
     from grok_nb.runs import Run
     source = tmp_path/"a.txt"
     source.write_text(f"\n{streams.end_of_text}\n".join(STORIES))
@@ -548,7 +548,7 @@ def test_corpus_study_trains_and_outlives_its_text(runs_root, tmp_path):
 
 
 def test_corpus_configuration_knows_the_text_by_its_content(tmp_path, monkeypatch):
-    from grok_nb import corpus as study
+    from grok_nb.corpus import study
     for name in ("a", "b"): (tmp_path/f"{name}.txt").write_text("\n".join(STORIES[:3]))
     (tmp_path/"c.txt").write_text(STORIES[4])
     make = lambda *names: study.config("smoke", corpus="\n".join(str(tmp_path/n) for n in names))
@@ -564,7 +564,7 @@ def test_corpus_configuration_knows_the_text_by_its_content(tmp_path, monkeypatc
 @pytest.mark.parametrize("changes", [dict(), dict(corpus="nowhere.txt"), dict(corpus="a.txt", width=130), dict(corpus="a.txt", held_out_share=0),
                                      dict(corpus="a.txt", tokenizer="nowhere")])
 def test_corpus_study_refuses_before_it_writes(runs_root, tmp_path, monkeypatch, changes):
-    from grok_nb import corpus as study
+    from grok_nb.corpus import study
     monkeypatch.chdir(tmp_path)
     (tmp_path/"a.txt").write_text(STORIES[0])
     with pytest.raises(InputError) as error: study.run("smoke", **changes)

@@ -15,7 +15,7 @@ from conftest import PATIENCE, wait_for
 
 from grok_nb import InputError, RunError, runs, sweeps
 from grok_nb.files import file_hash
-from grok_nb.modular import study
+from grok_nb.modular.study import study
 from grok_nb.runs import Run, runs_root
 from grok_nb.sweeps import expand, run_all, summarise, sweep
 

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from .. import InputError
 from ..claims import Ledger, NotTested, ledger, over_seeds
-from . import language, study
+from . import language
+from .claims import basic_copying, batches, emergence, fitted
+from .study import study
 from ..probes import curve
 from ..runs import Run, describe
 from ..sweeps import train_all
@@ -64,7 +66,7 @@ def _over_seeds(per_run, column, unit=""):
         return f"{found.effect:.3g}" + (f" [{low:.3g}, {high:.3g}]" if np.isfinite([low, high]).all() else "")
     return {preset: said(rows) for preset, rows in per_run.groupby("preset", sort=False)}
 
-def _when(rows): return study.emergence(rows)
+def _when(rows): return emergence(rows)
 def _at_end(name): return lambda rows: curve(rows, **study.curves[name]).iloc[-3:].mean()
 
 # %% ../../nbs/copying/06_experiments.ipynb #4b1b835c
@@ -76,7 +78,7 @@ def delay(
     "How long after the loss goes flat does copying begin? Source: arXiv 2409.09281, figure 2."
     runs = trained(presets, seeds, root)
     table = together(runs)
-    fitted = {(p, s): study.fitted(rows) for (p, s), rows in table.groupby(["preset", "seed"])}
+    fitted = {(p, s): fitted(rows) for (p, s), rows in table.groupby(["preset", "seed"])}
     per_run = _per_run(table, **{"copying begins (step)": _when})
     per_run["loss is flat (step)"] = [fitted[p, s]["loss"] for p, s in zip(per_run["preset"], per_run["seed"])]
     per_run["ICL score has settled (step)"] = [fitted[p, s]["ICL score"] or "no fall" for p, s in zip(per_run["preset"], per_run["seed"])]
@@ -97,7 +99,7 @@ def _curves_figure(table, names, axes_of, label):
             for i, (_, rows) in enumerate(table[table["preset"] == name].groupby("seed")):
                 copying = rows[(rows["probe"] == "copy") & (rows["position"] == "mean") & (rows["metric"] == "exact")]
                 ax.plot(copying[clock] / (1e6 if clock == "tokens" else 1), copying["value"], color=color, linewidth=1.2, label=None if i else shown)
-        ax.axhline(study.basic_copying, color="grey", linestyle=":", linewidth=1)
+        ax.axhline(basic_copying, color="grey", linestyle=":", linewidth=1)
         ax.set(xlabel=said, ylim=(0, 1))
     axes[0, 0].set_ylabel("suffixes copied whole")
     axes[0, -1].legend(frameon=False, title=label, fontsize=9)
@@ -105,7 +107,7 @@ def _curves_figure(table, names, axes_of, label):
     return fig
 
 def steps_or_tokens(
-    presets: Mapping[int, str] = study.batches, # batch size → preset
+    presets: Mapping[int, str] = batches, # batch size → preset
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None, # folder of runs
 ) -> Finding:
@@ -131,7 +133,7 @@ def _map_figure(table, rates):
     fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     at = np.arange(len(grid))
     image = ax.pcolormesh(grid.columns, at, grid, cmap="viridis", vmin=0, vmax=max(0.5, grid.max(axis=None)), shading="nearest")
-    copies = grid >= study.basic_copying
+    copies = grid >= basic_copying
     reached = {i: row.idxmax() for i, (_, row) in enumerate(copies.iterrows()) if row.any()}
     if reached:
         ax.vlines([*reached.values()], np.array([*reached]) - .5, np.array([*reached]) + .5, color="white", linewidth=2)
@@ -235,7 +237,7 @@ def heads(
 
 # %% ../../nbs/copying/06_experiments.ipynb #d9383afb
 def contradicted(
-    presets: Sequence[str] = (*study.batches.values(), "dropout", "decay0", "depth4"),
+    presets: Sequence[str] = (*batches.values(), "dropout", "decay0", "depth4"),
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None, # folder of runs
 ) -> Finding:
@@ -268,7 +270,7 @@ def beyond_copying(
     runs = trained(presets, seeds, root)
     table = together(runs)
     def half_way(rows): # of the way from chance to one, halved: as for copying, a level that is the same for every run
-        return crossing(curve(rows, test="recall", metric="accuracy"), curve(rows, test="recall", metric="chance").iloc[0] + study.basic_copying)
+        return crossing(curve(rows, test="recall", metric="accuracy"), curve(rows, test="recall", metric="chance").iloc[0] + basic_copying)
     last = lambda test, metric: lambda rows: curve(rows, test=test, metric=metric).iloc[-3:].mean()
     per_run = _per_run(table, **{
         "copying": _at_end("copying"), "recall": last("recall", "accuracy"), "chance of recall": last("recall", "chance"),

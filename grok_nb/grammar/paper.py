@@ -12,7 +12,8 @@ from functools import lru_cache, partial
 import numpy as np
 import pandas as pd
 from .. import InputError
-from . import study
+from . import judge
+from .study import study
 from .attention import attention_figure, words_figure
 from .concepts import auroc_figure, layers_figure, rank_figure
 from .exposure import expose, exposure_index, phrases_of
@@ -52,7 +53,7 @@ def _seeds(runs):
         raise InputError("runs: must be of one configuration, each with another seed")
     return sorted(runs, key=lambda r: r.config.seed)
 
-def _curves(runs): return study.accuracy_curves(pd.concat([r.metrics() for r in _seeds(runs)], ignore_index=True))
+def _curves(runs): return judge.accuracy_curves(pd.concat([r.metrics() for r in _seeds(runs)], ignore_index=True))
 
 def split_sizes(
     runs: Sequence[Run], # seeds of one configuration
@@ -60,7 +61,7 @@ def split_sizes(
     "How the pairs fall into exposed and unexposed ones; of several seeds the range."
     parts = []
     for r in _seeds(runs):
-        pairs = study.asked(r.config).query("paradigm != 'planted'")
+        pairs = judge.asked(r.config).query("paradigm != 'planted'")
         pairs = pairs.assign(unexposed=~pairs["exposed"], phrases=clusters(pairs)).groupby("paradigm", sort=False)
         parts.append(pairs.agg(exposed=("exposed", "sum"), unexposed=("unexposed", "sum"), phrases=("phrases", "nunique")))
     low, high = (getattr(pd.concat(parts).groupby(level=0, sort=False), end)() for end in ("min", "max"))
@@ -73,7 +74,7 @@ def lags_and_p(
     n: int = 1000, # random splits
 ) -> pd.DataFrame: # by paradigm; of each seed: lag (steps), p of the paper's test, p over phrases within strata of frequency (undecided splits counted)
     "The lag and its tests, seed by seed."
-    found = study.measured_lags(_seeds(runs), tau, n, sustained).sort_values("seed", kind="stable").groupby("paradigm", sort=False)
+    found = judge.measured_lags(_seeds(runs), tau, n, sustained).sort_values("seed", kind="stable").groupby("paradigm", sort=False)
     ours = found.agg(lags=("lag", _steps), p=("p_pairs_high", _shares), p_stratified=("p_stratified_high", _shares))
     return _beside(ours, "lags", "p")
 
@@ -96,11 +97,11 @@ def comparison_steps(
 ) -> dict: # paradigm → (t_before, t_after), steps of checkpoints; where the unexposed pairs of the median seed do not reach 80 % after t_before, the last
     "Between which checkpoints the inside is compared."
     near = lambda step: min((s for s in _seeds(runs)[0].steps if s), key=lambda s: abs(s - step))
-    last, before = runs[0].config.steps, near(study.compared(runs[0].config)[0])
+    last, before = runs[0].config.steps, near(judge.compared_steps(runs[0].config)[0])
     after = threshold_times(runs)["ours", "t_after"].replace("–", last).astype(int)
     return {paradigm: (before, near(step) if step > before else last) for paradigm, step in after.items()}
 
-def _concentrations(run, steps, device): return study.concentrations(run, *(dict(zip(steps, times)) for times in zip(*steps.values())), device)
+def _concentrations(run, steps, device): return judge.concentrations(run, *(dict(zip(steps, times)) for times in zip(*steps.values())), device)
 
 def best_heads(
     runs: Sequence[Run], # seeds of one configuration
@@ -143,7 +144,7 @@ def selection_beside(
 # %% ../../nbs/grammar/08_paper.ipynb #3c35990d
 def _met(run, curves):
     "The distinct phrases of each paradigm that had been met at each step, as a column."
-    pairs = study.asked(run.config)
+    pairs = judge.asked(run.config)
     first = pairs.assign(phrase=clusters(pairs)).groupby(["paradigm", "phrase"])["first_step"].min()
     return [(first[paradigm] <= step).sum() for paradigm, step in zip(curves["paradigm"], curves["step"])]
 
@@ -165,7 +166,7 @@ def head_figure(
     device: str = "cpu", # where the models are put
 ): # → matplotlib Figure
     "Where the head with the largest gain looks in one sentence, before and after. Source: arXiv 2606.00230, figure 10."
-    tokenizer, pairs = run.stream.tokenizer, study.asked(run.config).query("paradigm == @paradigm")
+    tokenizer, pairs = run.stream.tokenizer, judge.asked(run.config).query("paradigm == @paradigm")
     best = _concentrations(run, {paradigm: steps}, device).iloc[0]
     layer, head = int(best["layer"]), int(best["head"])
     tokens = token_positions(tokenizer, pairs)
@@ -183,7 +184,7 @@ def figures(
 ) -> list: # (the paper's number, what it shows, matplotlib Figure)
     "The paper's ten figures, from runs; the inside is that of the lowest seed."
     run, steps = _seeds(runs)[0], comparison_steps(runs)
-    inside = measure(run, study.inside(run.config), device=device, most=most, also={s for both in steps.values() for s in both})
+    inside = measure(run, judge.checkpoint_probes(run.config), device=device, most=most, also={s for both in steps.values() for s in both})
     gains = _concentrations(run, steps, device).set_index("paradigm")["gain"]
     size = lambda runs: f"{runs[0].config.n_parameters:,} parameters"
     return [("1", f"Accuracy of exposed and unexposed pairs, {size(runs)}, {len(runs)} seed{'s'[:len(runs) > 1]}", accuracy_figure(runs)),

@@ -106,12 +106,12 @@ def grok_nb_train(
         check_device(device or None), check_processes(config)
     run = Run.create(config, runs or None)
     if _is_main(): print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
-    from grok_nb.training import headline_name, pick, train
+    from grok_nb.training import pick, train
     run = train(config, runs or None, device or None, threads or None)
     if not _is_main(): return
     last = run.records()[-1]
     loss = pick(last["rows"], dict(probe="train", metric="loss"))
-    print(f"finished: loss {loss:.3f}, {headline_name(run.study)} {pick(last['rows'], run.study.headline):.3f}, "
+    print(f"finished: loss {loss:.3f}, {run.study.headline_name} {pick(last['rows'], run.study.headline):.3f}, "
           f"{len(run.steps)} checkpoints, {last['seconds'] / 60:.1f} min")
 
 # %% ../../nbs/see/03_commands.ipynb #2fa0e2e7
@@ -240,7 +240,8 @@ def grok_nb_demo(
     waiting = [r for r in trained if not r.finished]
     print(f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
     shortest_first = [c for name in reversed(wings) for c in configs[name]] # so that something arrives early
-    from grok_nb.see.report import answer, report, when
+    from grok_nb.evidence import when
+    from grok_nb.see.report import answer, report
     train_all(shortest_first, root, workers or None, then="grok_nb.see.report:look_inside",
               say=lambda run: " ".join(answer(when([run]), run.study)))
     evidence = [r for name in wings for r in finished_runs(name, root)]
@@ -324,11 +325,11 @@ def in_bytes(
 
 def _asked(study, sources):
     "The probes that a study asks of checkpoints that are not ours; an `InputError` if it has none, or does not read what is given."
-    able = lambda: ", ".join(name for name in studies if hasattr(studies[name], "asks"))
+    able = lambda: ", ".join(name for name in studies if studies[name].foreign_probes)
     if not study: raise InputError(f"--study is not given; allowed: {able()}")
-    if not hasattr(studies[study], "asks"):
+    if not studies[study].foreign_probes:
         raise InputError(f"--study {study}: it needs the data that its own runs are trained on, so it asks no other checkpoints; allowed: {able()}")
-    asks = studies[study].asks
+    asks = studies[study].foreign_probes
     given = {name: value for name, value in sources.items() if value}
     if unread := [name for name in given if name not in inspect.signature(asks).parameters]:
         raise InputError(f"--{unread[0]}: the study {study!r} does not read it; leave it out")
@@ -382,7 +383,7 @@ def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, 
     "Measure, verify, and say what was found."
     import pandas as pd, torch
     from grok_nb.probes import measure
-    from grok_nb.see.report import readable, when_in
+    from grok_nb.evidence import readable, when_in
     from grok_nb.series import verify, weights
     from grok_nb.training import check_device
     if device: check_device(device)
@@ -394,7 +395,7 @@ def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, 
     if foreign:
         kept = pd.read_parquet(folder / "weights.parquet")
         checked = verify(kept[kept.run == series.name]).attrs
-    found = when_in(table, study.curves | getattr(study, "asked_curves", {}), series.name)
+    found = when_in(table, study.curves | study.foreign_curves, series.name)
     if as_json:
         rows = json.loads(found.to_json(orient="records"))
         print(json.dumps(dict(series=series.name, steps=[c.step for c in chosen], verified=checked, transitions=rows, tables=str(folder))))

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from .. import InputError, studies
 from ..files import in_words, size_of
-from ..runs import Checkpoint, Run, describe, headline_name, is_checkpoint, pick, runs_root
+from ..runs import Checkpoint, Run, describe, is_checkpoint, pick, runs_root
 
 # %% ../../nbs/see/06_listing.ipynb #06ac7395
 class Listed(Run):
@@ -72,7 +72,7 @@ def listing(
     for r in runs:
         curve = {line["step"]: pick(line["rows"], r.study.headline) for line in r.records()}
         known = [v for v in curve.values() if v is not None]
-        rows.append(dict(bytes=size_of(r.path), curve=headline_name(r.study), value=known[-1] if known else None, verdict=verdict(curve)))
+        rows.append(dict(bytes=size_of(r.path), curve=r.study.headline_name, value=known[-1] if known else None, verdict=verdict(curve)))
     return pd.concat([describe(runs), pd.DataFrame(rows)], axis=1), others
 
 def listing_text(
@@ -136,7 +136,7 @@ def judged(
     runs, others = open_runs(root, study)
     runs = [r for r in runs if r.finished and r.preset != "custom"]
     if not runs: return ledger(studies[study].claims()), runs, others
-    from grok_nb.see.report import tables
+    from grok_nb.evidence import tables
     return ledger(studies[study].claims(), tables(runs, anew=anew)), runs, others
 
 # %% ../../nbs/see/06_listing.ipynb #ecb8c595

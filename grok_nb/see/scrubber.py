@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from .. import InputError, nearest, studies
 from ..probes import curve, measure, measured
-from ..runs import Context, Run
+from ..runs import Context, Run, labels
 from ..series import Series
 from ..transitions import fewest, transitions
 
@@ -90,8 +90,11 @@ def find_view(
     name: str | View, # of a view, or one that is not registered
 ) -> View:
     "A view by its name; an `InputError` with the nearest one if there is none."
-    from grok_nb.see import views as _ # which registers its own
     if isinstance(name, View): return name
+    import grok_nb.see.views # registers those that every study shares
+    for study in studies.values():
+        if name in views: break
+        study.register_views()
     if name not in views: raise InputError(f"view {nearest(name, views)}")
     return views[name]
 
@@ -195,7 +198,7 @@ class Scrubber:
         names = names or _names(sources)
         if len(names) != len(sources): raise InputError(f"names: {len(names)} for {len(sources)} series")
         self.axis, self.shown = axis, [Shown(s, most, name, table, study) for s, name in zip(sources, names)]
-        wanted = views or dict.fromkeys(n for s in self.shown for n in getattr(s.study, "views", ("curves", "attention")))
+        wanted = views or dict.fromkeys(n for s in self.shown for n in (s.study.views if s.study else ("curves", "attention")))
         self.views = [find_view(v) for v in wanted]
         self.positions = sorted({step for s in self.shown for step in s.steps})
         self.start = self._nearest(start)
@@ -259,7 +262,6 @@ class Scrubber:
 
 def _names(sources):
     "What the sources are called: runs as in a report, others by their own name."
-    from grok_nb.see.report import labels
     series = [s if isinstance(s, Series) else Series(s) for s in sources]
     of = labels([s.run for s in series if s.run])
     return [of[s.run.run_id] if s.run else s.name for s in series]
