@@ -78,7 +78,7 @@ def test_the_sidebar_is_nested_and_open_where_the_page_is(site):
         nav = re.search(r'<nav id="pages".*?</nav>', (site/name).read_text(encoding="utf-8"), re.S)[0]
         return dict((title, bool(is_open)) for is_open, title in re.findall(r"<details( open)?><summary>([^<]+)</summary>", nav))
     home, lens, source = map(sections, ("index.html", "core/lens.html", "source/grok_nb/lens.html"))
-    assert {"Start", "Results", "Reference", "Core", "Modular", "Copying", "Grammar", "See", "Docs", "Benchmarks"} <= set(home)
+    assert {"Start", "Results", "Reference", "Core", "Modular", "Copying", "Grammar", "See", "Commands", "Docs", "Benchmarks"} <= set(home)
     assert [s for s in home if home[s]] == ["Start"]
     assert [s for s in lens if lens[s]] == ["Reference", "Core"]
     assert not any(source.values())
