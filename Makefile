@@ -48,19 +48,19 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	nbdev_trust
-	jupyter lab --ContentsManager.pre_save_hook=grok_nb.see.site.clean_before_saving $(ARGS) nbs/index.ipynb
+	jupyter lab --ContentsManager.pre_save_hook=grok_nb.docs.site.clean_before_saving $(ARGS) nbs/index.ipynb
 
 docs: $(READY) ## build the site into _docs, offline
-	python -m grok_nb.see.site docs
+	python -m grok_nb.docs.site docs
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
-	python -m grok_nb.see.site readme
+	python -m grok_nb.docs.site readme
 
 export: $(READY) ## write the package grok_nb from the notebooks
 	nbdev_export
 
 notebooks: $(READY) ## run notebooks in place and clean them: NB=nbs/core/00_init.ipynb
-	python -m grok_nb.see.site execute $(NB)
+	python -m grok_nb.docs.site execute $(NB)
 
 clean: ## remove .venv, the site and caches; runs are kept
 	rm -rf .venv _docs _proc build dist *.egg-info .pytest_cache .hypothesis

@@ -135,7 +135,7 @@ def site(shared):
             (root/p).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT/p, root/p, follow_symlinks=False)
         env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
-        done = subprocess.run([sys.executable, "-m", "grok_nb.see.site", "docs"], cwd=root, env=env, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "grok_nb.docs.site", "docs"], cwd=root, env=env, capture_output=True, text=True)
         if done.returncode: pytest.fail(done.stderr[-2000:], pytrace=False)
         return root/"_docs"
 

@@ -25,7 +25,7 @@ from grok_nb.runs import Config, Run
 HEAVY = "torch transformers pandas matplotlib datasets".split()
 CODE = f"""
 import sys
-from grok_nb.see.commands import *
+from grok_nb.commands import *
 try: COMMAND()
 finally: print("loaded:", *sorted({set(HEAVY)} & set(sys.modules)))
 """

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from grok_nb import InputError, studies
+from grok_nb import InputError, commands, listing, studies
 from grok_nb.files import in_words, size_of, write_atomic
 from grok_nb.modular.study import study
 from grok_nb.runs import Run, describe
-from grok_nb.see import commands, formats, listing
+from grok_nb.see import formats
 
 HEAVY = "torch transformers matplotlib datasets".split() # what a list needs not; pandas makes it
 TINY = dict(p=5, n_id=16, alpha=.8, n_shots=4, depth=1, width=16, heads=2, batch_size=16, n_eval=32, n_ood=8, attention_dropout=0,
@@ -29,7 +29,7 @@ NAMES = dict(script.split("=") for script in SCRIPTS["DEFAULT"]["console_scripts
 
 def shell(root, command, *words, code="", **env):
     "A command in a process of its own: status, stdout, stderr, which of HEAVY it loaded."
-    run = f"import sys\nfrom grok_nb.see.commands import *\n{code}\ntry: {command}()\nfinally: print('loaded:', *sorted(set({HEAVY}) & set(sys.modules)))"
+    run = f"import sys\nfrom grok_nb.commands import *\n{code}\ntry: {command}()\nfinally: print('loaded:', *sorted(set({HEAVY}) & set(sys.modules)))"
     env = os.environ | dict(GROK_NB_RUNS=str(root), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)) | env
     done = subprocess.run([sys.executable, "-c", run, *map(str, words)], env=env, capture_output=True, text=True)
     out, _, loaded = done.stdout.rpartition("loaded:")
@@ -409,7 +409,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(runs_root):
     study.Run.create(study.config("smoke"), runs_root)
     reader, writer = os.pipe()
     os.close(reader) # as `| head` leaves it
-    done = subprocess.run([sys.executable, "-c", "from grok_nb.see.commands import grok_nb_runs; grok_nb_runs([])"], stdout=writer,
+    done = subprocess.run([sys.executable, "-c", "from grok_nb.commands import grok_nb_runs; grok_nb_runs([])"], stdout=writer,
                           stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models as token_models
 from transformers import (AutoModelForCausalLM, BertConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PreTrainedTokenizerFast,
                           Starcoder2Config)
 
-from grok_nb import InputError, claims
+from grok_nb import InputError, claims, commands
 from grok_nb.copying import circuits, copy_test, induction, language
 from grok_nb.copying import presets
 from grok_nb.copying.study import study
@@ -27,7 +27,7 @@ from grok_nb.copying.induction import icl_score, induction_scores
 from grok_nb.modular.study import study as modular
 from grok_nb.probes import measure
 from grok_nb.runs import Context, Run
-from grok_nb.see import commands, report
+from grok_nb.see import report
 from grok_nb.series import Series
 from grok_nb.streams import check_stream
 from grok_nb.training import commit, train

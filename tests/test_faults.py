@@ -72,9 +72,9 @@ SERVER = r'''
 import atexit, gc, json, os, signal, sys, tempfile, traceback
 from grok_nb import InputError, RunError
 from grok_nb import runs, training
+from grok_nb.commands import grok_nb_train
 from grok_nb.modular.study import study
 from grok_nb.modular.tasks import ModularStream
-from grok_nb.see.commands import grok_nb_train
 from slow_study import config
 def make(options): return config(**options)
 with tempfile.TemporaryDirectory() as folder: training.train(make(json.loads(sys.argv[1])), folder)
@@ -376,7 +376,7 @@ def started(root, options, process, step=5):
 
 def test_signals_to_the_command(lab, runs_root, uninterrupted, hold):
     "Ctrl-C and SIGTERM to `grok_nb_train` as a shell starts it."
-    code = "from grok_nb.see.commands import grok_nb_train; grok_nb_train()"
+    code = "from grok_nb.commands import grok_nb_train; grok_nb_train()"
     cases = {signal.SIGINT: 130, signal.SIGTERM: 143}
     running = {}
     for number in cases:

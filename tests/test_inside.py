@@ -16,7 +16,7 @@ from conftest import ROOT, without_scrubbers
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig
 
-from grok_nb import InputError, corpus, training
+from grok_nb import InputError, commands, corpus, training
 from grok_nb.claims import ledger
 from grok_nb.models import gpt, initialise, llama, logits_at
 from grok_nb.modular import algorithms as A, geometry as G, tasks
@@ -25,7 +25,6 @@ from grok_nb.modular.study import study
 from grok_nb.modular.circuits import ablation
 from grok_nb.probes import fingerprint, measure
 from grok_nb.runs import Context, Run
-from grok_nb.see import commands
 from grok_nb.evidence import measured_inside, tables
 from grok_nb.runs import labels
 from grok_nb.see.report import report

@@ -116,7 +116,7 @@ def swept(tmp_path_factory):
 
 
 def command(name, *words):
-    code = f"from grok_nb.see.commands import {name}; {name}()"
+    code = f"from grok_nb.commands import {name}; {name}()"
     return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True,
                           timeout=PATIENCE)
 

@@ -15,8 +15,8 @@ from conftest import ROOT, tracked_files
 from packaging.requirements import Requirement
 
 LIGHT = """grok_nb grok_nb.runs grok_nb.corpus grok_nb.modular.tasks grok_nb.modular.study grok_nb.copying.language grok_nb.copying.study
-grok_nb.grammar.language grok_nb.grammar.study grok_nb.see.commands grok_nb.see.listing grok_nb.see.formats grok_nb.__main__
-grok_nb.see.site grok_nb.see.search grok_nb.see.processors""".split()
+grok_nb.grammar.language grok_nb.grammar.study grok_nb.commands grok_nb.listing grok_nb.see.formats grok_nb.__main__
+grok_nb.docs.site grok_nb.docs.search grok_nb.docs.processors""".split()
 HEAVY = "torch pandas transformers matplotlib datasets".split()
 
 FILES = tracked_files()
@@ -62,7 +62,7 @@ def test_notebooks_are_clean(checkout):
 
 
 def test_readme_is_fresh():
-    from grok_nb.see.site import readme
+    from grok_nb.docs.site import readme
     assert read("README.md") == readme(ROOT), "run `make readme` and commit"
 
 

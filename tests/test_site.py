@@ -21,7 +21,7 @@ def pages(site): return {str(p.relative_to(site)): p.read_text(encoding="utf-8")
 
 
 def test_every_notebook_and_module_has_a_page(site):
-    from grok_nb.see.site import address
+    from grok_nb.docs.site import address
     made = set(pages(site))
     for p in tracked_files():
         if p.suffix == ".ipynb" and p.parts[0] == "nbs": assert address(p.relative_to("nbs").as_posix()) in made
@@ -29,7 +29,7 @@ def test_every_notebook_and_module_has_a_page(site):
 
 
 def test_no_paragraph_is_lost(site):
-    from grok_nb.see.site import address
+    from grok_nb.docs.site import address
     def words(text): return re.sub(r"\W+", "", re.sub(r"<[^>]+>", "", text))
     for p in tracked_files():
         if p.suffix != ".ipynb" or p.parts[0] != "nbs": continue
@@ -61,7 +61,7 @@ SCRUBBER = """<div class="gs"><svg viewBox="0 0 4 4"><defs><path id="g" d="M0 0h
 
 def test_a_scrubber_passes_unchanged(tmp_path):
     from execnb.nbio import mk_cell, new_nb, write_nb
-    from grok_nb.see.site import build
+    from grok_nb.docs.site import build
     (tmp_path/"package").mkdir()
     (tmp_path/"_proc").mkdir()
     (tmp_path/"_proc"/"_quarto.yml").write_text("website: {sidebar: {contents: [index.ipynb]}}")
@@ -78,7 +78,7 @@ def test_the_sidebar_is_nested_and_open_where_the_page_is(site):
         nav = re.search(r'<nav id="pages".*?</nav>', (site/name).read_text(encoding="utf-8"), re.S)[0]
         return dict((title, bool(is_open)) for is_open, title in re.findall(r"<details( open)?><summary>([^<]+)</summary>", nav))
     home, lens, source = map(sections, ("index.html", "core/lens.html", "source/grok_nb/lens.html"))
-    assert {"Start", "Results", "Reference", "Core", "Modular", "Copying", "Grammar", "See", "Benchmarks"} <= set(home)
+    assert {"Start", "Results", "Reference", "Core", "Modular", "Copying", "Grammar", "See", "Commands", "Docs", "Benchmarks"} <= set(home)
     assert [s for s in home if home[s]] == ["Start"]
     assert [s for s in lens if lens[s]] == ["Reference", "Core"]
     assert not any(source.values())
@@ -142,7 +142,7 @@ def test_search_finds_a_heading_and_goes_there(site, opened, width):
 
 
 def test_search_shows_text_and_never_markup(tmp_path, opened):
-    from grok_nb.see.search import SEARCH_BOX, search_script
+    from grok_nb.docs.search import SEARCH_BOX, search_script
     evil = "<img src=x onerror=alert(1)> </script>"
     (tmp_path/"search.js").write_text(search_script([(evil, "a.html", evil, [(evil, 'b"c')])]), encoding="utf-8")
     (tmp_path/"a.html").write_text(f'<meta charset="utf-8"><link rel="icon" href="data:,">{SEARCH_BOX}<script src="search.js"></script>')
