@@ -15,9 +15,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from .. import InputError, __version__, studies
 from ..claims import ledger
+from ..ramps import fewest
 from ..runs import Run, describe, headline_name
 from .formats import check_form, save
-from ..transitions import fewest, mark, transition_table, transitions
+from ..transitions import mark, transition_table, transitions
 from ..probes import curve, measure
 
 # %% ../../nbs/see/02_report.ipynb #eb6d6deb

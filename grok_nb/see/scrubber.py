@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from .. import InputError, nearest, studies
 from ..probes import curve, measure, measured
+from ..ramps import fewest
 from ..runs import Context, Run
 from ..series import Series
-from ..transitions import fewest, transitions
+from ..transitions import transitions
 
 # %% ../../nbs/see/00_scrubber.ipynb #79326d0e
 @dataclass
