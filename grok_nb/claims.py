@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from . import InputError, nearest
-from .transitions import Interval
+from .intervals import Interval
 
 # %% ../nbs/core/10_claims.ipynb #8a44265e
 class NotTested(Exception):

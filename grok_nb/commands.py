@@ -139,7 +139,8 @@ def grok_nb_sweep(
     grok_nb_sweep modular --preset phase-cpu --dry-run
     grok_nb_sweep modular --preset phase-cpu --engine slurm --engine-options slurm_partition=gpu timeout_min=60
     """
-    from grok_nb.sweeps import check_engine, check_paths, check_workers, estimate, plan, sweep, sweep_folder
+    from grok_nb.engines import check_engine, check_paths, check_workers
+    from grok_nb.sweeps import estimate, plan, sweep, sweep_folder
     if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
     preset, fixed = preset.replace("-", "_"), changes(set)
     axes = {option: [v for v in values.split(",") if v] for option, values in changes(grid, "--grid").items()} or None
@@ -227,7 +228,8 @@ def grok_nb_demo(
     grok_nb_demo
     grok_nb_demo --seed 1
     """
-    from grok_nb.sweeps import check_workers, train_all
+    from grok_nb.engines import check_workers
+    from grok_nb.sweeps import train_all
     check_workers(workers or None)
     wings = "modular", "copying", "grammar"
     configs = {name: [studies[name].config(preset, seed=seed) for preset in ("demo", "control")] for name in wings}

@@ -14,7 +14,8 @@ from . import InputError
 from .models import llama, llama_parameters
 from .runs import Config as CoreConfig, option, runs_root
 from .study import Study
-from .streams import TextStream, check_tokenizer, held_out_loss, open_texts, prepare_corpus
+from .streams import TextStream, held_out_loss, prepare_corpus
+from .texts import check_tokenizer, open_texts
 
 # %% ../nbs/core/11_corpus.ipynb #ab5b60d6
 @dataclass(frozen=True, kw_only=True)

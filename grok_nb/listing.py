@@ -51,7 +51,8 @@ def verdict(
 ) -> str: # for example `up 2,400–2,800`, or `no change`
     "When a curve changed, in words."
     import pandas as pd
-    from grok_nb.transitions import fewest, transitions
+    from grok_nb.ramps import fewest
+    from grok_nb.transitions import transitions
     series = pd.Series(curve, dtype=float).dropna()
     if len(series) < fewest: return "too few evaluations" if len(series) else "not evaluated"
     def span(t):

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from grok_nb import InputError
 from grok_nb.claims import Claim, Evidence, Ledger, NotTested, by_seed, gather, ledger, over_seeds, paired, share_of_seeds
-from grok_nb.transitions import Interval
+from grok_nb.intervals import Interval
 
 
 def run_table(**fidelity_seeds):

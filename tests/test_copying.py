@@ -14,10 +14,10 @@ from grok_nb.copying import claims as copying_claims
 from grok_nb.copying.study import study
 from grok_nb.copying.language import (LanguageStream, bigram_losses, copied, evaluation_rows, few_shot_sequences, ideal_losses, losses, other_abilities,
                                       recall_sequences, repeated, token_losses)
+from grok_nb.intervals import Interval
 from grok_nb.models import llama
 from grok_nb.runs import Context
 from grok_nb.streams import check_stream
-from grok_nb.transitions import Interval
 
 # ---- the language ----
 

@@ -16,11 +16,11 @@ from grok_nb import InputError
 from grok_nb.copying import circuits as C
 from grok_nb.copying.copy_test import CopyTest, copier
 from grok_nb.copying.induction import induction_scores
+from grok_nb.intervals import Interval
 from grok_nb.lens import ablate_heads, adapters
 from grok_nb.models import initialise, llama
 from grok_nb.probes import measure
 from grok_nb.runs import Context
-from grok_nb.transitions import Interval
 
 STEPS = np.arange(0, 2001, 100)
 

@@ -416,13 +416,13 @@ old, training.save_file = training.save_file, save_file"""
 # ---- several processes ----
 
 ALL = """
-from grok_nb import sweeps
-start, workers = sweeps.Processes._start, []
+from grok_nb import engines, sweeps
+start, workers = engines.Processes._start, []
 def seen(self):
     workers.append(start(self))
     if len(workers) == 2: print(*(w.process.pid for w in workers), flush=True)
     return workers[-1]
-sweeps.Processes._start = seen
+engines.Processes._start = seen
 sweeps.train_all([make(options | dict(seed=seed)) for seed in seeds], root, workers=2)
 """
 

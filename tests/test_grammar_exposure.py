@@ -25,7 +25,8 @@ from grok_nb.grammar.exposure import (Exposures, Part, StepTexts, _identity, cou
                                       exposure_index, phrases_of, proxy_split, seen_tokens, token_counts)
 from grok_nb.grammar.search import check_phrases
 from grok_nb.runs import Run
-from grok_nb.streams import TextStream, open_texts, prepare_corpus
+from grok_nb.streams import TextStream, prepare_corpus
+from grok_nb.texts import open_texts
 
 WORDS = ["a", "ab", "the", "This", "sketch", "sketches", "there's", "naïve", "ÉTÉ", "x-ray", "internationalisation", "8", "чай", "日本", "“yes”", "no—",
          "’tis"]

@@ -12,7 +12,7 @@ from scipy import stats
 from grok_nb import InputError
 from grok_nb.grammar.lag import (accuracies, curve_table, frequency_strata, lag_figure, lag_table, lags, overlap, p_values, phrase_frequency, planted,
                                  random_splits, reached, selection, selection_counts, split_figure, split_table, split_test, verdicts)
-from grok_nb.transitions import Interval, crossing
+from grok_nb.intervals import Interval, crossing
 
 STEPS = np.array([0, 100, 250, 400, 1000, 1100])
 

@@ -13,7 +13,7 @@ from grok_nb import InputError
 from grok_nb.grammar.minimal_pairs import (Policy, _differing, _row, _rule_of, _tree_is_exact, _why_not, accuracy, baseline_figure, blimp_paradigms,
                                            critical_phrases, encode_pairs, phrase_columns, phrase_table, read_pairs, score_pairs, token_positions,
                                            unigram_scores)
-from grok_nb.streams import train_tokenizer
+from grok_nb.texts import train_tokenizer
 
 SENTENCES = [
     ("determiner_noun_agreement_1", "Craig explored that grocery store.", "Craig explored that grocery stores."),

@@ -9,7 +9,8 @@ from conftest import PATIENCE
 from hypothesis import Phase, example, given, settings, strategies as st
 
 from grok_nb import InputError, streams
-from grok_nb.streams import Corpus, TextStream, check_stream, encode_texts, open_texts, prepare_corpus, rng, shuffled, train_tokenizer
+from grok_nb.streams import Corpus, TextStream, check_stream, prepare_corpus, rng, shuffled
+from grok_nb.texts import _is_cuttable, _pieces, encode_texts, end_of_text, load_tokenizer, open_texts, train_tokenizer
 
 WORDS = "the old fox finds a coin and hides bread in his hat while Anna sells the key to a miller".split()
 
@@ -156,7 +157,7 @@ def test_check_stream_finds_an_impure_stream(corpus):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json.gz", "a.parquet", "large.parquet", "a.txt", "a.txt.gz", "many"])
 def test_every_format_gives_the_same_documents(tmp_path, name):
     lines = "".join(json.dumps(dict(id=i, text=t)) + "\n" for i, t in enumerate(STORIES))
-    text = f"\n{streams.end_of_text}\n".join(STORIES)
+    text = f"\n{end_of_text}\n".join(STORIES)
     write = {"a.jsonl": lambda p: p.write_text("\ufeff" + lines + "\n\n"), "a.json.gz": lambda p: p.write_bytes(gzip.compress(lines.encode())),
              "a.parquet": lambda p: pq.write_table(pa.table(dict(id=list(range(120)), text=STORIES)), p, row_group_size=11),
              "large.parquet": lambda p: pq.write_table(pa.table(dict(text=pa.array([None, *STORIES, "", " \n"], pa.large_string()))), p),
@@ -277,7 +278,7 @@ def test_a_mistake_deep_in_a_file_leaves_nothing(tmp_path):
 @settings(max_examples=80)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=5), batch=st.integers(1, 200))
 @example(["\r\n\r\n  a  b\t"], 1)
-@example([f"x {streams.end_of_text} y"], 9)
+@example([f"x {end_of_text} y"], 9)
 def test_encoding_is_exact_and_reversible(tokenizer, texts, batch):
     encoded = list(encode_texts(texts, tokenizer, batch))
     assert [tokenizer.decode(ids.tolist()) for ids in encoded] == texts
@@ -300,24 +301,24 @@ PATTERNS = {"gpt2": None, "gpt4": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N
 @pytest.mark.parametrize("kind", PATTERNS)
 def test_pieces_encode_as_the_whole(tokenizer, kind):
     encoder = gpt4_like(PATTERNS[kind], STORIES) if PATTERNS[kind] else tokenizer.backend_tokenizer
-    assert streams._is_cuttable(encoder)
+    assert _is_cuttable(encoder)
     encode = lambda text: encoder.encode(text, add_special_tokens=False).ids
 
     @settings(max_examples=150)
     @given(text=st.lists(st.sampled_from(PARTS), min_size=1, max_size=60).map("".join), size=st.integers(1, 60))
     def check(text, size):
-        pieces = list(streams._pieces(text, size))
+        pieces = list(_pieces(text, size))
         assert "".join(pieces) == text and sum(map(encode, pieces), []) == encode(text)
     check()
 
 
 def test_a_tokenizer_whose_tokens_cross_blanks_is_not_cut():
-    assert not streams._is_cuttable(gpt4_like(r"\n", STORIES))
+    assert not _is_cuttable(gpt4_like(r"\n", STORIES))
 
 
 def test_tokenizer_is_the_same_in_another_process_with_other_threads(tmp_path, tokenizer):
     (tmp_path/"texts.json").write_text(json.dumps(STORIES))
-    code = ("import sys, json\nfrom grok_nb.streams import train_tokenizer\n"
+    code = ("import sys, json\nfrom grok_nb.texts import train_tokenizer\n"
             "print(train_tokenizer(json.load(open(sys.argv[1])), 300).backend_tokenizer.to_str())")
     env = os.environ | dict(RAYON_NUM_THREADS="1", PYTHONHASHSEED="7")
     out, err = run_python(code, tmp_path/"texts.json", env=env).communicate(timeout=PATIENCE)
@@ -339,7 +340,7 @@ def test_a_given_tokenizer_of_another_kind(library, tmp_path):
     long = " ".join(STORIES)*20
     assert next(encode_texts([long], given)).tolist() == given(long)["input_ids"]
     PreTrainedTokenizerFast(tokenizer_object=unigram).save_pretrained(tmp_path/"endless")
-    with pytest.raises(InputError, match="end-of-text"): streams.load_tokenizer(tmp_path/"endless")
+    with pytest.raises(InputError, match="end-of-text"): load_tokenizer(tmp_path/"endless")
 
 
 # --- preparing
@@ -531,7 +532,7 @@ def test_corpus_study_trains_and_outlives_its_text(runs_root, tmp_path):
     from grok_nb.corpus import study
     from grok_nb.runs import Run
     source = tmp_path/"a.txt"
-    source.write_text(f"\n{streams.end_of_text}\n".join(STORIES))
+    source.write_text(f"\n{end_of_text}\n".join(STORIES))
     run = study.run("smoke", corpus=source, steps=40, layout="document", bos=True)
     table = run.metrics()
     losses = table[table.probe == "held_out"].value.tolist()

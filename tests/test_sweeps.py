@@ -14,6 +14,7 @@ import pytest
 from conftest import PATIENCE, wait_for
 
 from grok_nb import InputError, RunError, runs, sweeps
+from grok_nb.engines import Serial
 from grok_nb.files import file_hash
 from grok_nb.modular.study import study
 from grok_nb.runs import Run, runs_root
@@ -76,7 +77,7 @@ def check_once(runs):
 def test_a_run_that_ends_is_told_of_at_once(runs_root, monkeypatch, capsys):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     first, second = tiny(), tiny(seed=1)
-    class Here: submit = sweeps.Serial().submit
+    class Here: submit = Serial().submit
     run_all([first, second], engine=Here(), say=lambda run: f"{len(run.steps)} checkpoints")
     told = [f"{c.run_id}: finished ({n} of 2). 2 checkpoints" for n, c in enumerate((first, second), 1)]
     assert capsys.readouterr().err.splitlines() == told
@@ -290,7 +291,7 @@ def test_dask_client_of_ones_own(cluster, runs_root, helpers):
     from distributed import Client
     with Client(cluster.address, timeout=PATIENCE) as client:
         client.register_worker_callbacks() # it answers
-        table = sweep("modular", "demo", None, seeds=[0, 1], fixed=TINY, engine=client, then="grok_nb.sweeps:named", **QUIET)
+        table = sweep("modular", "demo", None, seeds=[0, 1], fixed=TINY, engine=client, then="grok_nb.engines:named", **QUIET)
         assert client.status == "running"
     assert list(table.state) == ["finished"] * 2 and table.error.str.contains("TypeError|AttributeError").all() # a run is no path: `then` failed, twice
 

@@ -9,8 +9,9 @@ from hypothesis import assume, given, settings, strategies as st
 from scipy import stats
 
 from grok_nb import InputError
-from grok_nb.transitions import (Interval, bootstrap_interval, crossing, intervals, kaplan_meier, lag, mark, noise_p_value, transition,
-                                 transition_table, transitions)
+from grok_nb.intervals import Interval, bootstrap_interval, crossing, kaplan_meier, lag
+from grok_nb.ramps import noise_p_value
+from grok_nb.transitions import intervals, mark, transition, transition_table, transitions
 
 matplotlib.use("agg")
 

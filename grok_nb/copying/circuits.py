@@ -17,9 +17,9 @@ from .. import InputError, nearest
 from ..claims import over_seeds
 from .induction import _check_weights, induction_scores
 from .language import evaluation_rows, token_losses
+from ..intervals import Interval, crossing, lag
 from ..lens import _tokens, ablate_heads
 from ..streams import rng as generator
-from ..transitions import Interval, crossing, lag
 
 # %% ../../nbs/copying/03_circuits.ipynb #c0759702
 thresholds = dict(induction_score=.3, attention=.3, eigenvalue_positivity=.5, previous_token=.3) # from here on a head has formed

@@ -14,11 +14,12 @@ basic_copying = 0.2 # share of suffixes copied whole, above which a model is sai
 def emergence(
     table, # long table of one run, pandas
     level: float = basic_copying, # which its rise must exceed
-): # → transitions.Interval, steps; not reached: `hi` is infinite
+): # → intervals.Interval, steps; not reached: `hi` is infinite
     "When a model begins to copy: half-way up the rise."
     import numpy as np
     from grok_nb.probes import curve
-    from grok_nb.transitions import Interval, transition
+    from grok_nb.intervals import Interval
+    from grok_nb.transitions import transition
     copying = curve(table, **headline)
     rise = transition(copying, "up")
     return rise.midpoint if rise and rise.plateau > level else Interval(copying.index[-1], np.inf)
@@ -27,10 +28,10 @@ def emergence(
 def flat(
     loss, # pandas Series over steps, nats
     share: float = 0.05, # of the loss
-): # → transitions.Interval, steps
+): # → intervals.Interval, steps
     "When a loss goes flat: the first evaluation, once it has fallen by `share`, from which twice the steps bring less than `share` of it."
     import numpy as np
-    from grok_nb.transitions import Interval
+    from grok_nb.intervals import Interval
     steps, values = loss.index.to_numpy(float), loss.to_numpy()
     inside = (steps > 0) & (2*steps <= steps[-1])
     still = (values[inside] < (1 - share) * values[0]) & (values[inside] - np.interp(2*steps[inside], steps, values) < share * values[inside])
@@ -40,7 +41,7 @@ def flat(
 
 def fitted(
     table, # long table of one run, pandas
-) -> dict: # "loss", "ICL score" → transitions.Interval, steps; None where the curve shows no fall
+) -> dict: # "loss", "ICL score" → intervals.Interval, steps; None where the curve shows no fall
     "When the text is fitted, by the plateau of its loss and by the ICL score, which settles at nine tenths of its fall."
     from grok_nb.probes import curve
     from grok_nb.transitions import transition
@@ -56,7 +57,7 @@ def _ends(rows, **where):
 def _copies(rows): return _ends(rows, **headline)
 
 def exponent(
-    when: dict, # batch size, or learning rate → emergence in steps, transitions.Interval
+    when: dict, # batch size, or learning rate → emergence in steps, intervals.Interval
 ) -> float: # over batch size 0: a number of steps decides, −1: a number of tokens
     "The slope of log steps over log batch size, through the middles of the intervals. Raises `claims.NotTested` where copying did not begin."
     import numpy as np
@@ -93,7 +94,7 @@ def _order(rows):
 def _ahead(rows):
     "By how many steps EP is half-way before attention, of the best head."
     from grok_nb.copying.circuits import lead
-    from grok_nb.transitions import Interval
+    from grok_nb.intervals import Interval
     found = lead(rows, shares=(0.5,)).set_index("measure").loc["eigenvalue_positivity"]
     return Interval(found["before_attention_lo"], found["before_attention_hi"])
 
@@ -106,7 +107,8 @@ def _lost(rows, column):
 def _settled(rows):
     "When the ICL score has come to rest; never, if it does not fall."
     from grok_nb.probes import curve
-    from grok_nb.transitions import Interval, transition
+    from grok_nb.intervals import Interval
+    from grok_nb.transitions import transition
     score = curve(rows, metric="icl_score")
     fall = transition(score, "down")
     return fall.saturation if fall else Interval(score.index[-1], float("inf"))
@@ -126,7 +128,8 @@ def claims() -> list:
     "The paper's claims that this package can test, and ours, each with its number and threshold."
     from grok_nb.claims import Claim, NotTested, by_seed, over_seeds, paired, share_of_seeds
     from grok_nb.probes import curve
-    from grok_nb.transitions import lag, transition
+    from grok_nb.intervals import lag
+    from grok_nb.transitions import transition
     of = lambda t, measure, preset="demo", probe="copy": by_seed(t, probe, measure, preset=preset)
     def shift(t, before, after):
         one, other = of(t, _copies, before), of(t, _copies, after)

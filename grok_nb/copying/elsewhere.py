@@ -17,7 +17,7 @@ def foreign_probes(
 ) -> dict: # name → probe
     "What can be asked of checkpoints that are not ours."
     from functools import partial
-    from grok_nb.streams import open_texts
+    from grok_nb.texts import open_texts
     found = dict(induction=heads_of_its_own, copy=partial(copies_of_its_own, samples=samples)) # heads first: not every architecture shows them
     if not corpus: return found
     sources = [corpus] if isinstance(corpus, str) else [*corpus]

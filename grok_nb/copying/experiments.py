@@ -20,7 +20,7 @@ from .study import study
 from ..probes import curve
 from ..runs import Run, describe
 from ..sweeps import train_all
-from ..transitions import Interval
+from ..intervals import Interval
 
 # %% ../../nbs/copying/06_experiments.ipynb #249f2aa3
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def beyond_copying(
     root: str | None = None, # folder of runs
 ) -> Finding:
     "Do recall and few-shot labelling come with copying? Source: arXiv 2409.09281, open question."
-    from grok_nb.transitions import crossing
+    from grok_nb.intervals import crossing
     runs = trained(presets, seeds, root)
     table = together(runs)
     def half_way(rows): # of the way from chance to one, halved: as for copying, a level that is the same for every run

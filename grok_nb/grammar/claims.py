@@ -13,7 +13,7 @@ from .judge import accuracy_curves, early_step
 def mean_lag(
     rows, # long table of one run, pandas: of `judged`
     level=lambda curve: 0.8, # accuracy to reach, from a group's curve over steps
-): # → transitions.Interval, steps
+): # → intervals.Interval, steps
     "Mean over paradigms of the lag between the steps at which each group reaches its level, sustained."
     from grok_nb.claims import NotTested
     from grok_nb.grammar.lag import reached

@@ -22,7 +22,8 @@ from fastcore.basics import patch
 from .. import InputError, RunError
 from .search import Searcher, check_phrases, normalise
 from ..runs import Run
-from ..streams import Corpus, DatasetTexts, FileTexts, TextStream, _progress, _short_hash, open_texts
+from ..streams import Corpus, TextStream
+from ..texts import DatasetTexts, FileTexts, open_texts, progress_bar, short_hash
 
 # %% ../../nbs/grammar/02_exposure.ipynb #bf4431bc
 @dataclass(frozen=True, order=True)
@@ -196,9 +197,9 @@ def _plain(value): return value is None or isinstance(value, (bool, int, float, 
 def _identity(stream): # corpus, tokenizer, order: by its options and its first batch; what is planted later must be among the options
     settings = {name: repr(getattr(stream, name)) for name in inspect.signature(type(stream)).parameters if _plain(getattr(stream, name, stream))}
     first = stream.batch(0)
-    return (_short_hash({name: _hash(array) for name, array in sorted(getattr(stream, "artifacts", {}).items())}),
-            _short_hash(stream.tokenizer.backend_tokenizer.to_str()),
-            _short_hash([type(stream).__name__, settings, _hash(first["input_ids"], first["labels"])]))
+    return (short_hash({name: _hash(array) for name, array in sorted(getattr(stream, "artifacts", {}).items())}),
+            short_hash(stream.tokenizer.backend_tokenizer.to_str()),
+            short_hash([type(stream).__name__, settings, _hash(first["input_ids"], first["labels"])]))
 
 def _described(stream): # what a worker makes it from, without its data; a stream of another kind goes there as it is
     if isinstance(stream, Run): return "run", str(stream.path)
@@ -355,7 +356,7 @@ def _read(source, index, path, pool, ahead, save_every):
     part, rows, size, saved = index.parts[0], [], 0, time.monotonic()
     def so_far(): return Exposures(index.phrases, np.concatenate([index.rows, *rows], 1), (part,), index.size + size)
     if part.whole: return index
-    with _progress("exposure", source.unit, source.range and len(source.range)) as bar:
+    with progress_bar("exposure", source.unit, source.range and len(source.range)) as bar:
         bar.update(part.end - part.begin)
         try:
             for end, (found, read) in _results(source, index.phrases, part.end, pool, ahead):

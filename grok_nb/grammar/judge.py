@@ -190,7 +190,7 @@ def foreign_probes(
 ) -> dict: # name → probe
     "What can be asked of checkpoints that are not ours."
     from functools import partial
-    from grok_nb.streams import open_texts
+    from grok_nb.texts import open_texts
     if not pairs: raise InputError("pairs are not given; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp")
     known, texts = [pairs_fingerprint_of(pairs, "")], (corpus,) if isinstance(corpus, str) else tuple(corpus)
     if texts: known.append(open_texts(list(texts)).fingerprint)

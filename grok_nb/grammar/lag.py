@@ -15,8 +15,8 @@ import pandas as pd
 from scipy.stats import rankdata
 from .. import InputError, nearest
 from .search import normalise
+from ..intervals import Interval, crossing
 from ..streams import rng
-from ..transitions import Interval, crossing
 
 # %% ../../nbs/grammar/03_lag.ipynb #5739f0ff
 def _yes_or_no(name, array, axes):

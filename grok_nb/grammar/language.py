@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 from fastcore.basics import patch
 from .. import InputError
-from ..streams import end_of_text, rng
+from ..streams import rng
+from ..texts import end_of_text
 
 # %% ../../nbs/grammar/06_language.ipynb #518e2ffc
 nouns = """actor artist author baker banker bear bird boy brother builder camel captain cat chicken clown cousin cow dancer dealer diver doctor dog donkey

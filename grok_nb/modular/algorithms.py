@@ -241,7 +241,7 @@ def explained(
 ): # → pandas: (run, step,) shot (int), cells, accuracy, low, high, contexts (how many), chance
     "Accuracy on the cells that each algorithm can answer, with a bootstrap interval over contexts."
     import pandas as pd
-    from grok_nb.transitions import bootstrap_interval
+    from grok_nb.intervals import bootstrap_interval
     if "probe" in table: table = table[table["probe"] == "algorithms"]
     if table.empty or "cells" not in table: raise InputError("table: holds no rows of the probe 'algorithms'")
     of, rows = [key for key in ("run", "step") if key in table], []

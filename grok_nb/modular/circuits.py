@@ -35,7 +35,7 @@ def arrivals(
 ): # → pandas table, one row a quantity
     "When each quantity (what it has above its null, if it has one) came half-way to its last value, and whether before the behaviour."
     import pandas as pd
-    from grok_nb.transitions import crossing, lag
+    from grok_nb.intervals import crossing, lag
     def halfway(series): return crossing(series, (series.iloc[:3].mean() + series.iloc[-3:].mean())/2)
     rows, came = [], halfway(behaviour)
     for quantity, part in best.groupby("quantity"):

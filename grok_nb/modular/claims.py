@@ -18,7 +18,7 @@ def _last(rows, set, queries="all", metric="accuracy"):
 def _reaches(rows, set):
     "When a set comes half-way from chance to its ratio-matchable share, as an interval of steps."
     from grok_nb.probes import curve
-    from grok_nb.transitions import crossing
+    from grok_nb.intervals import crossing
     chance, ceiling = (_last(rows, set, metric=m) for m in ("chance", "matchable_share"))
     return crossing(curve(rows, set=set, shot="last", queries="all", metric="accuracy"), (chance + ceiling) / 2)
 
@@ -67,7 +67,7 @@ def _beyond_ratios(tables):
 def claims() -> list:
     "The paper's claims that this package can test, each with its number and threshold."
     from grok_nb.claims import Claim, by_seed, over_seeds, paired
-    from grok_nb.transitions import lag
+    from grok_nb.intervals import lag
     of = lambda tables, measure, preset="demo": by_seed(tables, "accuracy", measure, preset=preset)
     against = lambda tables, preset: over_seeds(paired(
         of(tables, lambda r: _last(r, "ood_train"), preset), of(tables, lambda r: _last(r, "ood_train"))), "accuracy")

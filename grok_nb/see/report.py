@@ -18,7 +18,8 @@ from ..claims import ledger
 from ..evidence import known_curves, measured_inside, readable, representative_runs, tables, when
 from ..runs import Run, describe, labels
 from .formats import check_form, save
-from ..transitions import fewest, mark, transitions
+from ..ramps import fewest
+from ..transitions import mark, transitions
 from ..probes import curve
 
 # %% ../../nbs/see/02_report.ipynb #eb6d6deb
@@ -162,7 +163,7 @@ def section(
 def _sections(of_studies, workers):
     "`section` for each pair of runs and evidence, in processes of their own where there are several of both."
     if workers == 1 or len(of_studies) < 2: return [section(*each) for each in of_studies]
-    from grok_nb.sweeps import Processes
+    from grok_nb.engines import Processes
     folders = [[[str(r.path) for r in runs] for runs in each] for each in of_studies]
     with Processes(workers) as processes:
         return [job.result() for job in [processes.submit(_section_from, *each) for each in folders]]

@@ -17,7 +17,8 @@ from .. import InputError, nearest, studies
 from ..probes import curve, measure, measured
 from ..runs import Context, Run, labels
 from ..series import Series
-from ..transitions import fewest, transitions
+from ..ramps import fewest
+from ..transitions import transitions
 
 # %% ../../nbs/see/00_scrubber.ipynb #79326d0e
 @dataclass
