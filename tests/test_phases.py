@@ -91,7 +91,7 @@ def test_wrong_labels_at_test_time():
         def __call__(self, input_ids, **_):
             answers = torch.nn.functional.one_hot(input_ids[:, 2], 7).float()
             return type("Out", (), dict(logits=answers[:, None].expand(-1, input_ids.shape[1], -1)))
-    right = [tasks._score(Copier(), phases.mislabelled(shown, s), "cpu", 10**6)[0].mean() for s in (0., .4, 1.)]
+    right = [tasks.score_sequences(Copier(), phases.mislabelled(shown, s), "cpu", 10**6)[0].mean() for s in (0., .4, 1.)]
     assert right[0] == 1 and right[1] == pytest.approx(.6, abs=.08) and right[2] == 0
 
 

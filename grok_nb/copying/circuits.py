@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from .. import InputError, nearest
 from ..claims import over_seeds
-from .induction import _check_weights, induction_scores
+from .induction import check_weights, induction_scores
 from .language import evaluation_rows, token_losses
 from ..intervals import Interval, crossing, lag
-from ..lens import _tokens, ablate_heads
+from ..lens import checked_token_ids, ablate_heads
 from ..streams import rng as generator
 
 # %% ../../nbs/copying/03_circuits.ipynb #c0759702
@@ -261,7 +261,7 @@ def _text(model, input_ids, copyable):
     if input_ids is None:
         if copyable is not None: raise InputError("copyable: needs input_ids, whose tokens it marks")
         return None
-    ids = _tokens(model, input_ids)
+    ids = checked_token_ids(model, input_ids)
     masks = dict(loss=np.ones(ids.shape, bool))
     if copyable is not None:
         mask = np.asarray(copyable)
@@ -317,7 +317,7 @@ def ablation(
     mean_over=None, # token ids, (row, position), for every mean; None: see the text
 ) -> list[dict]: # kind, by, n, draw, heads, mode, metric, value
     "Copying accuracy and loss without sets of heads: exact, token, loss, loss_copyable, loss_other (nats), and the `…_change` of each."
-    _check_weights(model)
+    check_weights(model)
     if wrong := [m for m in modes if m not in ("mean", "zero")]: raise InputError(f"modes: {nearest(wrong[0], ('mean', 'zero'))}")
     text, sets = _text(model, input_ids, copyable), [s | dict(heads=_within(model, s.get("heads"))) for s in sets]
     ask = _asker(model, test, text, mean_over)
@@ -411,7 +411,7 @@ def keep_only(
     most: int = 32, # heads that backward elimination is tried with
 ) -> list[dict]: # search, n, draw, heads (kept), mode, metric (exact, token), value
     "Copying accuracy with all heads removed but n."
-    _check_weights(model)
+    check_weights(model)
     if wrong := set(search) - {"backward", "ranked", "random"}: raise InputError(f"search: {nearest(min(wrong), ('backward', 'ranked', 'random'))}")
     every = [(layer, head) for layer in range(model.config.num_hidden_layers) for head in range(model.config.num_attention_heads)]
     ranking = rank_heads(_induction(model), "induction_score", "previous_token") if ranking is None else list(dict.fromkeys(ranking))

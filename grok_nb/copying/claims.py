@@ -128,7 +128,6 @@ def claims() -> list:
     "The paper's claims that this package can test, and ours, each with its number and threshold."
     from grok_nb.claims import Claim, NotTested, by_seed, over_seeds, paired, share_of_seeds
     from grok_nb.probes import curve
-    from grok_nb.intervals import lag
     from grok_nb.transitions import transition
     of = lambda t, measure, preset="demo", probe="copy": by_seed(t, probe, measure, preset=preset)
     def shift(t, before, after):

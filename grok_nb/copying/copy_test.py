@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .. import InputError, nearest
-from ..lens import _as_found, adapters
+from ..lens import left_as_found, adapters
 from ..models import logits_at, tree_inputs
 from ..streams import rng
 
@@ -278,7 +278,7 @@ def answers(self: CopyTest,
     if method == "teacher" and _branches_are_exact(self, model): ask, count, tokens = _tree, self.n_samples, _layout(self)[0].size
     else: ask, count, tokens = _generate if method == "generate" else _rows, self.n_samples*queries, self.longest
     at_once = max(1, (tokens_per_pass or (4096 if model.device.type == "cpu" else 65_536))//tokens)
-    with torch.no_grad(), _as_found(model, eager=False):
+    with torch.no_grad(), left_as_found(model, eager=False):
         _check_causal(self, model)
         said = [ask(self, model, which).cpu() for which in np.split(np.arange(count), range(at_once, count, at_once))]
     return torch.cat(said).reshape(self.n_samples, queries, self.suffix).numpy()

@@ -40,7 +40,6 @@ def checkpoint_figures(
     device: str = "cpu", # where the models are put
 ) -> list: # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
-    import pandas as pd
     from grok_nb.copying import circuits
     from grok_nb.copying.induction import repeated_sequences, stripe_figure
     from grok_nb.lens import attention_patterns

@@ -10,7 +10,7 @@ __all__ = ['attention_rows', 'inside', 'attention_figure', 'changes', 'changes_f
 import numpy as np
 import pandas as pd
 from .. import InputError
-from .concepts import Looks, _label, _panels, concept_rows, look_at_pairs, sides
+from .concepts import Looks, label_panels, paradigm_panels, concept_rows, look_at_pairs, sides
 from .lag import clusters
 from ..streams import rng
 
@@ -72,7 +72,7 @@ def attention_figure(
     if metric not in names: raise InputError(f"metric = {metric!r}: must be to_context or entropy")
     rows, even = _rows(table, metric, sentence), _rows(table, names[metric][0], sentence)
     layers = sorted(rows["layer"].unique())
-    fig, panels = _panels(list(rows["paradigm"].unique()))
+    fig, panels = paradigm_panels(list(rows["paradigm"].unique()))
     for name, ax in panels.items():
         lines = rows[rows["paradigm"] == name].pivot_table(index="step", columns="layer", values="value")
         for layer, colour in zip(layers, plt.get_cmap("viridis")(np.linspace(0, .85, len(layers)))):
@@ -80,7 +80,7 @@ def attention_figure(
         ax.plot(even[even["paradigm"] == name].set_index("step")["value"].sort_index(), color="black", linestyle=":", linewidth=1, label="spread evenly")
         for step in (marks or {}).get(name, ()): ax.axvline(step, color="grey", linestyle="--", linewidth=.8)
     ax.set_ylim(0, None) # once, for all: panels share it
-    _label(panels, "steps", names[metric][1])
+    label_panels(panels, "steps", names[metric][1])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=min(7, len(layers) + 1), frameon=False, fontsize=8)
     return fig
 
@@ -111,7 +111,7 @@ def changes_figure(
     "The change of every head's attention to the context word; the best head is ringed."
     names, most = list(changed["paradigm"].unique()), changed["change"].abs().max()
     layers, heads = int(changed["layer"].max()) + 1, int(changed["head"].max()) + 1
-    fig, panels = _panels(names, height=.9 + .22*layers)
+    fig, panels = paradigm_panels(names, height=.9 + .22*layers)
     for row in [] if tested is None else tested[tested["half"].notna()].itertuples():
         few = f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < .05 else "" # of no gain there is no half
         panels[row.paradigm].set_title(f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}", fontsize=min(8, 300/len(row.paradigm)))
@@ -121,7 +121,7 @@ def changes_figure(
         layer, head = wide.stack().idxmax()
         ax.plot(head, layer, marker="o", markersize=11, markerfacecolor="none", markeredgecolor="black")
         ax.set_xticks(range(0, heads, max(1, heads//8))); ax.set_yticks(range(0, layers, max(1, layers//8)))
-    _label(panels, "head", "layer")
+    label_panels(panels, "head", "layer")
     fig.colorbar(image, ax=list(panels.values()), label="change of attention")
     return fig
 

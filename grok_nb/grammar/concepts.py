@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['sides', 'Looks', 'look_at_pairs', 'concept_vectors', 'mean_direction', 'auroc', 'auroc_interval', 'effective_rank',
-           'matched_rank', 'broken_pairs', 'concept_rows', 'conditions', 'auroc_figure', 'layers_figure', 'rank_figure']
+           'matched_rank', 'broken_pairs', 'concept_rows', 'conditions', 'paradigm_panels', 'label_panels',
+           'auroc_figure', 'layers_figure', 'rank_figure']
 
 # %% ../../nbs/grammar/04_concepts.ipynb #01eadc2e
 from dataclasses import dataclass
@@ -227,7 +228,10 @@ def _curves(table, *metrics, layer=None):
     layer = rows["layer"].max() if layer is None else layer
     return {name: part.pivot(index="step", columns="metric", values="value") for name, part in rows[rows["layer"] == layer].groupby("paradigm", sort=False)}
 
-def _panels(names, height=2.3):
+def paradigm_panels(
+    names, # of paradigms
+    height: float = 2.3, # of a panel, inches
+) -> tuple: # matplotlib Figure; name → its axes
     "One panel for each paradigm, four in a row: figure, its axes by name."
     import matplotlib.pyplot as plt
     columns = min(4, len(names))
@@ -238,7 +242,11 @@ def _panels(names, height=2.3):
     plt.close(fig)
     return fig, dict(zip(names, axes.flat))
 
-def _label(panels, x, y):
+def label_panels(
+    panels: dict, # name → axes, of `paradigm_panels`
+    x: str, # label below
+    y: str, # label at the left of a row
+):
     "Axis labels: below, and at the left of a row."
     for ax in panels.values(): ax.set(xlabel=x, ylabel=y if ax.get_subplotspec().is_first_col() else None)
 
@@ -247,14 +255,14 @@ def auroc_figure(
 ): # → matplotlib Figure
     "How well the exposed pairs' direction separates unexposed sentences in the final layer, over training. Source: arXiv 2606.00230, figure 2."
     curves = _curves(table, "auroc", "auroc_low", "auroc_high")
-    fig, panels = _panels(curves)
+    fig, panels = paradigm_panels(curves)
     for name, curve in curves.items():
         ax = panels[name]
         if "auroc_low" in curve:
             ax.fill_between(curve.index, curve["auroc_low"], curve["auroc_high"], color=_colours[0], alpha=.25, linewidth=0, label="95 % interval")
         ax.plot(curve["auroc"], color=_colours[0], marker="o", markersize=3, label="unexposed sentences")
         ax.axhline(.5, color="black", linestyle=":", linewidth=1, label="chance")
-    _label(panels, "steps", "AUROC, final layer")
+    label_panels(panels, "steps", "AUROC, final layer")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return fig
 
@@ -270,14 +278,14 @@ def layers_figure(
     names = list(by_layer[layers[-1]] if layers else _curves(table, metric))
     most = table.loc[table["metric"] == metric, "value"].max()
     colours = dict(auroc=dict(cmap="PuOr_r", vmin=0, vmax=1), rank=dict(cmap="viridis", vmin=0, vmax=most))[metric]
-    fig, panels = _panels(names, height=1.3 + .2*len(layers))
+    fig, panels = paradigm_panels(names, height=1.3 + .2*len(layers))
     for name, ax in panels.items():
         wide = pd.DataFrame({int(layer): by_layer[layer][name][metric] for layer in layers})
         image = ax.imshow(wide.T, **colours, aspect="auto", origin="lower", interpolation="none")
         shown = np.unique(np.linspace(0, len(wide) - 1, 5).astype(int))
         ax.set_xticks(shown, [f"{step:g}" for step in wide.index[shown]])
         ax.set_yticks(range(0, len(layers), max(1, len(layers)//6)))
-    _label(panels, "steps (checkpoints)", "layer (0: embedding)")
+    label_panels(panels, "steps (checkpoints)", "layer (0: embedding)")
     fig.colorbar(image, ax=list(panels.values()), label=dict(auroc="AUROC", rank="effective rank")[metric])
     return fig
 
@@ -289,7 +297,7 @@ def rank_figure(
     "Effective rank of concept vectors over training, with its control, and their length. Source: arXiv 2606.00230, figure 3."
     curves = _curves(table, "rank", "rank_matched", "rank_control", "norm", layer=layer)
     kinds = dict(rank="concept vectors", rank_control="control: pairing broken", rank_matched="concept vectors, matched sample size")
-    fig, panels = _panels(curves)
+    fig, panels = paradigm_panels(curves)
     longest = max(curve["norm"].max() for curve in curves.values())
     for name, curve in curves.items():
         ax, right = panels[name], panels[name].twinx()
@@ -301,6 +309,6 @@ def rank_figure(
         if ax.get_subplotspec().is_last_col() or name == list(curves)[-1]: right.set_ylabel("mean length")
         else: right.set_yticklabels([])
     ax.set_ylim(0, None) # once, for all: panels share it
-    _label(panels, "steps", "effective rank")
+    label_panels(panels, "steps", "effective rank")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return fig

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from .. import InputError, nearest
-from ..lens import _as_found, adapters
+from ..lens import left_as_found, adapters
 from ..models import tree_inputs
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #17611b0e
@@ -372,7 +372,7 @@ def score_pairs(
     tree = _tree_is_exact(model, _check_fits(model, pairs, encoded))
     rows = [_row(*both) for both in zip(*encoded)] if tree else [(ids, [0]*len(ids)) for side in encoded for ids in side]
     sums = np.empty((len(rows), 3))
-    with _as_found(model, eager=False):
+    with left_as_found(model, eager=False):
         for numbers, ids, whose in _batches(rows, batch_tokens or (1024 if model.device.type == "cpu" else 65_536)):
             sums[numbers] = _sums(model, ids.to(model.device), whose.to(model.device), policy.unscored, tree).numpy()
     good, bad = (sums[:, 0] + sums[:, 1], sums[:, 0] + sums[:, 2]) if tree else np.split(sums[:, 0], 2)

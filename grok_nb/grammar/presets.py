@@ -14,7 +14,7 @@ from .. import InputError, corpus, nearest
 from ..files import file_hash
 from . import language
 from ..models import llama, llama_parameters
-from ..runs import from_preset, option, own_seed
+from ..runs import option, own_seed
 
 # %% ../../nbs/grammar/07_presets.ipynb #7606ce7c
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['cell_kinds', 'check_memory', 'check_stream', 'grid', 'draw_context', 'grid_sequences', 'grid_answers',
-           'ratio_matchable', 'ratio_matching', 'modular_regression', 'grid_predictions', 'shots_to_ask', 'algorithms',
-           'explained', 'verdict', 'explained_figure', 'grid_table', 'algorithms_figure', 'paper_cell']
+           'likeliest_answers', 'ratio_matchable', 'inverses', 'ratio_matching', 'modular_regression',
+           'grid_predictions', 'shots_to_ask', 'algorithms', 'explained', 'verdict', 'explained_figure', 'grid_table',
+           'algorithms_figure', 'paper_cell']
 
 # %% ../../nbs/modular/02_algorithms.ipynb #8bcec417
 import os
@@ -90,9 +91,9 @@ def grid_answers(
     chunk_tokens: int = 16_384, # tokens in one forward pass
 ) -> np.ndarray: # the likeliest of the numbers 0 … p − 1 for the query (x, y), int64, (p, p)
     "What a model answers in every cell of the grid."
-    return _answers(model, grid_sequences(context, task_vector, p), p, device, chunk_tokens).reshape(p, p)
+    return likeliest_answers(model, grid_sequences(context, task_vector, p), p, device, chunk_tokens).reshape(p, p)
 
-def _answers(
+def likeliest_answers(
     model, # called as model(input_ids=…).logits, in evaluation mode
     sequences: np.ndarray, # tokens, the last of which is asked for, (sequence, position)
     p: int, # modulus
@@ -119,7 +120,7 @@ def ratio_matchable(
     return reached.any(-1) | (query == 0).all(-1)
 
 # %% ../../nbs/modular/02_algorithms.ipynb #7e521058
-def _inverses(
+def inverses(
     p: int, # modulus
 ) -> np.ndarray: # 1/n mod p at position n, and 0 for 0, (p,)
     "Every number's inverse; a modulus that is no prime has none for some."
@@ -133,7 +134,7 @@ def ratio_matching(
     p: int, # modulus, a prime
 ) -> np.ndarray: # answers, int64, (…); −1 where the query is no multiple of a shown example
     "What Ratio Matching answers (He et al. 2024, §5); of examples that contradict each other the most recent one counts."
-    inverse, context, query = _inverses(p), _inputs("context", context, p), _inputs("query", query, p)
+    inverse, context, query = inverses(p), _inputs("context", context, p), _inputs("query", query, p)
     x, y, answers = query[..., 0], query[..., 1], np.asarray(answers, np.int64)
     shape = np.broadcast_shapes(context.shape[:-2], answers.shape[:-1], x.shape)
     found = np.broadcast_to(np.where((x == 0) & (y == 0), 0, -1), shape)
@@ -168,7 +169,7 @@ def modular_regression(
     x2, y2, z2 = _last_where(shown, (x1[..., None]*shown[..., 1] - y1[..., None]*shown[..., 0]) % p != 0)
     determinant, x, y = (x1*y2 - y1*x2) % p, query[..., 0], query[..., 1]
     scaled = (x*y2 - y*x2) % p*z1 + (x1*y - y1*x) % p*z2 # by Cramer's rule c₁ and c₂ are these differences over the determinant
-    return np.where(determinant != 0, scaled*_inverses(p)[determinant] % p, matched)
+    return np.where(determinant != 0, scaled*inverses(p)[determinant] % p, matched)
 
 # %% ../../nbs/modular/02_algorithms.ipynb #42f83f39
 cell_kinds = ("given", "both", "regression only", "neither")
@@ -216,7 +217,7 @@ def algorithms(
         asked = [_choose(shown[i][:k], tasks[i], stream.p, n_cells, generator(stream.seed, "algorithms", i, k)) for i in range(n_contexts)]
         kinds, sequences = (np.concatenate(parts) for parts in zip(*asked))
         of = np.repeat(np.arange(n_contexts), [len(part) for part, _ in asked])
-        right = _answers(model, sequences, stream.p, context.device, chunk_tokens) == sequences[:, -1]
+        right = likeliest_answers(model, sequences, stream.p, context.device, chunk_tokens) == sequences[:, -1]
         for i, kind in sorted(set(zip(of.tolist(), kinds.tolist()))):
             accuracy = right[(of == i) & (kinds == kind)].mean()
             rows.append(dict(shot=str(k), context=i, cells=cell_kinds[kind], metric="accuracy", value=float(accuracy)))

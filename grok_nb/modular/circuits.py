@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import InputError, nearest
 from ..lens import ablate_heads
-from .algorithms import _answers, check_stream
+from .algorithms import likeliest_answers, check_stream
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/04_circuits.ipynb #086755a6
@@ -118,7 +118,7 @@ def _accuracy(
     sequences, # to be answered at their last shot, `tasks.Sequences`
 ) -> float: # on matchable queries
     "How many matchable queries are answered right."
-    right = _answers(model, sequences.input_ids, model.config.vocab_size, model.device, 16_384) == sequences.input_ids[:, -1]
+    right = likeliest_answers(model, sequences.input_ids, model.config.vocab_size, model.device, 16_384) == sequences.input_ids[:, -1]
     return float(right[sequences.matchable[:, -1]].mean())
 
 # %% ../../nbs/modular/04_circuits.ipynb #afc606b5

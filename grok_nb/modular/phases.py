@@ -11,14 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from .. import InputError
-from .tasks import Sequences, _last_shot, _score, accuracy_figure, generator, phase, phases
+from .tasks import Sequences, last_shot, score_sequences, accuracy_figure, generator, phase, phases
 
 # %% ../../nbs/modular/06_phases.ipynb #90de58a7
 def summary(
     table: pd.DataFrame, # metrics of one run
 ) -> dict: # phase, phase_best, ood, ood_best, ood_best_step, ood_lost, seen
     "The phase at the end and at the best step, and accuracy on unseen tasks at both."
-    last = _last_shot(table)["accuracy"]
+    last = last_shot(table)["accuracy"]
     last = last.rolling(min(3, len(last))).mean().dropna()
     ood, now = last["ood_train"], phase(table)
     then = phase(table, best := int(ood.idxmax()))
@@ -180,7 +180,7 @@ def wrong_labels(
     for name in ("id_train", "ood_train"):
         if name not in (sets := context.stream.evaluation): continue # the official evaluation has no fixed i.d. train
         for share in shares:
-            right, _ = _score(model, mislabelled(sets[name], share, context.stream.seed), context.device, 16_384)
+            right, _ = score_sequences(model, mislabelled(sets[name], share, context.stream.seed), context.device, 16_384)
             rows.append(dict(set=name, share=share, metric="accuracy", value=float(right[sets[name].last_of - 1::sets[name].last_of, -1].mean())))
     return rows
 

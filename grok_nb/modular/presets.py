@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from .. import InputError
 from ..models import gpt, gpt_parameters
 from . import tasks
-from ..runs import Config as CoreConfig, from_preset, option, own_seed
+from ..runs import Config as CoreConfig, option, own_seed
 
 # %% ../../nbs/modular/05_presets.ipynb #a2db0224
 @dataclass(frozen=True, kw_only=True)

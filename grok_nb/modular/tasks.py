@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['largest_p', 'task_choices', 'seen_and_unseen', 'phases', 'is_prime', 'rectangular_tasks', 'random_tasks',
-           'split_inputs', 'check', 'sequence_tokens', 'Sequences', 'ModularStream', 'accuracy', 'phase',
-           'accuracy_figure', 'shots_figure', 'nonzero_mean_loss']
+           'split_inputs', 'check', 'sequence_tokens', 'Sequences', 'ModularStream', 'score_sequences', 'accuracy',
+           'last_shot', 'phase', 'accuracy_figure', 'shots_figure', 'nonzero_mean_loss']
 
 # %% ../../nbs/modular/01_tasks.ipynb #05abf23a
 from dataclasses import asdict, dataclass
@@ -294,7 +294,7 @@ def _official_evaluation(
 # %% ../../nbs/modular/01_tasks.ipynb #08c313e9
 seen_and_unseen = ("id_train", "id_test", "ood_train", "ood_test")
 
-def _score(
+def score_sequences(
     model, # called as model(input_ids=…).logits
     sequences: Sequences, # to be answered
     device, # torch device
@@ -326,7 +326,7 @@ def accuracy(
         tasks = np.repeat(stream.id_tasks, per_task, axis=0)
         sets = dict(id_train=Sequences(trained_on, tasks, stream.p, last_of=per_task)) | sets
     for name, s in sets.items():
-        right, loss = _score(model, s, context.device, chunk_tokens)
+        right, loss = score_sequences(model, s, context.device, chunk_tokens)
         matchable = s.matchable[:, -right.shape[1]:]
         def add(shot, queries, **metrics):
             rows.extend(dict(set=name, shot=str(shot), queries=queries, metric=m, value=float(v)) for m, v in metrics.items())
@@ -350,7 +350,7 @@ phases = {
     (True, True, True, True): "4 out-of-distribution generalisation",
 }
 
-def _last_shot(
+def last_shot(
     table, # long table of the probe `accuracy`, pandas
     run: str | None = None, # one run of several
 ): # → pandas table, (step) × (metric, set), the last shot over all queries
@@ -362,7 +362,7 @@ def _last_shot(
     return rows.pivot(index="step", columns=["metric", "set"], values="value").sort_index()
 
 def _four_sets(
-    last, # result of `_last_shot`
+    last, # result of `last_shot`
     unseen: str, # test or mix
 ) -> tuple: # names in the order of the phase table
     "The four sets that a phase or a figure looks at."
@@ -383,7 +383,7 @@ def phase(
     "Name the phase of a run by rule (He et al. 2024, §3; the threshold is ours)."
     if "run" in table and table["run"].nunique() > 1:
         raise InputError(f"run: a phase belongs to one run, this table holds {table['run'].nunique()}")
-    last = _last_shot(table).loc[:at].tail(sustained)
+    last = last_shot(table).loc[:at].tail(sustained)
     chance, ceiling = last["chance"], last["matchable_share"]
     past = (last["accuracy"] > chance + (halfway*(ceiling - chance)).clip(lower=least)).all() & (len(last) == sustained)
     passed = {name: bool(past[name]) for name in _four_sets(last, unseen)}
@@ -405,7 +405,7 @@ def accuracy_figure(
     runs = list(table["run"].unique()) if "run" in table else [None]
     fig, axes = plt.subplots(1, len(runs), figsize=(1.2 + 4.6*len(runs), 3.6), sharey=True, squeeze=False, layout="constrained")
     for ax, run in zip(axes[0], runs):
-        last = _last_shot(table, run)
+        last = last_shot(table, run)
         for name in _four_sets(last, unseen):
             style = dict(color=_colours[name.split("_")[0]], linestyle="-" if name.endswith("train") else (0, (4, 2)))
             ax.plot(last.index, last["accuracy"][name], linewidth=1.8, label=_names[name], **style)
@@ -439,7 +439,7 @@ def shots_figure(
     import matplotlib.pyplot as plt
     if "run" in table and table["run"].nunique() > 1:
         raise InputError(f"run: shots_figure draws one run, this table holds {table['run'].nunique()}")
-    chance = _last_shot(table)["chance"]["ood_train"].iloc[-1]
+    chance = last_shot(table)["chance"]["ood_train"].iloc[-1]
     rows = table[(table["shot"] != "last") & (table["queries"] == "all") & table["set"].isin(seen_and_unseen)]
     if "probe" in table: rows = rows[rows["probe"] == "accuracy"]
     rows = rows.assign(shot=rows["shot"].astype(int))
