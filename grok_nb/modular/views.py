@@ -18,9 +18,9 @@ def some_lines(
     most: int = 11, # lines, and multiples on each, about
 ) -> dict[str, list[int]]: # ratio y/x, in the order of its log, then 0 and ∞ → rows x·p + y of the grid
     "Queries by line through the origin: all of them for a small p, else every second or third line and multiple."
-    from grok_nb.modular.geometry import powers, lines
+    from grok_nb.modular.geometry import lines, numbers_by_log
     every = -(-p // most)
-    return {str(ratio): [int(q) for q in row[::every]] for ratio, row in [*zip([*powers(p), 0, "∞"], lines(p))][::every]}
+    return {str(ratio): [int(q) for q in row[::every]] for ratio, row in [*zip([*numbers_by_log(p), 0, "∞"], lines(p))][::every]}
 
 # %% ../../nbs/modular/08_views.ipynb #c7511a91
 def grid_rows(
