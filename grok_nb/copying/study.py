@@ -339,7 +339,7 @@ def inside_figures(
 ) -> list: # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
     import pandas as pd
-    from grok_nb.copying import circuits
+    from grok_nb.copying import circuits, formation
     from grok_nb.copying.induction import repeated_sequences, stripe_figure
     from grok_nb.lens import attention_patterns
     from grok_nb.probes import curve
@@ -349,9 +349,9 @@ def inside_figures(
     copying = curve(metrics, **headline)
     found.append((
         "When the heads form", f"{first}. Left: every head's induction score over training, and when it has formed: from there on it stays above "
-        f"{circuits.thresholds['induction_score']:g}. Right: of the best head, how positively it copies (EP, read off its weights) and where it "
+        f"{formation.thresholds['induction_score']:g}. Right: of the best head, how positively it copies (EP, read off its weights) and where it "
         "attends, beside copying.",
-        circuits.formation_figure(heads, circuits.formation(heads), copying)))
+        formation.formation_figure(heads, formation.formation(heads), copying)))
     wide = heads[heads["step"] == heads["step"].max()].pivot(index=["layer", "head"], columns="metric", values="value")
     named = {"previous token": wide["previous_token"].idxmax(), "induction": wide["induction_score"].idxmax()}
     steps = [run.steps[i] for i in (0, len(run.steps) // 2, -1)]
@@ -407,14 +407,14 @@ def _straight(rows):
 def _order(rows):
     "Rank correlation of layer and onset, less what the structure alone gives."
     from grok_nb.claims import NotTested
-    from grok_nb.copying.circuits import formation, layer_order
+    from grok_nb.copying.formation import formation, layer_order
     found = layer_order(formation(rows)).iloc[0]
     if not found["tau"] == found["tau"]: raise NotTested(found["reason"])
     return float(found["tau"] - found["null"])
 
 def _ahead(rows):
     "By how many steps EP is half-way before attention, of the best head."
-    from grok_nb.copying.circuits import lead
+    from grok_nb.copying.formation import lead
     from grok_nb.intervals import Interval
     found = lead(rows, shares=(0.5,)).set_index("measure").loc["eigenvalue_positivity"]
     return Interval(found["before_attention_lo"], found["before_attention_hi"])
