@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaC
 from transformers.pytorch_utils import Conv1D
 
 from grok_nb import InputError
-from grok_nb.copying import circuits as C
+from grok_nb.copying import circuits as C, formation as F
 from grok_nb.copying.copy_test import CopyTest, copier
 from grok_nb.copying.induction import induction_scores
 from grok_nb.intervals import Interval
@@ -53,7 +53,7 @@ def onsets(induction, previous={(0, 0): 300}, depth=4, heads=1, width=100):
 # formation
 
 def test_planted_onsets_are_found_and_what_never_came_is_censored():
-    made = C.formation(table({(1, 0): 800, (2, 1): 1200}), sustained=2).set_index(["metric", "layer", "head"])
+    made = F.formation(table({(1, 0): 800, (2, 1): 1200}), sustained=2).set_index(["metric", "layer", "head"])
     assert 800 in Interval(*made.loc[("attention", 1, 0), ["onset_lo", "onset_hi"]] + [0, 50])
     for place, at in {(1, 0): 800, (2, 1): 1200}.items():
         lo, hi = made.loc[("induction_score", *place), ["onset_lo", "onset_hi"]]
@@ -66,14 +66,14 @@ def test_planted_onsets_are_found_and_what_never_came_is_censored():
 def test_a_score_that_does_not_stay_has_not_formed():
     spike = table({(1, 0): 800})
     spike.loc[(spike.layer == 2) & (spike["head"] == 0) & (spike.step == 1000), "value"] = .9
-    made = C.formation(spike)
+    made = F.formation(spike)
     assert not made[(made.layer == 2) & (made["head"] == 0)].formed.any()
 
 
 def test_formation_does_not_depend_on_the_order_of_rows_and_takes_other_tables_rows_out():
     made = table({(1, 0): 800})
     other = made.assign(probe="copy", value=np.nan)
-    pd.testing.assert_frame_equal(C.formation(made), C.formation(pd.concat([other, made.sample(frac=1, random_state=0)])))
+    pd.testing.assert_frame_equal(F.formation(made), F.formation(pd.concat([other, made.sample(frac=1, random_state=0)])))
 
 
 @pytest.mark.parametrize("wrong, message", [
@@ -81,7 +81,7 @@ def test_formation_does_not_depend_on_the_order_of_rows_and_takes_other_tables_r
     (lambda t: t.assign(value=t.value.where(t.step != 500)), "layer 0, head 0 is nan at step 500"),
     (lambda t: t[t.metric != "previous_token"], "'previous_token' is unknown")])
 def test_tables_that_formation_refuses(wrong, message):
-    with pytest.raises(InputError, match=message): C.formation(wrong(table({(1, 0): 800})))
+    with pytest.raises(InputError, match=message): F.formation(wrong(table({(1, 0): 800})))
 
 
 # the order and its null
@@ -90,7 +90,7 @@ def test_tables_that_formation_refuses(wrong, message):
 def test_placements_are_uniform_over_all_that_the_structure_allows(floors, ends):
     floors, ends, draws = np.array(floors, float), np.array(ends, float), 60_000
     allowed = [p for p in permutations(range(len(ends))) if all(ends[unit] > floors[place] for unit, place in enumerate(p))]
-    drawn, number = C._placements(floors, ends, draws, np.random.default_rng(1))
+    drawn, number = F._placements(floors, ends, draws, np.random.default_rng(1))
     counts = {p: 0 for p in allowed}
     for p in map(tuple, drawn): counts[p] += 1 # a KeyError: not allowed
     assert number == len(allowed)
@@ -100,44 +100,44 @@ def test_placements_are_uniform_over_all_that_the_structure_allows(floors, ends)
 @pytest.mark.parametrize("seed", range(5))
 def test_tau_is_kendalls(seed):
     times = np.random.default_rng(seed).permutation(8)*100. + 500
-    [row] = C.layer_order(onsets({(i + 1, 0): t for i, t in enumerate(times)}, depth=9), draws=50).itertuples()
+    [row] = F.layer_order(onsets({(i + 1, 0): t for i, t in enumerate(times)}, depth=9), draws=50).itertuples()
     assert row.tau == pytest.approx(stats.kendalltau(np.arange(8), times).statistic) and row.undecided == 0
 
 
 def test_overlapping_intervals_count_as_undecided():
-    [row] = C.layer_order(onsets({(i, 0): 1000 + 10*i for i in range(1, 7)}, depth=7), draws=50).itertuples()
+    [row] = F.layer_order(onsets({(i, 0): 1000 + 10*i for i in range(1, 7)}, depth=7), draws=50).itertuples()
     assert row.tau == 0 and row.undecided == 1 and row.p_value == 1
 
 
 def test_without_structure_layer_0_takes_part():
     formed = onsets({}, previous={(i, 0): 500 + 100*i for i in range(5)}, depth=5)
-    [row] = C.layer_order(formed, "previous_token", None).itertuples()
+    [row] = F.layer_order(formed, "previous_token", None).itertuples()
     assert row.heads == 5 and row.tau == 1 and row.orders == 120 and row.unfounded == 0 and row.p_value < .05
 
 
 @pytest.mark.parametrize("column", ["run", "layer", "metric", "onset_lo", "formed"])
 def test_order_refuses_other_tables(column):
-    with pytest.raises(InputError, match=f"formed: column '{column}'"): C.layer_order(onsets({}).drop(columns=column))
-    with pytest.raises(InputError, match="formed: column"): C.layer_order(pd.DataFrame())
-    with pytest.raises(InputError, match="did you mean 'induction_score'"): C.layer_order(onsets({}), "induction")
+    with pytest.raises(InputError, match=f"formed: column '{column}'"): F.layer_order(onsets({}).drop(columns=column))
+    with pytest.raises(InputError, match="formed: column"): F.layer_order(pd.DataFrame())
+    with pytest.raises(InputError, match="did you mean 'induction_score'"): F.layer_order(onsets({}), "induction")
 
 
 def test_perfect_orders_up_and_down():
-    up, down = (C.layer_order(onsets({(i, 0): 1000 + sign*100*i for i in range(1, 8)}, depth=8)).iloc[0] for sign in (1, -1))
+    up, down = (F.layer_order(onsets({(i, 0): 1000 + sign*100*i for i in range(1, 8)}, depth=8)).iloc[0] for sign in (1, -1))
     assert up.tau == 1 and up.p_value < .01 and up.orders == math.factorial(7) and not up.reason
     assert down.tau == -1 and down.p_value == 1
 
 
 def test_heads_without_a_previous_token_head_below_are_counted_and_left_out():
     found = {(0, 0): 900, (1, 0): 200, (1, 1): 800, **{(i, 0): 800 + 200*i for i in range(2, 7)}}
-    [row] = C.layer_order(onsets(found, previous={(0, 0): 500}, depth=7, heads=2), draws=100).itertuples()
+    [row] = F.layer_order(onsets(found, previous={(0, 0): 500}, depth=7, heads=2), draws=100).itertuples()
     assert row.unfounded == 2 and row.heads == 6 and row.never == 14 - 8 and row.tau == 1
 
 
 def test_late_floors_favour_the_opposite_order():
     "Where the deep layers can hold induction heads first, the null is not centred on 0, and knows it."
     found = {(1, 0): 3000, (2, 0): 3200, (3, 0): 3400, (4, 0): 1000, (5, 0): 1200, (6, 0): 1400}
-    [row] = C.layer_order(onsets(found, previous={(0, 0): 2500, (3, 0): 500}, depth=7)).itertuples()
+    [row] = F.layer_order(onsets(found, previous={(0, 0): 2500, (3, 0): 500}, depth=7)).itertuples()
     assert row.orders == 6*6 and row.null == pytest.approx(-9/15, abs=.03) and row.tau == pytest.approx((3 + 3 - 9)/15)
 
 
@@ -145,7 +145,7 @@ def test_late_floors_favour_the_opposite_order():
     (1, {}, "1 layers"), (2, {(1, 0): 900}, "2 layers"), (5, {}, "no layer"), (5, {(3, 0): 900, (3, 1): 1000}, "layer 3 alone"),
     (4, {(1, 0): 900, (2, 0): 1000, (3, 0): 1100}, "only 6 orders")])
 def test_an_order_that_cannot_be_tested_says_why(depth, found, reason):
-    [row] = C.layer_order(onsets(found, depth=depth, heads=2), draws=50).itertuples()
+    [row] = F.layer_order(onsets(found, depth=depth, heads=2), draws=50).itertuples()
     assert reason in row.reason and not row.p_value < .05
 
 
@@ -163,7 +163,7 @@ def simulated(seed, together=0, slope=0, previous={0: 400}, depth=9, heads=5):
 
 
 def called(**world): # share of 80 worlds in which p ≤ .05
-    rows = C.layer_order(pd.concat([simulated(seed, **world) for seed in range(80)]), draws=99)
+    rows = F.layer_order(pd.concat([simulated(seed, **world) for seed in range(80)]), draws=99)
     return (rows[["p_value", "p_heads"]] <= .05).mean()
 
 
@@ -183,7 +183,7 @@ def test_an_order_is_found(): assert called(slope=220).p_value > .9
 
 @pytest.mark.parametrize("early", [400, 0, -400])
 def test_lead_finds_who_was_first(early):
-    rows = C.lead(table({(1, 0): 1000}, early=early)).set_index(["measure", "share"])
+    rows = F.lead(table({(1, 0): 1000}, early=early)).set_index(["measure", "share"])
     gap = rows.loc["eigenvalue_positivity"]
     assert all(early in Interval(lo - 1, hi) for lo, hi in zip(gap.before_attention_lo, gap.before_attention_hi))
     assert rows.loc[("previous_token", .5), ["layer", "head"]].tolist() == [0, 0]
@@ -194,12 +194,12 @@ def test_lead_of_what_never_rises_is_censored_and_the_behaviour_is_compared():
     flat = (made.metric == "eigenvalue_positivity")
     made.loc[flat, "value"] = .5
     made.loc[made.metric == "induction_score", "value"] /= 2
-    rows = C.lead(made, pd.Series(rising(1500), STEPS)).set_index(["measure", "share"])
+    rows = F.lead(made, pd.Series(rising(1500), STEPS)).set_index(["measure", "share"])
     assert rows.loc[("eigenvalue_positivity", .5), "came_hi"] == np.inf
     assert 500 in Interval(*rows.loc[("attention", .5), ["before_behaviour_lo", "before_behaviour_hi"]])
-    for ask in (C.lead, lambda t: C.formation_figure(t, C.formation(t))):
+    for ask in (F.lead, lambda t: F.formation_figure(t, F.formation(t))):
         with pytest.raises(InputError, match="holds 2 runs"): ask(pd.concat([made, made.assign(run="q")]))
-    with pytest.raises(InputError, match="'attention' is unknown"): C.lead(made[made.metric != "attention"])
+    with pytest.raises(InputError, match="'attention' is unknown"): F.lead(made[made.metric != "attention"])
 
 
 # sets of heads
@@ -435,7 +435,7 @@ def test_other_tables_are_refused(ask):
 
 def test_figures_show_what_the_tables_hold(planted, test, scores):
     made = table({(1, 0): 800, (2, 1): 1200})
-    fig = C.formation_figure(made, C.formation(made), pd.Series(rising(1500), STEPS))
+    fig = F.formation_figure(made, F.formation(made), pd.Series(rising(1500), STEPS))
     heat, right = fig.axes[:2]
     assert heat.collections[0].get_array().size == 8*len(STEPS) and {line.get_label() for line in right.lines} == {"eigenvalue positivity", "attention", "copying accuracy"}
     ids, mask = text(500)

@@ -216,13 +216,13 @@ def heads(
     root: str | None = None, # folder of runs
 ) -> Finding:
     "In which order do the heads form, and what comes first in a head? Source: arXiv 2409.09281, finding 4 and figure 6."
-    from grok_nb.copying import circuits
+    from grok_nb.copying import formation
     runs = trained(presets, seeds, root)
     table, rows = together(runs), []
     for run in runs:
         scores = table[(table["run"] == run.run_id) & (table["probe"] == "induction")]
-        formed, ahead = circuits.formation(scores), circuits.lead(scores, shares=(0.5,)).set_index("measure")
-        order, ep = circuits.layer_order(formed).iloc[0], ahead.loc["eigenvalue_positivity"]
+        formed, ahead = formation.formation(scores), formation.lead(scores, shares=(0.5,)).set_index("measure")
+        order, ep = formation.layer_order(formed).iloc[0], ahead.loc["eigenvalue_positivity"]
         last = scores[scores["step"] == scores["step"].max()].pivot(index=["layer", "head"], columns="metric", values="value")
         best = last["induction_score"].idxmax()
         rows.append({"preset": run.preset, "seed": run.config.seed, "best head": f"{best[0]:.0f}.{best[1]:.0f}",
@@ -231,7 +231,7 @@ def heads(
                      "layer and onset, τ": order["tau"], "τ by structure alone": order["null"], "p": order["p_value"], "": order["reason"]})
     drawn = next(r for r in runs if r.preset == presets[-1])
     scores = table[(table["run"] == drawn.run_id) & (table["probe"] == "induction")]
-    figure = circuits.formation_figure(scores, circuits.formation(scores), curve(table[table["run"] == drawn.run_id], **study.headline))
+    figure = formation.formation_figure(scores, formation.formation(scores), curve(table[table["run"] == drawn.run_id], **study.headline))
     return Finding("In which order do induction heads form, and what comes first in a head?", runs, pd.DataFrame(rows), figure,
                    _judged(table, "shallow to deep", "EP first", "a head at work"))
 
