@@ -406,7 +406,7 @@ def test_the_overview_names_every_command_and_study():
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure(runs_root):
-    study.Run.create(study.config("smoke"), runs_root)
+    Run.create(study.config("smoke"), runs_root)
     reader, writer = os.pipe()
     os.close(reader) # as `| head` leaves it
     done = subprocess.run([sys.executable, "-c", "from grok_nb.commands import grok_nb_runs; grok_nb_runs([])"], stdout=writer,
