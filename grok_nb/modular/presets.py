@@ -52,8 +52,8 @@ def stream_options(config):
 
 # %% ../../nbs/modular/05_presets.ipynb #d94c94c3
 _small = Config(
-    fidelity="demo", data_seed=-1, alpha=0.6, n_shots=20, depth=3, batch_size=64, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, muon_lr=8e-3,
-    muon_weight_decay=1.0, steps=1300, warmup_steps=100, schedule="constant", evaluate_every=50, n_eval=256, checkpoints=26,
+    fidelity="demo", data_seed=-1, alpha=0.6, n_shots=20, depth=3, batch_size=64, optimizer="muon", lr=1e-2, weight_decay=2.0, beta2=0.98, muon_lr=8e-3,
+    muon_weight_decay=0.3, steps=1000, warmup_steps=100, schedule="constant", evaluate_every=50, n_eval=256, checkpoints=20,
     checkpoint_on_change=0.1)
 _two_blocks = Config( # on one split of the inputs: what the phase diagram and the pages on geometry rest on
     fidelity="demo", alpha=0.85, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, steps=4000, warmup_steps=100,
