@@ -31,11 +31,10 @@ WEIGHTS, STATE, FACTS = "model.safetensors", "training_state.safetensors", "trai
 # the study by its entry point.
 SLOW_STUDY = """
 import os, select, signal, sys, time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from grok_nb.modular import presets
+from grok_nb.modular import presets, tasks
 from grok_nb.modular.study import study as modular
-from grok_nb.modular.study import *
 
 @dataclass(frozen=True, kw_only=True)
 class Config(modular.Config):
@@ -53,7 +52,7 @@ def is_held(step):
     try: return step >= int(open(os.environ["HOLD"]).read())
     except FileNotFoundError: return False
 
-class Stream(modular.tasks.ModularStream):
+class Stream(tasks.ModularStream):
     def batch(self, step):
         time.sleep(float(os.environ.get("SLOW", 0)))
         if os.environ.get("HOLD"):
@@ -63,8 +62,7 @@ class Stream(modular.tasks.ModularStream):
         return super().batch(step)
 
 def config(**changes): return Config(**modular.presets["demo"].options() | changes)
-def stream(config): return Stream(**presets.stream_options(config))
-presets = dict(demo=config())
+study = replace(modular, Config=Config, presets=dict(demo=config()), stream=lambda config: Stream(**presets.stream_options(config)))
 """
 
 # Loads everything once, then forks a process for each job. Talks in lines of JSON.
@@ -134,7 +132,7 @@ class Lab:
         (folder/"slow_study.py").write_text(SLOW_STUDY)
         (folder/"slow_study-1.dist-info").mkdir()
         (folder/"slow_study-1.dist-info"/"METADATA").write_text("Metadata-Version: 2.1\nName: slow-study\nVersion: 1\n")
-        (folder/"slow_study-1.dist-info"/"entry_points.txt").write_text("[grok_nb.studies]\nslow = slow_study\n")
+        (folder/"slow_study-1.dist-info"/"entry_points.txt").write_text("[grok_nb.studies]\nslow = slow_study:study\n")
         self.env = {k: v for k, v in os.environ.items() if k not in ("GROK_NB_RUNS", "IN_TEST")} | dict(
             OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(filter(None, [str(folder), str(ROOT), os.environ.get("PYTHONPATH")])))
         self.server = self.python(SERVER, json.dumps(SHORT), stdin=subprocess.PIPE, stderr=None)
@@ -189,7 +187,7 @@ def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(lab.folder)
-        studies["slow"] = importlib.import_module("slow_study")
+        studies["slow"] = importlib.import_module("slow_study").study
         yield lab
     del studies["slow"], sys.modules["slow_study"]
     lab.close()
@@ -673,7 +671,7 @@ def loss(logits, targets):
     calls += 1
     return tokens(logits, targets) * (float("nan") if calls == 45 else 1)
 import slow_study
-slow_study.loss = lambda config: loss"""
+slow_study.study.loss = lambda config: loss"""
     job = lab.command(runs_root, TINY, nan)
     assert job.wait() == 1
     assert one_line(job.errors) and "not finite" in job.errors and "last good checkpoint is step 40" in job.errors, job.errors

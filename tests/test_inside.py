@@ -54,7 +54,7 @@ def one_block(root): return tiny(root, depth=1)
 def text_run(root, tmp_path_factory):
     text = shutil.copy(ROOT/"README.md", tmp_path_factory.mktemp("text")/"readme.txt")
     small = dict(steps=6, warmup_steps=2, evaluate_every=2, checkpoints=1, depth=1, width=16, context=16, batch_size=4)
-    return train(corpus.config("smoke", corpus=str(text), **small), root, "cpu", 1)
+    return train(corpus.study.config("smoke", corpus=str(text), **small), root, "cpu", 1)
 
 
 # ---- reports ----

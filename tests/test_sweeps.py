@@ -111,7 +111,7 @@ def test_a_worker_that_is_told_to_stop(helpers, runs_root):
 
 def test_a_script_without_a_main_guard(runs_root, tmp_path):
     "Workers do not run the script again."
-    (tmp_path/"script.py").write_text(f"from grok_nb.modular import study\nfrom grok_nb.sweeps import train_all\nprint('once')\n"
+    (tmp_path/"script.py").write_text(f"from grok_nb.modular.study import study\nfrom grok_nb.sweeps import train_all\nprint('once')\n"
                                       f"train_all([study.config('demo', **{TINY!r}, seed=s) for s in (0, 1)], {str(runs_root)!r}, progress=False)\n")
     done = subprocess.run([sys.executable, tmp_path/"script.py"], capture_output=True, text=True,
                           timeout=PATIENCE)

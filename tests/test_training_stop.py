@@ -72,7 +72,7 @@ BEST = "\ntraining.train(make(options), root, keep_best=True)"
 KNOWN = """
 import slow_study
 def known(model, context): return [study.headline | dict(value=1 - abs(context.step - 63)/100)]
-slow_study.probes = lambda config: dict(accuracy=known)
+slow_study.study.probes = lambda config: dict(accuracy=known)
 """ # a curve that rises to step 63 and falls, whatever the weights are
 
 

@@ -151,7 +151,8 @@ def section(
     figures = study.figures(table, moved) if study.figures else [
         ("When", "Every curve of the study. Bands: transitions of the headline curve.", curves_figure(table, study.curves, moved))]
     figures += study.checkpoint_figures(named, measured_inside([*named.values()]).replace(dict(run=names)))
-    body += ["<h2>Through training</h2>", '<p class="soft">Move the slider, or press the arrow keys.</p>', through_training(representative_runs(runs), names).html()]
+    body += ["<h2>Through training</h2>", '<p class="soft">Move the slider, or press the arrow keys.</p>',
+             through_training(representative_runs(runs), names).html()]
     body += _figures(figures)
     body += _claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values()))
     return body + [
