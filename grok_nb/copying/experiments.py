@@ -78,10 +78,10 @@ def delay(
     "How long after the loss goes flat does copying begin? Source: arXiv 2409.09281, figure 2."
     runs = trained(presets, seeds, root)
     table = together(runs)
-    fitted = {(p, s): fitted(rows) for (p, s), rows in table.groupby(["preset", "seed"])}
+    times = {(p, s): fitted(rows) for (p, s), rows in table.groupby(["preset", "seed"])}
     per_run = _per_run(table, **{"copying begins (step)": _when})
-    per_run["loss is flat (step)"] = [fitted[p, s]["loss"] for p, s in zip(per_run["preset"], per_run["seed"])]
-    per_run["ICL score has settled (step)"] = [fitted[p, s]["ICL score"] or "no fall" for p, s in zip(per_run["preset"], per_run["seed"])]
+    per_run["loss is flat (step)"] = [times[p, s]["loss"] for p, s in zip(per_run["preset"], per_run["seed"])]
+    per_run["ICL score has settled (step)"] = [times[p, s]["ICL score"] or "no fall" for p, s in zip(per_run["preset"], per_run["seed"])]
     per_run["copied whole at the end"] = list(_per_run(table, x=_at_end("copying"))["x"])
     first = table[table["seed"] == min(seeds)]
     figure = language.delay_figure(first.assign(run=first["preset"]))
