@@ -67,7 +67,7 @@ def of_preset(study, preset, seed, threads, environment):
     "From where to where the study's one curve went, and when it was half-way."
     done = subprocess.run([sys.executable, "-c", RUN, study, preset, str(seed), threads], cwd=ROOT,
                           env=environment, text=True, capture_output=True)
-    if done.returncode: return f"failed: {done.stderr.strip().splitlines()[-1][:120]}"
+    if done.returncode: return f"failed: {(done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[-1][:120]}"
     r = json.loads(done.stdout.splitlines()[-1])
     return f"{r['first']:.2f} → {r['last']:.2f}, half-way at {r['half']:,} ({r['seconds']:.0f} CPU s)"
 
