@@ -198,7 +198,6 @@ def train_all(
     root: str | Path | None = None, # folder of runs, see `runs_root`
     workers: int | None = None, # processes at a time; None: one a core, or one a GPU
     progress: bool = True, # show how it stands
-    say: Callable[[Run], str] | None = None, # what is told of a run on the screen when it is trained
     **options, # more of `run_all`
 ) -> list[Run]: # in the order of `configs`
     "Train every run. All are let end before the first error is raised."

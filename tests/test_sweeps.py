@@ -78,7 +78,7 @@ def test_a_run_that_ends_is_told_of_at_once(runs_root, monkeypatch, capsys):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     first, second = tiny(), tiny(seed=1)
     class Here: submit = Serial().submit
-    run_all([first, second], engine=Here(), say=lambda run: f"{len(run.steps)} checkpoints")
+    sweeps.train_all([first, second], engine=Here(), say=lambda run: f"{len(run.steps)} checkpoints")
     told = [f"{c.run_id}: finished ({n} of 2). 2 checkpoints" for n, c in enumerate((first, second), 1)]
     assert capsys.readouterr().err.splitlines() == told
 
