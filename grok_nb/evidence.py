@@ -30,7 +30,10 @@ def when_in(
     parts = [transition_table(c.reset_index().assign(run=run, curve=name), by=["run", "curve"]) for name, c in known_curves(table, curves).items()]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
-def known_curves(table, curves):
+def known_curves(
+    table: pd.DataFrame, # long table of one run or series
+    curves: dict, # name → selection of one curve
+) -> dict: # name → Series over steps
     "Those of the curves that a table has, by name; others are such as a loss on copyable tokens where none are."
     has = lambda where: {*where} <= {*table} and (table[[*where]] == [*where.values()]).all(axis=1).any()
     return {name: curve(table, **where) for name, where in curves.items() if has(where)}
@@ -57,8 +60,9 @@ def measured_inside(
     "What the study looks for inside checkpoints; measured once and kept beside the run."
     parts = []
     for r in (r for r in runs if r.steps):
-        probes, also = r.study.checkpoint_probes(r.config), r.study.compared_steps(r.config)
-        try: parts += [measure(r, probes, most=most, also=also, anew=anew)] if probes else []
+        also = r.study.compared_steps(r.config)
+        try:
+            if probes := r.study.checkpoint_probes(r.config): parts.append(measure(r, probes, most=most, also=also, anew=anew))
         except InputError: # such as a text that is gone, which the probes are made from
             if anew: raise
     parts = [p for p in parts if len(p)] # columns of an empty table have no type

@@ -15,6 +15,7 @@ from conftest import ROOT
 
 from grok_nb import InputError, commands, listing, studies
 from grok_nb.files import in_words, size_of, write_atomic
+from grok_nb.evidence import measured_inside
 from grok_nb.modular.study import study
 from grok_nb.runs import Run, describe
 from grok_nb.see import formats
@@ -243,7 +244,6 @@ def test_claims_measure_only_when_asked(root, capsys):
 
 
 def test_what_some_runs_lack_does_not_spoil_the_rest(root, capsys):
-    from grok_nb.evidence import measured_inside
     demo = next(r for r in finished(root) if r.preset == "demo")
     measured_inside([demo], 1)
     table = measured_inside(finished(root), anew=False)
@@ -413,3 +413,12 @@ def test_a_reader_that_has_seen_enough_is_no_failure(runs_root):
                           stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_cannot_be_asked_any_more_is_looked_up_or_said(trained, monkeypatch):
+    "Probes that are made from a text cannot be made when it is gone."
+    def gone(config): raise InputError("the text is gone")
+    runs = finished(trained)
+    monkeypatch.setattr(runs[0].study, "checkpoint_probes", gone)
+    assert measured_inside(runs, anew=False).empty
+    with pytest.raises(InputError, match="the text is gone"): measured_inside(runs)
