@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from fastcore.script import Param, anno_parser, store_true
 from . import InputError, RunError, nearest, studies
-from .runs import Run, allowed, from_preset, runs_root
+from .runs import Run, allowed, runs_root
 from .see.formats import check_form, form_of
 
 # %% ../nbs/commands/00_commands.ipynb #67aad067
@@ -91,9 +91,7 @@ def grok_nb_train(
     """
     if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
     study = study or ("corpus" if corpus else "modular")
-    presets = studies[study].presets
-    preset = preset or next(p for p in ("demo", "text", *presets) if p in presets)
-    config = from_preset(presets, preset)
+    config = studies[study].config(preset)
     if corpus:
         if not hasattr(config, "corpus"): raise InputError(f"--corpus: the study {study!r} makes its own data; leave one of the two out")
         config = config.replace(corpus="\n".join(corpus))

@@ -80,12 +80,12 @@ class Study:
         return next((name for name, where in self.curves.items() if where == self.headline), "headline")
 
     def config(self,
-        preset: str = "", # one of `presets`; the demo, or where there is none the last
+        preset: str = "", # one of `presets`; the demo, else the one for a text, else the first
         **changes, # options to change
     ) -> Config:
         "A preset with some options changed."
-        preset = preset or ("demo" if "demo" in self.presets else [*self.presets][-1])
-        return from_preset(self.presets, preset, **changes)
+        usual = next(p for p in ("demo", "text", *self.presets) if p in self.presets)
+        return from_preset(self.presets, preset or usual, **changes)
 
     def run(self,
         preset: str = "", # as in `config`

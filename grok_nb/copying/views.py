@@ -31,7 +31,7 @@ def one_sample(
     config, # of a copying run
 ): # → copy_test.CopyTest
     "The copy test of a run, its first sample alone."
-    tokenizer = presets.stream(config).tokenizer if config.language == "text" else None
+    tokenizer = presets.text_tokenizer(config)
     return presets.copy_test(config.replace(test_samples=1), tokenizer)
 
 # %% ../../nbs/copying/10_views.ipynb #5e5a0886
@@ -40,7 +40,7 @@ def sequence(
 ) -> tuple: # token ids; a label for each
     "A random sequence, twice."
     from grok_nb.copying.induction import repeated_sequences
-    tokenizer = presets.stream(config).tokenizer if config.language == "text" else None
+    tokenizer = presets.text_tokenizer(config)
     size = config.vocab_size if tokenizer is None else len(tokenizer)
     ids = repeated_sequences(size, min(12, presets.repeated_length(config)), 1)[0]
     return tuple(map(int, ids)), token_labels(ids, tokenizer)

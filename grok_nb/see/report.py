@@ -138,8 +138,8 @@ def section(
     evidence: Sequence[Run] = (), # more runs of the study for the claims to be judged on
 ) -> list[str]: # pieces of HTML
     "What is reported of the runs of one study."
-    study, names, found = runs[0].study, labels(runs), when(runs)
-    table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in representative_runs(runs)], ignore_index=True)
+    study, names, found, shown = runs[0].study, labels(runs), when(runs), representative_runs(runs)
+    table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown], ignore_index=True)
     series = {name: curve(part, **study.headline) for name, part in table.groupby("run", sort=False)}
     moved = {name: transitions(s) if len(s) >= fewest else [] for name, s in series.items()}
     body = [f'<h1 id="{study.name}">{html.escape(study.question)}</h1>']
@@ -147,12 +147,11 @@ def section(
     body += ["<h2>Transitions</h2>", table_html(readable(found)),
              '<p class="soft">Times are optimiser steps, as intervals between two evaluations: 2,600 – 3,000 means after step 2,600, at or before '
              "step 3,000. Noise shows a rise of this kind in less than 5 % of curves that have none.</p>"]
-    named = {names[r.run_id]: r for r in representative_runs(runs)}
     figures = study.figures(table, moved) if study.figures else [
         ("When", "Every curve of the study. Bands: transitions of the headline curve.", curves_figure(table, study.curves, moved))]
-    figures += study.checkpoint_figures(named, measured_inside([*named.values()]).replace(dict(run=names)))
+    figures += study.checkpoint_figures({names[r.run_id]: r for r in shown}, measured_inside(shown).replace(dict(run=names)))
     body += ["<h2>Through training</h2>", '<p class="soft">Move the slider, or press the arrow keys.</p>',
-             through_training(representative_runs(runs), names).html()]
+             through_training(shown, names).html()]
     body += _figures(figures)
     body += _claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values()))
     return body + [
