@@ -23,9 +23,9 @@ class RunError(RuntimeError):
 
 # %% ../nbs/core/00_init.ipynb #68ed48c7
 def nearest(
-    name: str, # what the user typed
-    allowed: Iterator[str], # what could have been meant
-) -> str: # for example `'n_task' is unknown: did you mean 'n_id'? Allowed: alpha, n_id, p`
+    name: str,  # what the user typed
+    allowed: Iterator[str],  # what could have been meant
+) -> str:  # for example `'n_task' is unknown: did you mean 'n_id'? Allowed: alpha, n_id, p`
     "One line for an unknown name, with the closest valid one and the whole list."
     allowed = sorted(map(str, allowed))
     close = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
@@ -39,21 +39,36 @@ def is_watched() -> bool:
 # %% ../nbs/core/00_init.ipynb #fc7ed902
 class Studies(MutableMapping):
     "Study name → `study.Study`, imported at first use."
+
     def __init__(self):
-        self._where = {name: f"grok_nb.{name}.study:study" for name in ("modular", "copying", "grammar")} | dict(corpus="grok_nb.corpus:study")
+        self._where = {
+            name: f"grok_nb.{name}.study:study" for name in ("modular", "copying", "grammar")
+        } | dict(corpus="grok_nb.corpus:study")
         self._where |= {e.name: e.value for e in entry_points(group="grok_nb.studies")}
 
     def __getitem__(self, name):
-        if name not in self._where: raise InputError(f"study {nearest(name, self._where)}")
+        if name not in self._where:
+            raise InputError(f"study {nearest(name, self._where)}")
         where = self._where[name]
         return resolve_name(where) if isinstance(where, str) else where
 
-    def __setitem__(self, name, study): self._where[name] = study
-    def __delitem__(self, name): del self._where[name]
-    def __iter__(self): return iter(self._where)
-    def __len__(self): return len(self._where)
-    def __contains__(self, name): return name in self._where
-    def __repr__(self): return f"studies: {', '.join(self._where)}"
+    def __setitem__(self, name, study):
+        self._where[name] = study
+
+    def __delitem__(self, name):
+        del self._where[name]
+
+    def __iter__(self):
+        return iter(self._where)
+
+    def __len__(self):
+        return len(self._where)
+
+    def __contains__(self, name):
+        return name in self._where
+
+    def __repr__(self):
+        return f"studies: {', '.join(self._where)}"
 
 # %% ../nbs/core/00_init.ipynb #9a625681
-studies = Studies() # every study that is known here, by name
+studies = Studies()  # every study that is known here, by name

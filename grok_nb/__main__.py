@@ -14,35 +14,54 @@ from pathlib import Path
 from . import __version__, nearest, studies
 
 # %% ../nbs/commands/02_overview.ipynb #eb58968e
-def installed() -> dict[str, str]: # name → `module:function`
+def installed() -> dict[str, str]:  # name → `module:function`
     "The commands that this environment has."
     return {e.name: e.value for e in entry_points(group="console_scripts") if e.value.startswith("grok_nb.")}
 
-def declared() -> dict[str, str]: # name → `module:function`
+
+def declared() -> dict[str, str]:  # name → `module:function`
     "The commands that the package declares: in the settings of a clone, else as installed."
     import grok_nb
-    settings, ini = Path(grok_nb.__file__).parent.parent / "settings.ini", ConfigParser(delimiters=["="], interpolation=None)
-    if not ini.read(settings, encoding="utf-8") or ini["DEFAULT"].get("lib_name") != "grok_nb": return installed()
+
+    settings, ini = (
+        Path(grok_nb.__file__).parent.parent / "settings.ini",
+        ConfigParser(delimiters=["="], interpolation=None),
+    )
+    if not ini.read(settings, encoding="utf-8") or ini["DEFAULT"].get("lib_name") != "grok_nb":
+        return installed()
     return dict(script.split("=") for script in ini["DEFAULT"]["console_scripts"].split())
+
 
 def overview() -> str:
     "Commands and studies, for a terminal."
-    lines = [f"grok_nb {__version__}: abilities that arrive late in a transformer. Each command says more with --help.", "", "commands"]
+    lines = [
+        f"grok_nb {__version__}: abilities that arrive late in a transformer. Each command says more with --help.",
+        "",
+        "commands",
+    ]
     for name, where in sorted(declared().items()):
         module, _, function = where.partition(":")
-        first, *examples = filter(None, map(str.strip, getattr(import_module(module), function).__doc__.splitlines()))
+        first, *examples = filter(
+            None, map(str.strip, getattr(import_module(module), function).__doc__.splitlines())
+        )
         lines += [f"  {name:16} {first}", *(f"  {'':16} {e}" for e in examples[:1])]
     lines += ["", "studies", *(f"  {name:16} {studies[name].question}" for name in studies)]
     if new := sorted(declared().keys() - installed().keys()):
-        lines += ["", f"Not in this environment yet: {', '.join(new)}. `pip install -e . --no-deps` adds them."]
+        lines += [
+            "",
+            f"Not in this environment yet: {', '.join(new)}. `pip install -e . --no-deps` adds them.",
+        ]
     return "\n".join(lines)
 
+
 def main(
-    argv: list[str] | None = None, # words after the name; None: those of the process
+    argv: list[str] | None = None,  # words after the name; None: those of the process
 ):
     "Print the overview. A word that is not asked for is a mistake: one line, status 2."
     words = [w for w in (sys.argv[1:] if argv is None else argv) if w not in ("-h", "--help")]
-    if not words: print(overview()); return
+    if not words:
+        print(overview())
+        return
     names = [name.removeprefix("grok_nb_") for name in declared()]
     said = f"write grok_nb_{words[0]}" if words[0] in names else f"command {nearest(words[0], names)}"
     print(f"python -m grok_nb: takes no arguments; {said}", file=sys.stderr)
@@ -50,4 +69,5 @@ def main(
 
 # %% ../nbs/commands/02_overview.ipynb #fdf5caf6
 # In a notebook this cell is only read: there is no file.
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals():
+    main()

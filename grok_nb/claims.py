@@ -20,170 +20,239 @@ from .intervals import Interval
 class NotTested(Exception):
     "Raised by a claim's test where the tables cannot answer; the text says why."
 
+
 @dataclass(frozen=True)
 class Evidence:
     "What a test found: the size of an effect, its interval, and from how many seeds."
+
     effect: float
-    interval: tuple[float, float] # confidence interval, low and high
+    interval: tuple[float, float]  # confidence interval, low and high
     unit: str = ""
-    seeds: int = 0 # independent runs
-    note: str = "" # what a reader should know
+    seeds: int = 0  # independent runs
+    note: str = ""  # what a reader should know
 
 # %% ../nbs/core/10_claims.ipynb #d842e375
 _never = "a time that was never reached is Interval(last step, inf)"
 
+
 def over_seeds(
-    values: Mapping[int, float | Interval], # seed → number, or a time known as an interval; of `by_seed` or `paired`
+    values: Mapping[
+        int, float | Interval
+    ],  # seed → number, or a time known as an interval; of `by_seed` or `paired`
     unit: str = "",
-    level: float = .95, # confidence
+    level: float = 0.95,  # confidence
     note: str = "",
-) -> Evidence: # the mean, with Student's t interval; of `Interval`s, from the earliest lows to the latest highs
+) -> (
+    Evidence
+):  # the mean, with Student's t interval; of `Interval`s, from the earliest lows to the latest highs
     "The mean over seeds as evidence."
-    if not values: raise NotTested("no seed has a value")
+    if not values:
+        raise NotTested("no seed has a value")
     ends = [(v.lo, v.hi) if isinstance(v, Interval) else (v, v) for v in values.values()]
     low, high = np.array(ends, float).T
-    if np.isnan(low).any(): raise InputError(f"values: not a number for a seed; {_never}")
+    if np.isnan(low).any():
+        raise InputError(f"values: not a number for a seed; {_never}")
     open_, n = int((~np.isfinite(high) | ~np.isfinite(low)).sum()), len(low)
     factor = stats.t.ppf((1 + level) / 2, n - 1) / np.sqrt(n) if n > 1 else np.inf
-    def limit(x, sign): return x.mean() + sign * factor * x.std(ddof=1) if n > 1 and np.isfinite(x).all() else sign * np.inf
+
+    def limit(x, sign):
+        return x.mean() + sign * factor * x.std(ddof=1) if n > 1 and np.isfinite(x).all() else sign * np.inf
+
     middle = (low + high) / 2 if not open_ else low if np.isfinite(low).all() else high
-    if open_: note = "; ".join(filter(None, [note, f"{open_} of {n} seeds open: the effect is a bound"]))
+    if open_:
+        note = "; ".join(filter(None, [note, f"{open_} of {n} seeds open: the effect is a bound"]))
     effect = float(middle.mean()) if np.isfinite(middle).all() else np.nan
     return Evidence(effect, (float(limit(low, -1)), float(limit(high, 1))), unit, n, note)
 
 # %% ../nbs/core/10_claims.ipynb #f597469a
 def share_of_seeds(
-    flags: Mapping[int, bool], # seed → did it happen?
-    level: float = .95, # confidence
-) -> Evidence: # share from 0 to 1, with the exact (Clopper–Pearson) interval
+    flags: Mapping[int, bool],  # seed → did it happen?
+    level: float = 0.95,  # confidence
+) -> Evidence:  # share from 0 to 1, with the exact (Clopper–Pearson) interval
     "How often something happens, as evidence."
-    if not flags: raise NotTested("no seed has a value")
+    if not flags:
+        raise NotTested("no seed has a value")
     n, k = len(flags), sum(map(bool, flags.values()))
     interval = stats.binomtest(k, n).proportion_ci(level, method="exact")
     return Evidence(k / n, (float(interval.low), float(interval.high)), "share of seeds", n)
 
 # %% ../nbs/core/10_claims.ipynb #a3020121
-fidelities = "smoke", "demo", "gpu", "paper" # from a check that the wiring holds to the published scale
+fidelities = "smoke", "demo", "gpu", "paper"  # from a check that the wiring holds to the published scale
 _about = ["run", "study", "preset", "fidelity", "seed"]
 
+
 def gather(
-    tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None, # name → table, or one long table with the columns of `runs` in it
-) -> dict[str, pd.DataFrame]: # one table for each probe, and `runs`
+    tables: Mapping[str, pd.DataFrame]
+    | pd.DataFrame
+    | None,  # name → table, or one long table with the columns of `runs` in it
+) -> dict[str, pd.DataFrame]:  # one table for each probe, and `runs`
     "Tables as a claim's test gets them."
-    if tables is None: return {}
+    if tables is None:
+        return {}
     if isinstance(tables, pd.DataFrame):
         for column in ("run", "probe"):
-            if column not in tables: raise InputError(f"tables: column {nearest(column, tables.columns)}")
+            if column not in tables:
+                raise InputError(f"tables: column {nearest(column, tables.columns)}")
         runs = tables[[c for c in _about if c in tables]].drop_duplicates(ignore_index=True)
         tables = {str(name): part for name, part in tables.groupby("probe")} | {"runs": runs}
     tables = dict(tables)
     if "runs" in tables:
         for column in _about:
-            if column not in tables["runs"]: raise InputError(f"runs: no column {column!r}; needed are {', '.join(_about)}")
+            if column not in tables["runs"]:
+                raise InputError(f"runs: no column {column!r}; needed are {', '.join(_about)}")
         for name in tables["runs"].fidelity.unique():
-            if name not in fidelities: raise InputError(f"runs: fidelity {nearest(name, fidelities)}")
+            if name not in fidelities:
+                raise InputError(f"runs: fidelity {nearest(name, fidelities)}")
     return tables
 
 # %% ../nbs/core/10_claims.ipynb #c3fcd521
 def by_seed(
-    tables: Mapping[str, pd.DataFrame], # as a test is given them
-    name: str, # table to look in
-    measure: Callable, # rows of one run → number or `Interval`
-    **where, # column of `runs` = value, for example preset="demo"
-) -> dict[int, float | Interval]: # seed → value
+    tables: Mapping[str, pd.DataFrame],  # as a test is given them
+    name: str,  # table to look in
+    measure: Callable,  # rows of one run → number or `Interval`
+    **where,  # column of `runs` = value, for example preset="demo"
+) -> dict[int, float | Interval]:  # seed → value
     "Measure each run that matches, one for each seed."
     runs = tables["runs"]
     for column, value in where.items():
-        if column not in runs: raise InputError(f"runs: column {nearest(column, runs.columns)}")
+        if column not in runs:
+            raise InputError(f"runs: column {nearest(column, runs.columns)}")
         runs = runs[runs[column] == value]
     runs = runs[runs.run.isin(tables[name].run)]
     chosen = ", ".join(f"{k}={v}" for k, v in where.items())
-    if runs.empty: raise NotTested(f"no run with {chosen or 'rows'} in {name}")
-    if runs.seed.duplicated().any(): raise InputError(f"runs: {chosen or 'the selection'} has several runs of one seed; select one of them")
+    if runs.empty:
+        raise NotTested(f"no run with {chosen or 'rows'} in {name}")
+    if runs.seed.duplicated().any():
+        raise InputError(
+            f"runs: {chosen or 'the selection'} has several runs of one seed; select one of them"
+        )
     values = {seed: measure(tables[name][tables[name].run == run]) for run, seed in zip(runs.run, runs.seed)}
     for seed, value in values.items():
-        if value is None: raise InputError(f"{name}: no value for seed {seed}; {_never}")
+        if value is None:
+            raise InputError(f"{name}: no value for seed {seed}; {_never}")
     return values
 
 # %% ../nbs/core/10_claims.ipynb #6c5e739c
 def paired(
-    first: Mapping[int, float | Interval], # seed → value
+    first: Mapping[int, float | Interval],  # seed → value
     second: Mapping[int, float | Interval],
-) -> dict[int, float | Interval]: # second − first, of the seeds that both have
+) -> dict[int, float | Interval]:  # second − first, of the seeds that both have
     "Differences within each seed."
     common = [seed for seed in first if seed in second]
-    if not common: raise NotTested("no seed was run in both presets")
+    if not common:
+        raise NotTested("no seed was run in both presets")
     return {seed: second[seed] - first[seed] for seed in common}
 
 # %% ../nbs/core/10_claims.ipynb #a8e05f42
-marks = { # verdict → sign, colour
-    "supported": ("✓", "#009E73"), "not supported": ("✗", "#D55E00"), "inconclusive": ("?", "#8A6D00"), "not tested": ("–", "#767676")}
+marks = {  # verdict → sign, colour
+    "supported": ("✓", "#009E73"),
+    "not supported": ("✗", "#D55E00"),
+    "inconclusive": ("?", "#8A6D00"),
+    "not tested": ("–", "#767676"),
+}
+
 
 @dataclass(frozen=True)
 class Verdict:
     "What our tables say about a claim."
-    claim: "Claim"
-    verdict: str # "supported", "not supported", "inconclusive" or "not tested"
-    reason: str # one line
-    evidence: Evidence | None = None # None: not tested
-    fidelity: str = "" # of the runs that it rests on
 
-    def row(self) -> dict: # one row of the ledger
+    claim: "Claim"
+    verdict: str  # "supported", "not supported", "inconclusive" or "not tested"
+    reason: str  # one line
+    evidence: Evidence | None = None  # None: not tested
+    fidelity: str = ""  # of the runs that it rests on
+
+    def row(self) -> dict:  # one row of the ledger
         "The verdict as a row of a table."
         e, c = self.evidence or Evidence(np.nan, (np.nan, np.nan)), self.claim
-        return dict(claim=c.name, statement=c.statement, paper=c.paper, verdict=self.verdict, effect=e.effect, low=e.interval[0],
-                    high=e.interval[1], unit=e.unit, holds=c.condition, seeds=e.seeds, fidelity=self.fidelity, reason=self.reason)
+        return dict(
+            claim=c.name,
+            statement=c.statement,
+            paper=c.paper,
+            verdict=self.verdict,
+            effect=e.effect,
+            low=e.interval[0],
+            high=e.interval[1],
+            unit=e.unit,
+            holds=c.condition,
+            seeds=e.seeds,
+            fidelity=self.fidelity,
+            reason=self.reason,
+        )
 
     def __str__(self):
         return _line(pd.Series(self.row()))
 
 # %% ../nbs/core/10_claims.ipynb #9c6b8a2f
 def _number(x):
-    if np.isnan(x): return "?"
+    if np.isnan(x):
+        return "?"
     return ("∞" if x > 0 else "−∞") if np.isinf(x) else f"{x:.0f}" if abs(x) >= 100 else f"{x:.2g}"
 
+
 def _amount(row):
-    if not row.seeds: return ""
+    if not row.seeds:
+        return ""
     return f"{_number(row.effect)} [{_number(row.low)}, {_number(row.high)}] {row.unit}".strip()
 
+
 def _line(row):
-    amount = f"{_amount(row)}, {row.seeds} seed{'s' * (row.seeds != 1)}, {row.fidelity}; " if row.seeds else ""
+    amount = (
+        f"{_amount(row)}, {row.seeds} seed{'s' * (row.seeds != 1)}, {row.fidelity}; " if row.seeds else ""
+    )
     return f"{marks[row.verdict][0]} {row.verdict}: {row.claim} ({amount}{row.reason})"
 
 # %% ../nbs/core/10_claims.ipynb #33937346
 @dataclass(frozen=True)
 class Claim:
     "A claim of a paper: what it says, and the test of it."
-    name: str # short
-    statement: str # one sentence, in our words
-    paper: str # where it is made, e.g. "arXiv 2406.02550, section 4"
-    test: Callable # tables → `Evidence`; raises `NotTested` with the reason
-    needs: Iterable[str] | Mapping[str, Iterable[str]] = () # tables that the test uses, or table → columns that it uses
-    threshold: float = 0 # of the effect, in its unit
-    holds: str = "above" # side of the threshold on which the claim is true: "above" or "below"
+
+    name: str  # short
+    statement: str  # one sentence, in our words
+    paper: str  # where it is made, e.g. "arXiv 2406.02550, section 4"
+    test: Callable  # tables → `Evidence`; raises `NotTested` with the reason
+    needs: (
+        Iterable[str] | Mapping[str, Iterable[str]]
+    ) = ()  # tables that the test uses, or table → columns that it uses
+    threshold: float = 0  # of the effect, in its unit
+    holds: str = "above"  # side of the threshold on which the claim is true: "above" or "below"
 
     def __post_init__(self):
-        if self.holds not in ("above", "below"): raise InputError(f"holds: {nearest(self.holds, ('above', 'below'))}")
+        if self.holds not in ("above", "below"):
+            raise InputError(f"holds: {nearest(self.holds, ('above', 'below'))}")
 
     @property
-    def condition(self) -> str: return f"{'>' if self.holds == 'above' else '<'} {self.threshold:g}"
+    def condition(self) -> str:
+        return f"{'>' if self.holds == 'above' else '<'} {self.threshold:g}"
 
     def judge(
         self,
-        tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None, # name → long table, with `runs`; or one long table
-        fidelity: str | None = None, # only runs of this fidelity; by default the highest that gives evidence
+        tables: Mapping[str, pd.DataFrame]
+        | pd.DataFrame
+        | None,  # name → long table, with `runs`; or one long table
+        fidelity: str | None = None,  # only runs of this fidelity; by default the highest that gives evidence
     ) -> Verdict:
         "Test the claim on tables."
         verdicts = self.judge_each(tables)
-        if fidelity is None: return verdicts[0]
-        if fidelity not in fidelities: raise InputError(f"fidelity: {nearest(fidelity, fidelities)}")
-        return next((v for v in verdicts if v.fidelity == fidelity), Verdict(self, "not tested", f"no evidence at fidelity {fidelity}"))
+        if fidelity is None:
+            return verdicts[0]
+        if fidelity not in fidelities:
+            raise InputError(f"fidelity: {nearest(fidelity, fidelities)}")
+        return next(
+            (v for v in verdicts if v.fidelity == fidelity),
+            Verdict(self, "not tested", f"no evidence at fidelity {fidelity}"),
+        )
 
-    def judge_each(self, tables) -> list[Verdict]: # highest fidelity first; one verdict "not tested" if there is no evidence
+    def judge_each(
+        self, tables
+    ) -> list[Verdict]:  # highest fidelity first; one verdict "not tested" if there is no evidence
         "One verdict for each fidelity that gives evidence."
         tables = gather(tables)
-        if "runs" not in tables: return [Verdict(self, "not tested", "needs the table runs")]
-        verdicts = [_judge(self, tables, f) for f in reversed(fidelities) if (tables["runs"].fidelity == f).any()]
+        if "runs" not in tables:
+            return [Verdict(self, "not tested", "needs the table runs")]
+        verdicts = [
+            _judge(self, tables, f) for f in reversed(fidelities) if (tables["runs"].fidelity == f).any()
+        ]
         return [v for v in verdicts if v.evidence] or verdicts[:1] or [Verdict(self, "not tested", "no runs")]
 
 # %% ../nbs/core/10_claims.ipynb #5769d466
@@ -194,70 +263,96 @@ def _judge(claim, tables, fidelity):
     needs = [claim.needs] if isinstance(claim.needs, str) else claim.needs
     needs = needs if isinstance(needs, Mapping) else dict.fromkeys(needs, ())
     for name, columns in needs.items():
-        if name not in tables or tables[name].empty: return Verdict(claim, "not tested", f"needs the table {name}")
+        if name not in tables or tables[name].empty:
+            return Verdict(claim, "not tested", f"needs the table {name}")
         if lacking := [c for c in columns if c not in tables[name]]:
             return Verdict(claim, "not tested", f"needs {', '.join(lacking)} in the table {name}")
-    try: evidence = claim.test(tables)
-    except (NotTested, InputError) as e: return Verdict(claim, "not tested", str(e))
-    if not isinstance(evidence, Evidence): raise TypeError(f"claim {claim.name!r}: its test must return Evidence, not {evidence!r}")
+    try:
+        evidence = claim.test(tables)
+    except (NotTested, InputError) as e:
+        return Verdict(claim, "not tested", str(e))
+    if not isinstance(evidence, Evidence):
+        raise TypeError(f"claim {claim.name!r}: its test must return Evidence, not {evidence!r}")
     verdict, reason = _decide(evidence, claim.threshold, claim.holds)
     return Verdict(claim, verdict, "; ".join(filter(None, [reason, evidence.note])), evidence, fidelity)
 
 # %% ../nbs/core/10_claims.ipynb #63832deb
-fewest_seeds = 3 # below which nothing is decided
+fewest_seeds = 3  # below which nothing is decided
+
 
 def _decide(evidence, threshold, holds):
     "Verdict and reason."
     low, high = evidence.interval
-    if np.isnan([evidence.effect, low, high]).any(): return "inconclusive", "no interval"
-    if evidence.seeds < fewest_seeds: return "inconclusive", f"{fewest_seeds} seeds are needed"
-    if low == high == threshold: return "not supported", f"exactly {threshold:g} in every seed"
+    if np.isnan([evidence.effect, low, high]).any():
+        return "inconclusive", "no interval"
+    if evidence.seeds < fewest_seeds:
+        return "inconclusive", f"{fewest_seeds} seeds are needed"
+    if low == high == threshold:
+        return "not supported", f"exactly {threshold:g} in every seed"
     side = "above" if low > threshold else "below" if high < threshold else None
-    if side is None: return "inconclusive", f"{threshold:g} lies within the interval"
+    if side is None:
+        return "inconclusive", f"{threshold:g} lies within the interval"
     return "supported" if side == holds else "not supported", f"the interval lies {side} {threshold:g}"
 
 # %% ../nbs/core/10_claims.ipynb #fd2182e2
 class Ledger(pd.DataFrame):
     "Verdicts, one a row; shown as a table for people."
-    @property
-    def _constructor(self): return Ledger
 
-    def text(self) -> str: # a line for each row
+    @property
+    def _constructor(self):
+        return Ledger
+
+    def text(self) -> str:  # a line for each row
         "The ledger for a terminal."
         return "\n".join([*map(_line, self.itertuples()), self.summary()])
 
-    def summary(self) -> str: # for example "2 supported, 1 not tested"
+    def summary(self) -> str:  # for example "2 supported, 1 not tested"
         "How many rows have which verdict."
         counts = self.verdict.value_counts()
         return ", ".join(f"{counts[v]} {v}" for v in marks if v in counts) or "no claims"
 
-    def readable(self) -> pd.DataFrame: # text cells
+    def readable(self) -> pd.DataFrame:  # text cells
         "The columns that people read."
         kept = ["claim", "statement", "paper", "effect", "seeds", "fidelity", "verdict", "why"]
-        return pd.DataFrame([dict(r._asdict(), effect=_amount(r), seeds=str(r.seeds or ""), why=r.reason) for r in self.itertuples(index=False)], columns=kept)
+        return pd.DataFrame(
+            [
+                dict(r._asdict(), effect=_amount(r), seeds=str(r.seeds or ""), why=r.reason)
+                for r in self.itertuples(index=False)
+            ],
+            columns=kept,
+        )
 
     def _repr_html_(self):
-        if not {"claim", "statement", "verdict", "effect", "reason"} <= set(self.columns): return super()._repr_html_()
+        if not {"claim", "statement", "verdict", "effect", "reason"} <= set(self.columns):
+            return super()._repr_html_()
         names = "verdict", "claim", "effect [interval]", "holds if", "seeds", "fidelity", "why"
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
         body = "".join(map(_html_row, self.itertuples()))
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{self.summary()}</p>"
 
+
 def _html_row(row):
     mark, color = marks[row.verdict]
-    cells = (f"<b style='color:{color}'>{mark}&nbsp;{row.verdict.replace(' ', '&nbsp;')}</b>",
-             f"<b>{escape(row.claim)}</b><br>{escape(row.statement)}<br><small>{escape(row.paper)}</small>",
-             *map(escape, (_amount(row), row.holds, str(row.seeds or ""), row.fidelity, row.reason)))
-    return "<tr>" + "".join(f"<td style='text-align:left;vertical-align:top'>{c}</td>" for c in cells) + "</tr>"
+    cells = (
+        f"<b style='color:{color}'>{mark}&nbsp;{row.verdict.replace(' ', '&nbsp;')}</b>",
+        f"<b>{escape(row.claim)}</b><br>{escape(row.statement)}<br><small>{escape(row.paper)}</small>",
+        *map(escape, (_amount(row), row.holds, str(row.seeds or ""), row.fidelity, row.reason)),
+    )
+    return (
+        "<tr>" + "".join(f"<td style='text-align:left;vertical-align:top'>{c}</td>" for c in cells) + "</tr>"
+    )
 
 # %% ../nbs/core/10_claims.ipynb #424d9156
 def ledger(
     claims: Iterable[Claim],
-    tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None = None, # name → long table, with `runs`; or one long table
-) -> Ledger: # one row for each claim and fidelity with evidence
+    tables: Mapping[str, pd.DataFrame]
+    | pd.DataFrame
+    | None = None,  # name → long table, with `runs`; or one long table
+) -> Ledger:  # one row for each claim and fidelity with evidence
     "Judge every claim."
     claims, tables = list(claims), gather(tables)
     names = [c.name for c in claims]
-    if twice := {n for n in names if names.count(n) > 1}: raise InputError(f"claims: two are called {', '.join(sorted(twice))}")
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise InputError(f"claims: two are called {', '.join(sorted(twice))}")
     columns = list(Verdict(Claim("", "", "", None), "", "").row())
     return Ledger([v.row() for c in claims for v in c.judge_each(tables)], columns=columns)

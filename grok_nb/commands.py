@@ -22,50 +22,75 @@ def _is_main():
     "Of several processes that a launcher started, one speaks."
     return os.environ.get("RANK", "0") == "0"
 
+
 def _stop(command, message, status):
     "One line on stderr, and the exit status."
-    if _is_main(): print(f"{command}: {message}", file=sys.stderr)
+    if _is_main():
+        print(f"{command}: {message}", file=sys.stderr)
     raise SystemExit(status)
+
 
 def command(func):
     "Make a function a command: arguments from its docments, mistakes as one line on stderr with status 2."
+
     @wraps(func)
     def main(argv: list[str] | None = None):
         name, parser = func.__name__, anno_parser(func, prog=func.__name__)
         parser.error = lambda message: _stop(name, _say(message, parser), 2)
         parser.description, *examples = func.__doc__.splitlines()
         parser.epilog = "examples:\n" + "\n".join(f"  {e.strip()}" for e in examples if e.strip())
-        parser.formatter_class = lambda prog: RawDescriptionHelpFormatter(prog, max_help_position=26, width=118)
+        parser.formatter_class = lambda prog: RawDescriptionHelpFormatter(
+            prog, max_help_position=26, width=118
+        )
         for action in parser._actions:
             action.help = (action.help or "").split(" (default: ")[0]
-            action.option_strings = [o.replace("--as_", "--").replace("_", "-") for o in action.option_strings] # `as_json` is --json, `max_disk` --max-disk
+            action.option_strings = [
+                o.replace("--as_", "--").replace("_", "-") for o in action.option_strings
+            ]  # `as_json` is --json, `max_disk` --max-disk
             parser._option_string_actions |= dict.fromkeys(action.option_strings, action)
         args = vars(parser.parse_args(argv))
-        for hidden in ("pdb", "xtra"): args.pop(hidden, None)
-        try: func(**args); sys.stdout.flush()
-        except BrokenPipeError: # as `| head` leaves it: whoever reads has seen enough
+        for hidden in ("pdb", "xtra"):
+            args.pop(hidden, None)
+        try:
+            func(**args)
+            sys.stdout.flush()
+        except BrokenPipeError:  # as `| head` leaves it: whoever reads has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
-        except InputError as e: _stop(name, e, 2)
-        except RunError as e: _stop(name, e, 1)
-        except KeyboardInterrupt as e: _stop(name, str(e) or "stopped", 130)
+        except InputError as e:
+            _stop(name, e, 2)
+        except RunError as e:
+            _stop(name, e, 1)
+        except KeyboardInterrupt as e:
+            _stop(name, str(e) or "stopped", 130)
+
     return main
 
 
 def _say(message, parser):
     "argparse's message; for an unknown option, with the nearest one."
-    unknown = message.removeprefix("unrecognized arguments: ").split()[0] if message.startswith("unrecognized") else None
-    return f"option {nearest(unknown, [o for a in parser._actions for o in a.option_strings if o not in ('--pdb', '--xtra')])}" if unknown else message
+    unknown = (
+        message.removeprefix("unrecognized arguments: ").split()[0]
+        if message.startswith("unrecognized")
+        else None
+    )
+    return (
+        f"option {nearest(unknown, [o for a in parser._actions for o in a.option_strings if o not in ('--pdb', '--xtra')])}"
+        if unknown
+        else message
+    )
 
 # %% ../nbs/commands/00_commands.ipynb #66f2c084
 def changes(
-    words: list[str], # `name=value`
-    option: str = "--set", # what they belong to
-) -> dict: # name → text; `Config.replace` converts and checks it
+    words: list[str],  # `name=value`
+    option: str = "--set",  # what they belong to
+) -> dict:  # name → text; `Config.replace` converts and checks it
     "Options from the command line."
     for w in words:
-        if "=" not in w or w.startswith("="): raise InputError(f"{option} {w!r}: write name=value")
+        if "=" not in w or w.startswith("="):
+            raise InputError(f"{option} {w!r}: write name=value")
     return dict(w.split("=", 1) for w in words)
+
 
 def _print_options(config):
     "Every option of a configuration: name, value, allowed range, meaning."
@@ -76,60 +101,76 @@ def _print_options(config):
 @command
 def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
-    preset: str = "", # a preset of the study; default: demo, or text with --corpus
+    preset: str = "",  # a preset of the study; default: demo, or text with --corpus
     set: Param("options to change, as name=value; --options lists them", str, nargs="+") = (),
-    corpus: Param("text to train a language model on: .txt, .jsonl or .parquet files or folders", str, nargs="+") = (),
-    runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
-    device: str = "", # cpu, cuda or mps; default: the best there is
-    threads: int = 0, # CPU threads; default: one for a small model, else all cores
-    options: store_true = False, # list the options of the study with their ranges, and stop
+    corpus: Param(
+        "text to train a language model on: .txt, .jsonl or .parquet files or folders", str, nargs="+"
+    ) = (),
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
+    device: str = "",  # cpu, cuda or mps; default: the best there is
+    threads: int = 0,  # CPU threads; default: one for a small model, else all cores
+    options: store_true = False,  # list the options of the study with their ranges, and stop
 ):
     """Train one run, or go on with it where it was stopped.
 
     grok_nb_train modular --preset demo --set n_id=16 seed=1
     grok_nb_train --corpus books.parquet --set steps=300
     """
-    if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
+    if runs:
+        os.environ["GROK_NB_RUNS"] = runs  # prepared corpora live there too
     study = study or ("corpus" if corpus else "modular")
     config = studies[study].config(preset)
     if corpus:
-        if not hasattr(config, "corpus"): raise InputError(f"--corpus: the study {study!r} makes its own data; leave one of the two out")
+        if not hasattr(config, "corpus"):
+            raise InputError(f"--corpus: the study {study!r} makes its own data; leave one of the two out")
         config = config.replace(corpus="\n".join(corpus))
     config = config.replace(**changes(set))
-    if options: _print_options(config); return
-    if not 0 <= threads <= os.cpu_count(): raise InputError(f"--threads {threads}: must be a whole number from 1 to {os.cpu_count()}, this machine's cores")
-    if device not in ("", "cpu", "cuda", "mps"): raise InputError(f"--device {nearest(device, ('cpu', 'cuda', 'mps'))}")
+    if options:
+        _print_options(config)
+        return
+    if not 0 <= threads <= os.cpu_count():
+        raise InputError(
+            f"--threads {threads}: must be a whole number from 1 to {os.cpu_count()}, this machine's cores"
+        )
+    if device not in ("", "cpu", "cuda", "mps"):
+        raise InputError(f"--device {nearest(device, ('cpu', 'cuda', 'mps'))}")
     if device in ("cuda", "mps") or "WORLD_SIZE" in os.environ:
         from grok_nb.training import check_device, check_processes
+
         check_device(device or None), check_processes(config)
     run = Run.create(config, runs or None)
-    if _is_main(): print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
+    if _is_main():
+        print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
     from grok_nb.training import pick, train
+
     run = train(config, runs or None, device or None, threads or None)
-    if not _is_main(): return
+    if not _is_main():
+        return
     last = run.records()[-1]
     loss = pick(last["rows"], dict(probe="train", metric="loss"))
-    print(f"finished: loss {loss:.3f}, {run.study.headline_name} {pick(last['rows'], run.study.headline):.3f}, "
-          f"{len(run.steps)} checkpoints, {last['seconds'] / 60:.1f} min")
+    print(
+        f"finished: loss {loss:.3f}, {run.study.headline_name} {pick(last['rows'], run.study.headline):.3f}, "
+        f"{len(run.steps)} checkpoints, {last['seconds'] / 60:.1f} min"
+    )
 
 # %% ../nbs/commands/00_commands.ipynb #2fa0e2e7
 @command
 def grok_nb_sweep(
     study: Param("modular, copying, grammar, or another study", str),
-    preset: str = "demo", # a preset of the study; some have a grid of their own
+    preset: str = "demo",  # a preset of the study; some have a grid of their own
     grid: Param("options and their values, as n_id=8,16,32 alpha=.4,.8", str, nargs="+") = (),
     seeds: Param("seeds; default: those of the preset's grid, else 0", int, nargs="+") = (),
     set: Param("options to change for every run, as name=value", str, nargs="+") = (),
-    engine: str = "", # processes, serial, dask, dask:tcp://host:port, slurm, or slurm:local; default: processes
+    engine: str = "",  # processes, serial, dask, dask:tcp://host:port, slurm, or slurm:local; default: processes
     engine_options: Param("of submitit, as slurm_partition=gpu timeout_min=60", str, nargs="+") = (),
-    workers: int = 0, # processes on this machine; default: one a GPU, or one a core
-    until: str = "", # path of a rule by which a run ends early, such as grok_nb.transitions:arrived
-    keep_best: store_true = False, # keep the checkpoint at which the headline curve was best, too
-    then: str = "", # path of a function that is called with each run when it is trained
-    name: str = "", # of the sweep; default: made from what is asked for
-    dry_run: store_true = False, # say what would be trained and how long it would take, and stop
-    as_json: store_true = False, # print the table as JSON
-    runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
+    workers: int = 0,  # processes on this machine; default: one a GPU, or one a core
+    until: str = "",  # path of a rule by which a run ends early, such as grok_nb.transitions:arrived
+    keep_best: store_true = False,  # keep the checkpoint at which the headline curve was best, too
+    then: str = "",  # path of a function that is called with each run when it is trained
+    name: str = "",  # of the sweep; default: made from what is asked for
+    dry_run: store_true = False,  # say what would be trained and how long it would take, and stop
+    as_json: store_true = False,  # print the table as JSON
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
     """Train every run of a grid, or go on where it was stopped, and print how each ended.
 
@@ -139,64 +180,107 @@ def grok_nb_sweep(
     """
     from grok_nb.engines import check_engine, check_paths, check_workers
     from grok_nb.sweeps import estimate, plan, sweep, sweep_folder
-    if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
+
+    if runs:
+        os.environ["GROK_NB_RUNS"] = runs  # prepared corpora live there too
     preset, fixed = preset.replace("-", "_"), changes(set)
-    axes = {option: [v for v in values.split(",") if v] for option, values in changes(grid, "--grid").items()} or None
-    if axes and len(axes) < len(grid): raise InputError("--grid: an option is given twice; write its values in one, as n_id=8,16")
-    options = {k: int(v) if v.isdigit() else v for k, v in changes(engine_options, "--engine-options").items()}
+    axes = {
+        option: [v for v in values.split(",") if v] for option, values in changes(grid, "--grid").items()
+    } or None
+    if axes and len(axes) < len(grid):
+        raise InputError("--grid: an option is given twice; write its values in one, as n_id=8,16")
+    options = {
+        k: int(v) if v.isdigit() else v for k, v in changes(engine_options, "--engine-options").items()
+    }
     configs, facts = plan(study, preset, axes, seeds or None, **fixed)
     folder = sweep_folder(facts, name=name)
     check_workers(workers or None), check_engine(engine or None, **options), check_paths(then, until)
     cost = estimate(configs, workers=1 if engine == "serial" else workers or None)
     minutes = lambda m: f"about {m:,.0f} min" if m >= 1 else "less than a minute"
-    left = f"; the others take {minutes(cost['seconds'] / 60)} of one process as fast as those of this machine"
-    if engine in ("", "processes", "serial", "dask"): left += f", {minutes(cost['minutes'])} of {cost['workers']} at a time"
-    if cost["seconds"] != cost["seconds"]: left = "; nobody knows how long the others take: the few steps of a calibration failed"
-    if cost["finished"] == cost["runs"]: left = ""
-    print(f"{cost['runs']} runs, {cost['finished']} of them finished{left}. In {folder}", file=sys.stderr, flush=True)
-    if dry_run: return
-    table = sweep(study, preset, axes, seeds or None, engine or None, name=name,
-                  fixed=fixed, workers=workers or None, until=until, then=then, keep_best=keep_best, **options)
+    left = (
+        f"; the others take {minutes(cost['seconds'] / 60)} of one process as fast as those of this machine"
+    )
+    if engine in ("", "processes", "serial", "dask"):
+        left += f", {minutes(cost['minutes'])} of {cost['workers']} at a time"
+    if cost["seconds"] != cost["seconds"]:
+        left = "; nobody knows how long the others take: the few steps of a calibration failed"
+    if cost["finished"] == cost["runs"]:
+        left = ""
+    print(
+        f"{cost['runs']} runs, {cost['finished']} of them finished{left}. In {folder}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if dry_run:
+        return
+    table = sweep(
+        study,
+        preset,
+        axes,
+        seeds or None,
+        engine or None,
+        name=name,
+        fixed=fixed,
+        workers=workers or None,
+        until=until,
+        then=then,
+        keep_best=keep_best,
+        **options,
+    )
     failed = table[table["error"] != ""]
-    print(table.to_json(orient="records") if as_json else (table.drop(columns="error") if failed.empty else table).to_string(index=False))
-    if not failed.empty: raise RunError(f"{len(failed)} of {len(table)} runs failed: {failed['error'].iloc[0]}")
+    print(
+        table.to_json(orient="records")
+        if as_json
+        else (table.drop(columns="error") if failed.empty else table).to_string(index=False)
+    )
+    if not failed.empty:
+        raise RunError(f"{len(failed)} of {len(table)} runs failed: {failed['error'].iloc[0]}")
 
 # %% ../nbs/commands/00_commands.ipynb #77e36593
 def run_folder(
-    name: str, # a run's folder, or its name under the folder of runs
-    root: str = "", # folder of runs
+    name: str,  # a run's folder, or its name under the folder of runs
+    root: str = "",  # folder of runs
 ) -> Path:
     "The folder of the run of that name; an `InputError` with the nearest one if there is none."
-    if (Path(name) / "config.json").is_file(): return Path(name).absolute()
+    if (Path(name) / "config.json").is_file():
+        return Path(name).absolute()
     folder = runs_root(root or None)
     there = sorted(p.parent.name for p in folder.glob("*/config.json"))
-    if name in there: return folder / name
-    raise InputError(f"run {nearest(name, there)}" if there else f"run {name!r}: there are no runs in {folder}")
+    if name in there:
+        return folder / name
+    raise InputError(
+        f"run {nearest(name, there)}" if there else f"run {name!r}: there are no runs in {folder}"
+    )
+
 
 def find_run(
-    name: str, # a run's folder, or its name under the folder of runs
-    root: str = "", # folder of runs
+    name: str,  # a run's folder, or its name under the folder of runs
+    root: str = "",  # folder of runs
 ) -> Run:
     "The run of that name; an `InputError` with the nearest one if there is none, or if it cannot be read."
     return Run(run_folder(name, root))
 
+
 def finished_runs(
-    study: str, # name of a study
-    root: str | Path | None = None, # folder of runs
-) -> list[Run]: # by name; folders that this version cannot read are left out
+    study: str,  # name of a study
+    root: str | Path | None = None,  # folder of runs
+) -> list[Run]:  # by name; folders that this version cannot read are left out
     "Every finished run of a study in a folder of runs."
     found = []
     for path in sorted(runs_root(root).glob("*/config.json")):
-        try: found.append(Run(path.parent))
-        except InputError: continue
+        try:
+            found.append(Run(path.parent))
+        except InputError:
+            continue
     return [r for r in found if r.config.study == study and r.finished]
+
 
 @command
 def grok_nb_report(
     names: Param("runs, or one sweep: folders, or names under the folder of runs", str, nargs="+"),
-    out: str = "", # file to write; default: report-… in the folder of runs, or report.… in that of the sweep
-    format: str = "", # html, md (a folder of pictures beside it) or pdf; default: as --out ends, else html
-    runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
+    out: str = "",  # file to write; default: report-… in the folder of runs, or report.… in that of the sweep
+    format: str = "",  # html, md (a folder of pictures beside it) or pdf; default: as --out ends, else html
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
     """Write one report about some runs, or about a sweep: an offline HTML file, Markdown for GitHub, or a PDF.
 
@@ -204,22 +288,31 @@ def grok_nb_report(
     grok_nb_report runs/sweeps/modular-phase_cpu-* --format pdf
     grok_nb_report runs/modular-p7-* --out results.md
     """
-    sweeps = [s for n in names for s in (Path(n), runs_root(runs or None) / "sweeps" / n) if (s / "sweep.json").is_file()]
-    if sweeps and len(names) > 1: raise InputError(f"report: {sweeps[0].name} is a sweep; a sweep has a report of its own")
+    sweeps = [
+        s
+        for n in names
+        for s in (Path(n), runs_root(runs or None) / "sweeps" / n)
+        if (s / "sweep.json").is_file()
+    ]
+    if sweeps and len(names) > 1:
+        raise InputError(f"report: {sweeps[0].name} is a sweep; a sweep has a report of its own")
     found = [find_run(n, runs) for n in names] if not sweeps else []
     form = form_of(out, format)
-    if out and not Path(out).absolute().parent.is_dir(): raise InputError(f"--out {out}: there is no folder {Path(out).absolute().parent}")
-    if out and Path(out).is_dir(): raise InputError(f"--out {out}: is a folder; name a file")
+    if out and not Path(out).absolute().parent.is_dir():
+        raise InputError(f"--out {out}: there is no folder {Path(out).absolute().parent}")
+    if out and Path(out).is_dir():
+        raise InputError(f"--out {out}: is a folder; name a file")
     check_form(form)
     from grok_nb.see.report import report, sweep_report
+
     print(sweep_report(sweeps[0], out or None, form) if sweeps else report(found, out or None, form=form))
 
 # %% ../nbs/commands/00_commands.ipynb #f224bca9
 @command
 def grok_nb_demo(
-    seed: int = 0, # seed of tasks, initialisation and batches
-    workers: int = 0, # processes; default: one a core
-    runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
+    seed: int = 0,  # seed of tasks, initialisation and batches
+    workers: int = 0,  # processes; default: one a core
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
     """Watch three abilities arrive: unseen tasks, copying, grammar of unseen phrases. Trains demos and controls, writes a report.
 
@@ -228,42 +321,64 @@ def grok_nb_demo(
     """
     from grok_nb.engines import check_workers
     from grok_nb.sweeps import train_all
+
     check_workers(workers or None)
     wings = "modular", "copying", "grammar"
-    configs = {name: [studies[name].config(preset, seed=seed) for preset in ("demo", "control")] for name in wings}
+    configs = {
+        name: [studies[name].config(preset, seed=seed) for preset in ("demo", "control")] for name in wings
+    }
     root = runs_root(runs or None)
     trained = [Run.create(c, root) for name in wings for c in configs[name]]
     for name in wings:
         print(studies[name].question)
         for r in trained:
-            if r.config.study == name: print(f"  {r.run_id}: {r.preset}, {r.config.n_parameters:,} parameters, {r.config.steps:,} steps")
+            if r.config.study == name:
+                print(
+                    f"  {r.run_id}: {r.preset}, {r.config.n_parameters:,} parameters, {r.config.steps:,} steps"
+                )
     waiting = [r for r in trained if not r.finished]
-    print(f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n", flush=True)
-    shortest_first = [c for name in reversed(wings) for c in configs[name]] # so that something arrives early
+    print(
+        f"\n{'All are trained already.' if not waiting else 'Training takes a few minutes; Ctrl-C stops, running it again goes on.'}\n",
+        flush=True,
+    )
+    shortest_first = [c for name in reversed(wings) for c in configs[name]]  # so that something arrives early
     from grok_nb.evidence import when
     from grok_nb.see.report import answer, report
-    train_all(shortest_first, root, workers or None, then="grok_nb.see.report:look_inside",
-              say=lambda run: " ".join(answer(when([run]), run.study)))
+
+    train_all(
+        shortest_first,
+        root,
+        workers or None,
+        then="grok_nb.see.report:look_inside",
+        say=lambda run: " ".join(answer(when([run]), run.study)),
+    )
     evidence = [r for name in wings for r in finished_runs(name, root)]
     for name in wings:
-        print("\n".join(answer(when([r for r in trained if r.config.study == name]), studies[name])), end="\n\n")
+        print(
+            "\n".join(answer(when([r for r in trained if r.config.study == name]), studies[name])), end="\n\n"
+        )
     print("Report:", report(trained, root / f"demo-seed{seed}.html", evidence, workers=workers or None))
     if (n := min(sum(r.preset == "demo" and r.config.study == name for r in evidence) for name in wings)) < 3:
-        print(f"\nThe claims in it need three seeds, and {n} of the demos {'is' if n == 1 else 'are'} trained: grok_nb_demo --seed {seed + 1} adds one.")
+        print(
+            f"\nThe claims in it need three seeds, and {n} of the demos {'is' if n == 1 else 'are'} trained: grok_nb_demo --seed {seed + 1} adds one."
+        )
 
 # %% ../nbs/commands/00_commands.ipynb #12c48ad7
 def _print_others(others):
     "Name the folders that were left out."
-    if others: print("\nCannot be read by this version:")
-    for name, why in others.items(): print(f"  {name}: {why}")
+    if others:
+        print("\nCannot be read by this version:")
+    for name, why in others.items():
+        print(f"  {name}: {why}")
+
 
 @command
 def grok_nb_runs(
-    study: str = "", # only the runs of this one; default: all
-    by: str = "newest", # order: newest, what was evaluated last first, or name; default: newest
-    tree: str = "", # a run, its folder or its name: show what its folder holds, and no list
-    as_json: store_true = False, # print as JSON
-    runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
+    study: str = "",  # only the runs of this one; default: all
+    by: str = "newest",  # order: newest, what was evaluated last first, or name; default: newest
+    tree: str = "",  # a run, its folder or its name: show what its folder holds, and no list
+    as_json: store_true = False,  # print as JSON
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
     """List the runs that there are: what they are, how far, and when the ability came.
 
@@ -272,111 +387,174 @@ def grok_nb_runs(
     grok_nb_runs --tree modular-p7-n32-a0.6-d2-s0-5463ab2c
     """
     from grok_nb import listing
-    if study: studies[study] # known?
-    if by not in ("newest", "name"): raise InputError(f"--by {nearest(by, ('newest', 'name'))}")
-    if tree and study: raise InputError("--study: --tree shows one run; leave one of the two out")
+
+    if study:
+        studies[study]  # known?
+    if by not in ("newest", "name"):
+        raise InputError(f"--by {nearest(by, ('newest', 'name'))}")
+    if tree and study:
+        raise InputError("--study: --tree shows one run; leave one of the two out")
     if tree:
         found = listing.tree(run_folder(tree, runs))
-        print(json.dumps(found) if as_json else listing.tree_text(found)); return
+        print(json.dumps(found) if as_json else listing.tree_text(found))
+        return
     root = runs_root(runs or None)
     table, others = listing.listing(root, study, by == "newest")
-    if as_json: print(json.dumps(dict(runs=json.loads(table.to_json(orient="records")), others=others))); return
-    print(listing.listing_text(table) if len(table) else f"There are no runs{f' of the study {study}' if study else ''} in {root}")
+    if as_json:
+        print(json.dumps(dict(runs=json.loads(table.to_json(orient="records")), others=others)))
+        return
+    print(
+        listing.listing_text(table)
+        if len(table)
+        else f"There are no runs{f' of the study {study}' if study else ''} in {root}"
+    )
     _print_others(others)
 
 # %% ../nbs/commands/00_commands.ipynb #29a4459c
 @command
 def grok_nb_claims(
-    study: str = "", # modular, copying, grammar, or another study; default: all that have claims
-    measure: store_true = False, # look inside last checkpoints that no report has looked into, as a report does; takes minutes
-    as_json: store_true = False, # print as JSON
-    runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
+    study: str = "",  # modular, copying, grammar, or another study; default: all that have claims
+    measure: store_true = False,  # look inside last checkpoints that no report has looked into, as a report does; takes minutes
+    as_json: store_true = False,  # print as JSON
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
     """Judge the papers' claims on the finished runs: the ledger, with effect, interval, seeds and fidelity.
 
     grok_nb_claims
     grok_nb_claims --study modular --measure
     """
-    if study: studies[study] # known?
-    if runs: os.environ["GROK_NB_RUNS"] = runs # prepared corpora live there too
+    if study:
+        studies[study]  # known?
+    if runs:
+        os.environ["GROK_NB_RUNS"] = runs  # prepared corpora live there too
     from grok_nb import listing
+
     found = {name: listing.judged(name, anew=measure) for name in ([study] if study else studies)}
     if as_json:
-        rows = [dict(study=name) | row for name, (book, *_) in found.items() for row in json.loads(book.to_json(orient="records"))]
-        print(json.dumps(rows)); return
+        rows = [
+            dict(study=name) | row
+            for name, (book, *_) in found.items()
+            for row in json.loads(book.to_json(orient="records"))
+        ]
+        print(json.dumps(rows))
+        return
     others = {}
     for name, (book, judged_on, left_out) in found.items():
         others |= left_out
-        if len(book) or study: print(listing.ledger_text(name, book, judged_on), end="\n\n")
-    print("Effects with their 95 % interval; below three seeds nothing is decided."
-          f"{'' if measure else ' Nothing was measured for this: --measure looks inside last checkpoints first.'}")
+        if len(book) or study:
+            print(listing.ledger_text(name, book, judged_on), end="\n\n")
+    print(
+        "Effects with their 95 % interval; below three seeds nothing is decided."
+        f"{'' if measure else ' Nothing was measured for this: --measure looks inside last checkpoints first.'}"
+    )
     _print_others(others)
 
 # %% ../nbs/commands/00_commands.ipynb #0db5f8d8
 def in_bytes(
-    size: str, # such as 20GB, 500 MB, 1.5e9
-) -> int: # bytes
+    size: str,  # such as 20GB, 500 MB, 1.5e9
+) -> int:  # bytes
     "A size as people write it."
     found = re.fullmatch(r"([\d.]+(?:e\d+)?)\s*([KMGT]?)(i?)B?", size.strip(), re.IGNORECASE)
-    try: number = float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
-    except (TypeError, ValueError): number = 0
-    if number < 1: raise InputError(f"--max-disk {size!r}: must be a size such as 20GB or 500MB")
+    try:
+        number = float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise InputError(f"--max-disk {size!r}: must be a size such as 20GB or 500MB")
     return int(number)
+
 
 def _asked(study, sources):
     "The probes that a study asks of checkpoints that are not ours; an `InputError` if it has none, or does not read what is given."
     able = lambda: ", ".join(name for name in studies if studies[name].foreign_probes)
-    if not study: raise InputError(f"--study is not given; allowed: {able()}")
+    if not study:
+        raise InputError(f"--study is not given; allowed: {able()}")
     if not studies[study].foreign_probes:
-        raise InputError(f"--study {study}: it needs the data that its own runs are trained on, so it asks no other checkpoints; allowed: {able()}")
+        raise InputError(
+            f"--study {study}: it needs the data that its own runs are trained on, so it asks no other checkpoints; allowed: {able()}"
+        )
     asks = studies[study].foreign_probes
     given = {name: value for name, value in sources.items() if value}
     if unread := [name for name in given if name not in inspect.signature(asks).parameters]:
         raise InputError(f"--{unread[0]}: the study {study!r} does not read it; leave it out")
     return asks(**given)
 
+
 def _tables(series, source):
     "Where the tables of a series go: beside the run, or into the folder of runs."
-    own = series.folder or runs_root() / "series" / f"{series.name}-{hashlib.sha256(str(Path(source).absolute()).encode()).hexdigest()[:8]}"
+    own = (
+        series.folder
+        or runs_root()
+        / "series"
+        / f"{series.name}-{hashlib.sha256(str(Path(source).absolute()).encode()).hexdigest()[:8]}"
+    )
     return own / "tables"
 
 # %% ../nbs/commands/00_commands.ipynb #dccf0592
 @command
 def grok_nb_measure(
     source: Param("a model on the hub, as owner/name; a folder of checkpoint folders; or a run", str),
-    study: str = "", # what is asked: copying or grammar; of a run by default its own study
-    revisions: str = "", # which: names, patterns as step*, ranges as step1000:step143000; default: step* on the hub, else all
-    most: int = 0, # checkpoints at most, the last and others spread before it; default: all
-    spacing: str = "linear", # of these: linear or log
-    max_disk: str = "", # room for what is fetched, as 20GB; default: half of what is free
-    pairs: str = "", # grammar: minimal pairs, a file, a folder or nyu-mll/blimp
-    corpus: Param("text: copying measures losses on it, grammar calls pairs exposed whose phrase is in it", str, nargs="+") = (),
-    out: str = "", # folder of the tables; default: series/… in the folder of runs
-    duplicates: store_true = False, # look for transitions in duplicates too
-    json: store_true = False, # print what was found as JSON
-    device: str = "", # cpu, cuda or mps; default: cuda where there is one
-    runs: str = "", # folder of runs; default: GROK_NB_RUNS, else runs/
+    study: str = "",  # what is asked: copying or grammar; of a run by default its own study
+    revisions: str = "",  # which: names, patterns as step*, ranges as step1000:step143000; default: step* on the hub, else all
+    most: int = 0,  # checkpoints at most, the last and others spread before it; default: all
+    spacing: str = "linear",  # of these: linear or log
+    max_disk: str = "",  # room for what is fetched, as 20GB; default: half of what is free
+    pairs: str = "",  # grammar: minimal pairs, a file, a folder or nyu-mll/blimp
+    corpus: Param(
+        "text: copying measures losses on it, grammar calls pairs exposed whose phrase is in it",
+        str,
+        nargs="+",
+    ) = (),
+    out: str = "",  # folder of the tables; default: series/… in the folder of runs
+    duplicates: store_true = False,  # look for transitions in duplicates too
+    json: store_true = False,  # print what was found as JSON
+    device: str = "",  # cpu, cuda or mps; default: cuda where there is one
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
     """Ask a study's questions of any series of checkpoints, and say when something changes.
 
     grok_nb_measure EleutherAI/pythia-160m --study copying --most 20 --spacing log --max-disk 5GB
     grok_nb_measure EleutherAI/pythia-160m --study grammar --pairs nyu-mll/blimp --revisions step1000:step20000
     """
-    if runs: os.environ["GROK_NB_RUNS"] = runs
-    ours = [p for p in (Path(source), runs_root() / source) if (p / "config.json").is_file() and (p / "checkpoints").is_dir()]
+    if runs:
+        os.environ["GROK_NB_RUNS"] = runs
+    ours = [
+        p
+        for p in (Path(source), runs_root() / source)
+        if (p / "config.json").is_file() and (p / "checkpoints").is_dir()
+    ]
     run = Run(ours[0]) if ours else None
-    own = run and study in ("", run.config.study) # asked what it was asked in training
+    own = run and study in ("", run.config.study)  # asked what it was asked in training
     study = study or (run.config.study if run else "")
-    if own and (pairs or corpus): raise InputError(f"--{'pairs' if pairs else 'corpus'}: a run is asked about its own data; leave it out")
+    if own and (pairs or corpus):
+        raise InputError(
+            f"--{'pairs' if pairs else 'corpus'}: a run is asked about its own data; leave it out"
+        )
     probes = run.study.probes(run.config) if own else _asked(study, dict(pairs=pairs, corpus=corpus))
-    if most < 0: raise InputError(f"--most {most}: must be at least 1")
-    if spacing not in ("linear", "log"): raise InputError(f"--spacing {nearest(spacing, ('linear', 'log'))}")
-    if device not in ("", "cpu", "cuda", "mps"): raise InputError(f"--device {nearest(device, ('cpu', 'cuda', 'mps'))}")
-    if out and Path(out).exists() and not Path(out).is_dir(): raise InputError(f"--out {out}: is a file; name a folder")
+    if most < 0:
+        raise InputError(f"--most {most}: must be at least 1")
+    if spacing not in ("linear", "log"):
+        raise InputError(f"--spacing {nearest(spacing, ('linear', 'log'))}")
+    if device not in ("", "cpu", "cuda", "mps"):
+        raise InputError(f"--device {nearest(device, ('cpu', 'cuda', 'mps'))}")
+    if out and Path(out).exists() and not Path(out).is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
     room = in_bytes(max_disk) if max_disk else None
     from grok_nb.series import Series
+
     series = Series(run or source, revisions=revisions or None, max_disk=room)
-    _measure(series, studies[study], probes, not own, most or None, spacing, Path(out) if out else _tables(series, source), duplicates, json, device)
+    _measure(
+        series,
+        studies[study],
+        probes,
+        not own,
+        most or None,
+        spacing,
+        Path(out) if out else _tables(series, source),
+        duplicates,
+        json,
+        device,
+    )
 
 # %% ../nbs/commands/00_commands.ipynb #d3ee21ea
 def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, as_json, device):
@@ -386,11 +564,24 @@ def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, 
     from grok_nb.evidence import readable, when_in
     from grok_nb.series import verify, weights
     from grok_nb.training import check_device
-    if device: check_device(device)
+
+    if device:
+        check_device(device)
     chosen = series.spread(most, spacing=spacing)
-    if not as_json: print(f"{series!r}{f', {len(chosen)} of them' if len(chosen) < len(series) else ''}, asked for {', '.join(probes)}", flush=True)
-    table = measure(series, probes | (dict(weights=weights) if foreign else {}), folder, device or ("cuda" if torch.cuda.is_available() else "cpu"), most,
-                    spacing=spacing, duplicates=duplicates or not foreign)
+    if not as_json:
+        print(
+            f"{series!r}{f', {len(chosen)} of them' if len(chosen) < len(series) else ''}, asked for {', '.join(probes)}",
+            flush=True,
+        )
+    table = measure(
+        series,
+        probes | (dict(weights=weights) if foreign else {}),
+        folder,
+        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        most,
+        spacing=spacing,
+        duplicates=duplicates or not foreign,
+    )
     checked = dict(summary="", remarks=[])
     if foreign:
         kept = pd.read_parquet(folder / "weights.parquet")
@@ -398,8 +589,20 @@ def _measure(series, study, probes, foreign, most, spacing, folder, duplicates, 
     found = when_in(table, study.curves | study.foreign_curves, series.name)
     if as_json:
         rows = json.loads(found.to_json(orient="records"))
-        print(json.dumps(dict(series=series.name, steps=[c.step for c in chosen], verified=checked, transitions=rows, tables=str(folder))))
+        print(
+            json.dumps(
+                dict(
+                    series=series.name,
+                    steps=[c.step for c in chosen],
+                    verified=checked,
+                    transitions=rows,
+                    tables=str(folder),
+                )
+            )
+        )
         return
-    for line in (checked["summary"], *checked["remarks"]): print(line) if line else None
-    if len(found): print(readable(found).drop(columns="run").to_string(index=False))
+    for line in (checked["summary"], *checked["remarks"]):
+        print(line) if line else None
+    if len(found):
+        print(readable(found).drop(columns="run").to_string(index=False))
     print(f"Tables: {folder}")

@@ -21,15 +21,22 @@ from .texts import check_tokenizer, open_texts
 @dataclass(frozen=True, kw_only=True)
 class Config(CoreConfig):
     "A language model on a text."
+
     study = "corpus"
-    sources = "fingerprint",
-    corpus: str = option("", "the text: files or folders, one a line, or a hub name such as allenai/c4:en", hashed=False)
+    sources = ("fingerprint",)
+    corpus: str = option(
+        "", "the text: files or folders, one a line, or a hub name such as allenai/c4:en", hashed=False
+    )
     fingerprint: str = option("", "of the text's content; filled in")
     tokenizer: str = option("", "folder or hub name of a tokenizer; empty: one is trained on the text")
     vocab_size: int = option(2048, "of the tokenizer that is trained", 257, 10**6)
     limit_tokens: int = option(0, "read no more of the text than this; 0: all", 0, 10**12)
     held_out_share: float = option(0.05, "share of the documents that is never trained on", 0.001, 0.5)
-    layout: str = option("packed", "packed: windows over all text; document: one document a row", choices=("packed", "document"))
+    layout: str = option(
+        "packed",
+        "packed: windows over all text; document: one document a row",
+        choices=("packed", "document"),
+    )
     bos: bool = option(False, "document layout: begin each row with the end-of-text token")
     context: int = option(128, "tokens in a row", 2, 2**20)
     depth: int = option(4, "blocks", 1, 200)
@@ -39,78 +46,146 @@ class Config(CoreConfig):
     init_std: float = option(0.02, "standard deviation of the initialisation; 0: 1/√fan_in", 0.0, 10.0)
 
     def check(self):
-        if self.width % (2 * self.heads): raise InputError(f"width = {self.width}: must be a multiple of 2·heads = {2 * self.heads}")
-        if 0 < self.limit_tokens < 16: raise InputError(f"limit_tokens = {self.limit_tokens}: must be 0 for all, or at least 16")
+        if self.width % (2 * self.heads):
+            raise InputError(f"width = {self.width}: must be a multiple of 2·heads = {2 * self.heads}")
+        if 0 < self.limit_tokens < 16:
+            raise InputError(f"limit_tokens = {self.limit_tokens}: must be 0 for all, or at least 16")
         if self.corpus and not self.fingerprint:
             object.__setattr__(self, "corpus", "\n".join(map(absolute_source, self.corpus.splitlines())))
-            if self.tokenizer: check_tokenizer(self.tokenizer); object.__setattr__(self, "tokenizer", absolute_source(self.tokenizer))
+            if self.tokenizer:
+                check_tokenizer(self.tokenizer)
+                object.__setattr__(self, "tokenizer", absolute_source(self.tokenizer))
             object.__setattr__(self, "fingerprint", open_texts(self.corpus.splitlines()).fingerprint)
 
-    def refuse(self, names, why): # what the run would ignore, and yet be another run for
-        for n in names: # a seed that follows the run's follows it into nothing
-            if n.endswith("_seed") and getattr(self, n) < 0: object.__setattr__(self, n, getattr(type(self), n))
-        if changed := [n for n in names if getattr(self, n) != getattr(type(self), n)]: raise InputError(f"{changed[0]}: {why}")
+    def refuse(self, names, why):  # what the run would ignore, and yet be another run for
+        for n in names:  # a seed that follows the run's follows it into nothing
+            if n.endswith("_seed") and getattr(self, n) < 0:
+                object.__setattr__(self, n, getattr(type(self), n))
+        if changed := [n for n in names if getattr(self, n) != getattr(type(self), n)]:
+            raise InputError(f"{changed[0]}: {why}")
 
-    def replace(self, **changes): # another text has another fingerprint, and is checked
-        return super().replace(**({"fingerprint": ""} if {"corpus", "tokenizer"} & {*changes} else {}) | changes)
+    def replace(self, **changes):  # another text has another fingerprint, and is checked
+        return super().replace(
+            **({"fingerprint": ""} if {"corpus", "tokenizer"} & {*changes} else {}) | changes
+        )
 
     def slug(self):
-        if not self.corpus: raise InputError("corpus is not given; allowed: .txt, .jsonl, .parquet, a folder of these, owner/name[:config]")
+        if not self.corpus:
+            raise InputError(
+                "corpus is not given; allowed: .txt, .jsonl, .parquet, a folder of these, owner/name[:config]"
+            )
         return f"corpus-{self.layout}-d{self.depth}-w{self.width}-s{self.seed}"
 
     @property
-    def mlp_width(self) -> int: "Hidden size of the MLP."; return self.mlp or 8 * round(self.width / 3)
+    def mlp_width(self) -> int:
+        "Hidden size of the MLP."
+        return self.mlp or 8 * round(self.width / 3)
 
     @property
-    def n_parameters(self) -> int: # with a given tokenizer, its vocabulary takes the place of `vocab_size`
+    def n_parameters(self) -> int:  # with a given tokenizer, its vocabulary takes the place of `vocab_size`
         return llama_parameters(self.vocab_size, self.width, self.mlp_width, self.depth)
 
-of_text = "tokenizer", "limit_tokens", "held_out_share", "layout", "bos" # options that mean nothing without a text
 
-def absolute_source(source): # where there is such a path; a hub name stays
-    return str(Path(source).absolute()) if Path(source).exists() or Path(source.partition(":")[0]).is_dir() else source
+of_text = (
+    "tokenizer",
+    "limit_tokens",
+    "held_out_share",
+    "layout",
+    "bos",
+)  # options that mean nothing without a text
+
+
+def absolute_source(source):  # where there is such a path; a hub name stays
+    return (
+        str(Path(source).absolute())
+        if Path(source).exists() or Path(source.partition(":")[0]).is_dir()
+        else source
+    )
 
 # %% ../nbs/core/11_corpus.ipynb #b2bfb0ea
 _small = Config(lr=3e-3, weight_decay=0.1, beta2=0.95, warmup_steps=30, final_lr=0.1, clip=1.0, batch_size=32)
 
 presets = dict(
-    smoke=_small.replace(fidelity="smoke", steps=60, warmup_steps=10, batch_size=16, vocab_size=320, context=48, depth=2, width=48, heads=2,
-                         evaluate_every=20, checkpoints=3),
+    smoke=_small.replace(
+        fidelity="smoke",
+        steps=60,
+        warmup_steps=10,
+        batch_size=16,
+        vocab_size=320,
+        context=48,
+        depth=2,
+        width=48,
+        heads=2,
+        evaluate_every=20,
+        checkpoints=3,
+    ),
     text=_small.replace(fidelity="demo", steps=300, evaluate_every=25, checkpoints=12),
 )
 
 # %% ../nbs/core/11_corpus.ipynb #cb40433b
 def stream(config: Config) -> TextStream:
     "The rows of the text; it is tokenised at the first call."
-    config.slug() # a configuration without text has no name
-    corpus = prepare_corpus(config.corpus.splitlines(), runs_root()/"corpora", config.tokenizer or None, config.vocab_size,
-                            config.limit_tokens or None, config.held_out_share, config.fingerprint)
+    config.slug()  # a configuration without text has no name
+    corpus = prepare_corpus(
+        config.corpus.splitlines(),
+        runs_root() / "corpora",
+        config.tokenizer or None,
+        config.vocab_size,
+        config.limit_tokens or None,
+        config.held_out_share,
+        config.fingerprint,
+    )
     return TextStream(corpus, config.context, config.batch_size, config.seed, config.layout, bos=config.bos)
+
 
 def model(config: Config):
     "A freshly initialised Llama with the vocabulary of the text's tokenizer."
     corpus = stream(config).corpus
-    return llama(corpus.vocab_size, config.width, config.mlp_width, config.depth, config.heads, config.context, config.init_std, "all",
-                 attention_dropout=config.attention_dropout, seed=config.seed, bos=corpus.end_of_text, eos=corpus.end_of_text)
+    return llama(
+        corpus.vocab_size,
+        config.width,
+        config.mlp_width,
+        config.depth,
+        config.heads,
+        config.context,
+        config.init_std,
+        "all",
+        attention_dropout=config.attention_dropout,
+        seed=config.seed,
+        bos=corpus.end_of_text,
+        eos=corpus.end_of_text,
+    )
+
 
 def probes(config: Config) -> dict:
     "What is measured during training: the loss on held-out text."
     return dict(held_out=held_out_loss)
 
-headline = dict(probe="held_out", metric="loss") # the study's one curve, nats per token
+
+headline = dict(probe="held_out", metric="loss")  # the study's one curve, nats per token
 
 # %% ../nbs/core/11_corpus.ipynb #66983cf0
-curves = {"held-out loss": headline, "training loss": dict(probe="train", metric="loss")} # what a report looks for transitions in
+curves = {
+    "held-out loss": headline,
+    "training loss": dict(probe="train", metric="loss"),
+}  # what a report looks for transitions in
+
 
 def loss_figure(
-    table, # long table of one or more runs, pandas
-): # → matplotlib Figure
+    table,  # long table of one or more runs, pandas
+):  # → matplotlib Figure
     "Training and held-out loss over steps, one panel a run."
     import matplotlib.pyplot as plt
+
     runs = list(table["run"].unique())
-    fig, axes = plt.subplots(1, len(runs), figsize=(1.2 + 4.2*len(runs), 2.8), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1, len(runs), figsize=(1.2 + 4.2 * len(runs), 2.8), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, run in zip(axes[0], runs):
-        for probe, label, color, dash in (("train", "training text", "#0072B2", "-"), ("held_out", "held-out text", "#D55E00", "--")):
+        for probe, label, color, dash in (
+            ("train", "training text", "#0072B2", "-"),
+            ("held_out", "held-out text", "#D55E00", "--"),
+        ):
             rows = table[(table["run"] == run) & (table["probe"] == probe) & (table["metric"] == "loss")]
             ax.plot(rows["step"], rows["value"], color=color, linestyle=dash, marker=".", label=label)
         ax.set(xlabel="optimizer steps", title=run if len(runs) > 1 else None)
@@ -119,10 +194,11 @@ def loss_figure(
     plt.close(fig)
     return fig
 
+
 def figures(
-    table, # long table of one or more runs, pandas; `run` holds the name to show
-    transitions: dict, # run → its transitions on the headline curve
-) -> list: # (heading, caption, matplotlib Figure)
+    table,  # long table of one or more runs, pandas; `run` holds the name to show
+    transitions: dict,  # run → its transitions on the headline curve
+) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of runs of this study."
     caption = "Mean over the steps since the last evaluation (training text), and over a fixed set of rows (held-out text)."
     return [("Loss", caption, loss_figure(table))]
@@ -130,5 +206,12 @@ def figures(
 # %% ../nbs/core/11_corpus.ipynb #b98e2d3c
 study = Study(
     question="How does the loss fall, on the text that is trained on and on text that is not?",
-    Config=Config, presets=presets, model=model, stream=stream, probes=probes, headline=headline, curves=curves, figures=figures,
+    Config=Config,
+    presets=presets,
+    model=model,
+    stream=stream,
+    probes=probes,
+    headline=headline,
+    curves=curves,
+    figures=figures,
 )

@@ -23,40 +23,51 @@ from .runs import Run
 
 # %% ../nbs/core/09_engines.ipynb #dbe90fa8
 def named(
-    path: str, # "package.module:function"
+    path: str,  # "package.module:function"
 ) -> Callable:
     "The function of that path."
     module, _, name = path.partition(":")
-    try: return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as e: raise InputError(f"function {path!r}: {e}; write package.module:function") from None
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise InputError(f"function {path!r}: {e}; write package.module:function") from None
+
 
 def check_paths(*paths: str):
     "Are these paths of functions? Empty ones are."
-    for path in filter(None, paths): named(path)
+    for path in filter(None, paths):
+        named(path)
+
 
 _one_at_a_time = threading.Lock()
 
+
 def train_named(
-    study: str, # name of a study
-    options: dict, # its options, as `Config.options()` gives them
-    root: str, # folder of runs
-    then: str = "", # path of a function of the run, called when it is trained; it may be called again
-    until: str = "", # path of the rule by which it ends early, see `training.train`
-    keep_best: bool = False, # keep the checkpoint at which the headline curve was best
-    progress: bool = False, # show a bar
-) -> str: # state of the run
+    study: str,  # name of a study
+    options: dict,  # its options, as `Config.options()` gives them
+    root: str,  # folder of runs
+    then: str = "",  # path of a function of the run, called when it is trained; it may be called again
+    until: str = "",  # path of the rule by which it ends early, see `training.train`
+    keep_best: bool = False,  # keep the checkpoint at which the headline curve was best
+    progress: bool = False,  # show a bar
+) -> str:  # state of the run
     "Train one run in this process: what an engine is given."
     from grok_nb.training import train
+
     config = studies[study].Config(**options)
     with _one_at_a_time:
         run = Run.create(config, root)
-        run.beat(**dict(step=0) | run.heartbeat()) # a sign that the job has begun
+        run.beat(**dict(step=0) | run.heartbeat())  # a sign that the job has begun
         try:
-            run = train(config, root, progress=progress, until=named(until) if until else None, keep_best=keep_best)
+            run = train(
+                config, root, progress=progress, until=named(until) if until else None, keep_best=keep_best
+            )
             run.beat(**run.heartbeat())
-            if then: named(then)(run)
-            (run.path / "failed.json").unlink(missing_ok=True) # an earlier try's
-        except InputError: raise
+            if then:
+                named(then)(run)
+            (run.path / "failed.json").unlink(missing_ok=True)  # an earlier try's
+        except InputError:
+            raise
         except Exception as e:
             why = (str(e).splitlines() or [""])[0]
             said = why if isinstance(e, RunError) else f"{run.run_id}: {type(e).__name__}: {why}"
@@ -64,9 +75,10 @@ def train_named(
             raise RunError(said) from None
     return "finished" if run.finished else "stopped"
 
+
 def call(
-    path: str, # as in `named`
-    arguments: str, # JSON of its keyword arguments
+    path: str,  # as in `named`
+    arguments: str,  # JSON of its keyword arguments
 ):
     "Call a function by its path."
     return named(path)(**json.loads(arguments))
@@ -74,63 +86,111 @@ def call(
 # %% ../nbs/core/09_engines.ipynb #e3309564
 class Serial:
     "Does each job at once, in this process."
+
     limit = 1
+
     def submit(self, function: Callable, *arguments) -> Future:
         "A future that is done."
         job = Future()
-        try: job.set_result(function(*arguments))
-        except Exception as e: job.set_exception(e)
+        try:
+            job.set_result(function(*arguments))
+        except Exception as e:
+            job.set_exception(e)
         return job
 
-class _Killed(RunError): pass
+
+class _Killed(RunError):
+    pass
+
 
 class _Job(Future):
-    def __init__(self, process): super().__init__(); self.process = process
-    def cancel(self): self.process.kill(); return True # its future then says that it was killed
+    def __init__(self, process):
+        super().__init__()
+        self.process = process
+
+    def cancel(self):
+        self.process.kill()
+        return True  # its future then says that it was killed
+
 
 def _serve(pipe, gpu):
     "What a process does: job after job, until nobody is at the other end."
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if gpu is not None: os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
     def wait():
         multiprocessing.parent_process().join()
-        while True: os.kill(os.getpid(), signal.SIGTERM); time.sleep(1)  # the first one commits, the next ends what goes on
-    signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C in a terminal reaches every process; outside training it is for the caller
-    tqdm.set_lock(threading.RLock())  # tqdm's own is a semaphore, which a killed process leaves behind, with a warning
+        while True:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # the first one commits, the next ends what goes on
+
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C in a terminal reaches every process; outside training it is for the caller
+    tqdm.set_lock(
+        threading.RLock()
+    )  # tqdm's own is a semaphore, which a killed process leaves behind, with a warning
     threading.Thread(target=wait, daemon=True).start()
     while True:
-        try: function, arguments = pipe.recv()
-        except EOFError: return
-        try: answer = function(*arguments), None
-        except BaseException as e: answer = None, e
-        try: pipe.send(answer)
-        except OSError: return
-        if isinstance(answer[1], (KeyboardInterrupt, SystemExit)): return
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = function(*arguments), None
+        except BaseException as e:
+            answer = None, e
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
+        if isinstance(answer[1], (KeyboardInterrupt, SystemExit)):
+            return
 
-def _gpus(): # as CUDA_VISIBLE_DEVICES names them
-    if not shutil.which("nvidia-smi"): return []
+
+def _gpus():  # as CUDA_VISIBLE_DEVICES names them
+    if not shutil.which("nvidia-smi"):
+        return []
     import torch
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(i) for i in range(torch.cuda.device_count())] if visible is None else [d for d in visible.split(",") if d and not d.startswith("-")]
+    return (
+        [str(i) for i in range(torch.cuda.device_count())]
+        if visible is None
+        else [d for d in visible.split(",") if d and not d.startswith("-")]
+    )
 
 # %% ../nbs/core/09_engines.ipynb #6662d4e9
 def check_workers(
-    workers: int | None = None, # processes; None: one a GPU, or where there is none one a core
-) -> int: # how many
+    workers: int | None = None,  # processes; None: one a GPU, or where there is none one a core
+) -> int:  # how many
     "How many processes make sense here. Raises InputError for more."
     gpus, cores = len(_gpus()), os.cpu_count() or 1
     most = gpus or max(2, cores)
-    if workers is None: return gpus or cores
-    if 1 <= workers <= most: return workers
-    raise InputError(f"workers = {workers}: must be from 1 to {most}: this machine has {gpus or cores} {'GPUs' if gpus else 'cores'}")
+    if workers is None:
+        return gpus or cores
+    if 1 <= workers <= most:
+        return workers
+    raise InputError(
+        f"workers = {workers}: must be from 1 to {most}: this machine has {gpus or cores} {'GPUs' if gpus else 'cores'}"
+    )
+
 
 class Processes:
     "Does jobs in processes of its own. Use it in a `with`; an exception inside stops the jobs, which commit their checkpoints."
-    def __init__(self,
-        workers: int | None = None, # processes; None: one a GPU, or where there is none one a core
+
+    def __init__(
+        self,
+        workers: int | None = None,  # processes; None: one a GPU, or where there is none one a core
     ):
         self.limit, gpus = check_workers(workers), _gpus()
-        self._slots, self._idle, self._busy, self._free = gpus[:self.limit] or [None] * self.limit, [], [], threading.Semaphore(self.limit)
+        self._slots, self._idle, self._busy, self._free = (
+            gpus[: self.limit] or [None] * self.limit,
+            [],
+            [],
+            threading.Semaphore(self.limit),
+        )
 
     def submit(self, function: Callable, *arguments) -> Future:
         "Waits for a free process, and gives it the job. To cancel the future kills the process."
@@ -138,8 +198,10 @@ class Processes:
         worker = self._idle.pop() if self._idle else self._start()
         self._busy.append(worker)
         job = _Job(worker.process)
-        try: worker.pipe.send((function, arguments))
-        except OSError: pass # it died while idle: found out below
+        try:
+            worker.pipe.send((function, arguments))
+        except OSError:
+            pass  # it died while idle: found out below
         threading.Thread(target=self._answer, args=(job, worker), daemon=True).start()
         return job
 
@@ -148,79 +210,127 @@ class Processes:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, gpu))
         told = spawn.get_preparation_data
-        without_main = lambda name: {k: v for k, v in told(name).items() if not k.startswith("init_main")} # a script is not run again
-        with patch.object(spawn, "get_preparation_data", without_main): process.start()
+        without_main = lambda name: {
+            k: v for k, v in told(name).items() if not k.startswith("init_main")
+        }  # a script is not run again
+        with patch.object(spawn, "get_preparation_data", without_main):
+            process.start()
         theirs.close()
         return SimpleNamespace(process=process, pipe=ours, gpu=gpu)
 
     def _answer(self, job, worker):
-        try: value, error = worker.pipe.recv()
-        except Exception: value, error = None, _Killed("its process was killed")
-        if isinstance(error, (KeyboardInterrupt, SystemExit, _Killed)): worker.process.join(); self._slots.append(worker.gpu)
-        else: self._idle.append(worker)
+        try:
+            value, error = worker.pipe.recv()
+        except Exception:
+            value, error = None, _Killed("its process was killed")
+        if isinstance(error, (KeyboardInterrupt, SystemExit, _Killed)):
+            worker.process.join()
+            self._slots.append(worker.gpu)
+        else:
+            self._idle.append(worker)
         self._busy.remove(worker)
         self._free.release()
         job.set_exception(error) if error is not None else job.set_result(value)
 
-    def __enter__(self): return self
+    def __enter__(self):
+        return self
+
     def __exit__(self, kind, *_):
         if kind:
-            for w in list(self._busy): w.process.terminate()
-            for w in list(self._busy): w.process.join(60) # a checkpoint is written in seconds
-            for w in list(self._busy): w.process.kill()
-        while self._busy: time.sleep(.01)
-        for w in self._idle: w.pipe.close()
-        for w in self._idle: w.process.join()
+            for w in list(self._busy):
+                w.process.terminate()
+            for w in list(self._busy):
+                w.process.join(60)  # a checkpoint is written in seconds
+            for w in list(self._busy):
+                w.process.kill()
+        while self._busy:
+            time.sleep(0.01)
+        for w in self._idle:
+            w.pipe.close()
+        for w in self._idle:
+            w.process.join()
 
 # %% ../nbs/core/09_engines.ipynb #81de0169
 engines = ("processes", "serial", "dask", "slurm")
 
-def _needs(module, extra):
-    try: return import_module(module)
-    except ImportError: raise InputError(f"engine {extra}: needs the package {module}; install it with: pip install 'grok_nb[{extra}]'") from None
 
-def one_line(error): # submitit hands on a traceback as text
+def _needs(module, extra):
+    try:
+        return import_module(module)
+    except ImportError:
+        raise InputError(
+            f"engine {extra}: needs the package {module}; install it with: pip install 'grok_nb[{extra}]'"
+        ) from None
+
+
+def one_line(error):  # submitit hands on a traceback as text
     told = re.findall(r"^[\w.]*(?:Error|Exception): (.*)$", str(error), re.M)
-    return told[-1] if told and "Traceback" in str(error) else (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (
+        told[-1]
+        if told and "Traceback" in str(error)
+        else (str(error).strip().splitlines() or [type(error).__name__])[0]
+    )
+
 
 def check_engine(
-    engine=None, # as in `open_engine`
-    **options, # as in `open_engine`
-) -> tuple[str, str]: # which kind (one of `engines`, or given); where it is
+    engine=None,  # as in `open_engine`
+    **options,  # as in `open_engine`
+) -> tuple[str, str]:  # which kind (one of `engines`, or given); where it is
     "Is there such an engine, and does it take these options?"
     if engine is not None and not isinstance(engine, str):
-        if not callable(getattr(engine, "submit", None)): raise InputError(f"engine {engine!r:.60}: it has no `submit`")
-        if options: raise InputError(f"{next(iter(options))}: no option of a sweep; an engine of one's own has its options already")
+        if not callable(getattr(engine, "submit", None)):
+            raise InputError(f"engine {engine!r:.60}: it has no `submit`")
+        if options:
+            raise InputError(
+                f"{next(iter(options))}: no option of a sweep; an engine of one's own has its options already"
+            )
         return "given", ""
     kind, _, where = (engine or "processes").partition(":")
-    if kind not in engines: raise InputError(f"engine {nearest(kind, engines)}")
-    if options and kind != "slurm": raise InputError(f"engine {kind}: takes no options such as {next(iter(options))}; slurm does")
+    if kind not in engines:
+        raise InputError(f"engine {nearest(kind, engines)}")
+    if options and kind != "slurm":
+        raise InputError(f"engine {kind}: takes no options such as {next(iter(options))}; slurm does")
     for name, module in dict(dask="distributed", slurm="submitit").items():
-        if kind == name: _needs(module, name)
+        if kind == name:
+            _needs(module, name)
     return kind, where
+
 
 @contextmanager
 def open_engine(
-    engine=None, # its name, see above; anything with `submit` is given back as it is; None: processes
-    workers: int | None = None, # of an engine on this machine
-    folder: str | Path = "slurm", # where submitit writes its logs
-    **options, # of submitit: timeout_min, slurm_partition, gpus_per_node, …
+    engine=None,  # its name, see above; anything with `submit` is given back as it is; None: processes
+    workers: int | None = None,  # of an engine on this machine
+    folder: str | Path = "slurm",  # where submitit writes its logs
+    **options,  # of submitit: timeout_min, slurm_partition, gpus_per_node, …
 ):
     "An engine, closed again if it was opened here. Raises InputError for one that is unknown or not installed."
     kind, where = check_engine(engine, **options)
-    if kind == "given": yield engine
-    elif kind == "serial": yield Serial()
+    if kind == "given":
+        yield engine
+    elif kind == "serial":
+        yield Serial()
     elif kind == "processes":
-        with Processes(workers) as made: yield made
+        with Processes(workers) as made:
+            yield made
     elif kind == "dask":
         import distributed
-        try: client = distributed.Client(where, timeout=10) if where else distributed.Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-        except (OSError, ValueError) as e: raise InputError(f"engine {engine}: no scheduler answers ({one_line(e)})") from None
-        with client: yield client
+
+        try:
+            client = (
+                distributed.Client(where, timeout=10)
+                if where
+                else distributed.Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            )
+        except (OSError, ValueError) as e:
+            raise InputError(f"engine {engine}: no scheduler answers ({one_line(e)})") from None
+        with client:
+            yield client
     else:
         import submitit
+
         try:
             made = submitit.AutoExecutor(folder=str(folder), cluster=where or "slurm")
             made.update_parameters(**options)
-        except Exception as e: raise InputError(f"engine {engine}: {one_line(e)}") from None # it has many of its own
+        except Exception as e:
+            raise InputError(f"engine {engine}: {one_line(e)}") from None  # it has many of its own
         yield made

@@ -15,74 +15,117 @@ from .transitions import transition_table
 
 # %% ../nbs/core/10_evidence.ipynb #6e67bfec
 def when(
-    runs: Sequence[Run], # of one study
-) -> pd.DataFrame: # `transition_table` of the curves that the study names, with the columns run (its label) and curve
+    runs: Sequence[Run],  # of one study
+) -> (
+    pd.DataFrame
+):  # `transition_table` of the curves that the study names, with the columns run (its label) and curve
     "Every transition of every curve that the study names and the run has."
     names = labels(runs)
     return pd.concat([when_in(r.metrics(), r.study.curves, names[r.run_id]) for r in runs], ignore_index=True)
 
+
 def when_in(
-    table: pd.DataFrame, # long table of one run or series
-    curves: dict, # name → selection of one curve, as a study's `curves`
-    run: str, # how it is called
-) -> pd.DataFrame: # as `when`; empty if the table has none of the curves
+    table: pd.DataFrame,  # long table of one run or series
+    curves: dict,  # name → selection of one curve, as a study's `curves`
+    run: str,  # how it is called
+) -> pd.DataFrame:  # as `when`; empty if the table has none of the curves
     "Every transition of those of the curves that a table has."
-    parts = [transition_table(c.reset_index().assign(run=run, curve=name), by=["run", "curve"]) for name, c in known_curves(table, curves).items()]
+    parts = [
+        transition_table(c.reset_index().assign(run=run, curve=name), by=["run", "curve"])
+        for name, c in known_curves(table, curves).items()
+    ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
+
 def known_curves(
-    table: pd.DataFrame, # long table of one run or series
-    curves: dict, # name → selection of one curve
-) -> dict: # name → Series over steps
+    table: pd.DataFrame,  # long table of one run or series
+    curves: dict,  # name → selection of one curve
+) -> dict:  # name → Series over steps
     "Those of the curves that a table has, by name; others are such as a loss on copyable tokens where none are."
     has = lambda where: {*where} <= {*table} and (table[[*where]] == [*where.values()]).all(axis=1).any()
     return {name: curve(table, **where) for name, where in curves.items() if has(where)}
 
 # %% ../nbs/core/10_evidence.ipynb #7b175556
 def readable(
-    table: pd.DataFrame, # of `when`
-) -> pd.DataFrame: # the same for people: text cells
+    table: pd.DataFrame,  # of `when`
+) -> pd.DataFrame:  # the same for people: text cells
     "A transition table in words: levels, and each time as `after … by …`."
-    span = lambda r, w: "–" if r.direction not in ("up", "down") else (
-        f"{r[w + '_lo']:,.0f}\u00a0–\u00a0{r[w + '_hi']:,.0f}" if r[w + "_hi"] < float("inf") else f"after\u00a0{r[w + '_lo']:,.0f}")
-    level = lambda r: f"{r.baseline:.2f}\u00a0→\u00a0{r.plateau:.2f}" if r.direction in ("up", "down") else f"{r.baseline:.2f}"
+    span = lambda r, w: (
+        "–"
+        if r.direction not in ("up", "down")
+        else (
+            f"{r[w + '_lo']:,.0f}\u00a0–\u00a0{r[w + '_hi']:,.0f}"
+            if r[w + "_hi"] < float("inf")
+            else f"after\u00a0{r[w + '_lo']:,.0f}"
+        )
+    )
+    level = lambda r: (
+        f"{r.baseline:.2f}\u00a0→\u00a0{r.plateau:.2f}"
+        if r.direction in ("up", "down")
+        else f"{r.baseline:.2f}"
+    )
     what = dict(up="rises", down="falls", none="no change found", untested="too few evaluations")
-    return pd.DataFrame([{"run": r.run, "curve": r.curve, "": what[r.direction], "level": level(r), "onset (10\u00a0%)": span(r, "onset"),
-                          "midpoint (50\u00a0%)": span(r, "midpoint"), "saturation (90\u00a0%)": span(r, "saturation"),
-                          "shape": r["shape"] if r.direction in ("up", "down") else "–"} for _, r in table.iterrows()])
+    return pd.DataFrame(
+        [
+            {
+                "run": r.run,
+                "curve": r.curve,
+                "": what[r.direction],
+                "level": level(r),
+                "onset (10\u00a0%)": span(r, "onset"),
+                "midpoint (50\u00a0%)": span(r, "midpoint"),
+                "saturation (90\u00a0%)": span(r, "saturation"),
+                "shape": r["shape"] if r.direction in ("up", "down") else "–",
+            }
+            for _, r in table.iterrows()
+        ]
+    )
 
 # %% ../nbs/core/10_evidence.ipynb #ea3c1bcd
 def measured_inside(
-    runs: Sequence[Run], # of one study
-    most: int | None = 9, # checkpoints of each run at most
-    anew: bool = True, # measure what has not been measured; False: only look up what has
-) -> pd.DataFrame: # long table, `run` holds run ids; empty where the study asks nothing of checkpoints
+    runs: Sequence[Run],  # of one study
+    most: int | None = 9,  # checkpoints of each run at most
+    anew: bool = True,  # measure what has not been measured; False: only look up what has
+) -> pd.DataFrame:  # long table, `run` holds run ids; empty where the study asks nothing of checkpoints
     "What the study looks for inside checkpoints; measured once and kept beside the run."
     parts = []
     for r in (r for r in runs if r.steps):
         also = r.study.compared_steps(r.config)
         try:
-            if probes := r.study.checkpoint_probes(r.config): parts.append(measure(r, probes, most=most, also=also, anew=anew))
-        except InputError: # such as a text that is gone, which the probes are made from
-            if anew: raise
-    parts = [p for p in parts if len(p)] # columns of an empty table have no type
+            if probes := r.study.checkpoint_probes(r.config):
+                parts.append(measure(r, probes, most=most, also=also, anew=anew))
+        except InputError:  # such as a text that is gone, which the probes are made from
+            if anew:
+                raise
+    parts = [p for p in parts if len(p)]  # columns of an empty table have no type
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/core/10_evidence.ipynb #c87cccaf
 def tables(
-    runs: Sequence[Run], # of one study
-    most: int | None = 1, # checkpoints of each run to look inside of, at most; 1: the last
-    anew: bool = True, # False: measure nothing, take what was measured before
-) -> dict[str, pd.DataFrame]: # probe → long table, and `runs`
+    runs: Sequence[Run],  # of one study
+    most: int | None = 1,  # checkpoints of each run to look inside of, at most; 1: the last
+    anew: bool = True,  # False: measure nothing, take what was measured before
+) -> dict[str, pd.DataFrame]:  # probe → long table, and `runs`
     "What claims are tested on. Runs with options of one's own are left out: no claim is about them."
     known = [r for r in runs if r.preset != "custom" and r.records()]
-    if not known: return {}
-    measured = pd.concat([*(r.metrics() for r in known), measured_inside(known, most, anew)], ignore_index=True)
-    return {str(name): part.dropna(axis="columns", how="all") for name, part in measured.groupby("probe")} | dict(runs=describe(known))
+    if not known:
+        return {}
+    measured = pd.concat(
+        [*(r.metrics() for r in known), measured_inside(known, most, anew)], ignore_index=True
+    )
+    return {
+        str(name): part.dropna(axis="columns", how="all") for name, part in measured.groupby("probe")
+    } | dict(runs=describe(known))
+
 
 def representative_runs(runs: Sequence[Run]) -> list[Run]:
     "The runs that figures show: of each preset, and data, the one with the lowest seed."
     first = {}
     for r in sorted(runs, key=lambda r: r.config.seed):
-        first.setdefault((r.preset, *(getattr(r.config, n) for n in r.config.sources)) if r.preset != "custom" else r.run_id, r)
+        first.setdefault(
+            (r.preset, *(getattr(r.config, n) for n in r.config.sources))
+            if r.preset != "custom"
+            else r.run_id,
+            r,
+        )
     return [r for r in runs if r in first.values()]

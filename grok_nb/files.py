@@ -15,16 +15,23 @@ from . import InputError
 # %% ../nbs/core/00_files.ipynb #8c2ee35e
 def file_hash(path: Path) -> str:
     "sha256 of a file."
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
 
 def write_atomic(path: Path, content: str | bytes):
     "Replace a file in one move: a reader sees the old or the new, never a part."
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb" if isinstance(content, bytes) else "w") as f:
-            f.write(content); f.flush(); os.fsync(f.fileno())
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
         os.replace(partial, path)
-    except BaseException: partial.unlink(missing_ok=True); raise
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
 
 def remove_folder(path: Path):
     "Remove a folder so that a crash half-way leaves nothing that looks whole: rename first, then delete."
@@ -33,14 +40,16 @@ def remove_folder(path: Path):
     os.replace(path, doomed)
     shutil.rmtree(doomed)
 
-def size_of(path: Path) -> int: # bytes
+
+def size_of(path: Path) -> int:  # bytes
     "What a file takes, or a folder with all that is in it."
     found = [path] if path.is_file() else path.rglob("*")
     return sum(p.stat().st_size for p in found if p.is_file())
 
+
 def in_words(
-    size: int, # bytes
-) -> str: # for example `1.2 MB`
+    size: int,  # bytes
+) -> str:  # for example `1.2 MB`
     "A size for people."
     unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= u), (1, "bytes"))
     return f"{size / unit:.0f} {name}" if size >= 100 * unit or unit == 1 else f"{size / unit:.3g} {name}"
@@ -48,28 +57,41 @@ def in_words(
 # %% ../nbs/core/00_files.ipynb #b4101793
 def read_manifest(folder: Path) -> dict:
     "What `MANIFEST.json` says; empty for a folder that has none or a broken one."
-    try: manifest = json.loads((folder / "MANIFEST.json").read_text())
-    except (OSError, ValueError): return {}
+    try:
+        manifest = json.loads((folder / "MANIFEST.json").read_text())
+    except (OSError, ValueError):
+        return {}
     return manifest if isinstance(manifest, dict) else {}
+
 
 def write_manifest(folder: Path, **facts):
     "Flush every file of `folder` to the disk, then record their sizes and sha256, and `facts`, in its `MANIFEST.json`."
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "MANIFEST.json" and not p.name.startswith("."))
+    paths = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "MANIFEST.json" and not p.name.startswith(".")
+    )
     for p in paths:
-        with open(p, "rb") as f: os.fsync(f.fileno())
+        with open(p, "rb") as f:
+            os.fsync(f.fileno())
     files = {str(p.relative_to(folder)): dict(size=p.stat().st_size, sha256=file_hash(p)) for p in paths}
     write_atomic(folder / "MANIFEST.json", json.dumps(facts | dict(files=files), indent=1))
 
+
 def sound(
-    folder: Path, # a folder with a manifest, or not
-    ignore: str = "", # files whose name begins so may be missing
-    deep: bool = False, # compare the hashes too, not just the sizes
+    folder: Path,  # a folder with a manifest, or not
+    ignore: str = "",  # files whose name begins so may be missing
+    deep: bool = False,  # compare the hashes too, not just the sizes
 ) -> bool:
     "Has the folder a manifest, and is every file there as it says?"
     files = read_manifest(folder).get("files")
-    if files is None: return False
+    if files is None:
+        return False
     wanted = {folder / n: f for n, f in files.items() if not (ignore and n.startswith(ignore))}
-    return all(p.is_file() and p.stat().st_size == f["size"] and (not deep or file_hash(p) == f["sha256"]) for p, f in wanted.items())
+    return all(
+        p.is_file() and p.stat().st_size == f["size"] and (not deep or file_hash(p) == f["sha256"])
+        for p, f in wanted.items()
+    )
 
 # %% ../nbs/core/00_files.ipynb #62c34b32
 def is_full(error: BaseException) -> bool:
@@ -77,19 +99,25 @@ def is_full(error: BaseException) -> bool:
     full = errno.ENOSPC, errno.EDQUOT
     return getattr(error, "errno", None) in full or any(f"os error {n})" in str(error) for n in full)
 
+
 @contextmanager
 def full_disk_is_named(path: Path):
     "Turn the error of a full disk into an `InputError` that names the folder."
-    try: yield
+    try:
+        yield
     except Exception as e:
-        if not is_full(e): raise
-        raise InputError(f"no space left in {path}: free some and run it again; the checkpoints that were there are intact") from e
+        if not is_full(e):
+            raise
+        raise InputError(
+            f"no space left in {path}: free some and run it again; the checkpoints that were there are intact"
+        ) from e
+
 
 @contextmanager
 def atomic_folder(
-    path: Path, # where the folder is to appear; what is there is replaced
-    advice: str = "", # what may help if the disk is full
-    **facts, # what the manifest says beside the files
+    path: Path,  # where the folder is to appear; what is there is replaced
+    advice: str = "",  # what may help if the disk is full
+    **facts,  # what the manifest says beside the files
 ):
     "Write a folder as a whole or not at all: yields the folder to write into. A full disk is an `InputError`, and leaves nothing behind."
     partial = path.with_name(f".{path.name}.partial")
@@ -98,11 +126,14 @@ def atomic_folder(
         partial.mkdir(parents=True)
         yield partial
         write_manifest(partial, **facts)
-        if path.exists(): remove_folder(path)
+        if path.exists():
+            remove_folder(path)
         os.replace(partial, path)
     except BaseException as e:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(e, OSError) or is_full(e):
             why = f"no space left; free some{advice and ', or ' + advice}" if is_full(e) else e.strerror or e
-            raise InputError(f"{path.name} cannot be written in {path.parent}: {why}; what was there is intact") from e
+            raise InputError(
+                f"{path.name} cannot be written in {path.parent}: {why}; what was there is intact"
+            ) from e
         raise

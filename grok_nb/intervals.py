@@ -18,132 +18,190 @@ from . import InputError, nearest
 @dataclass(frozen=True)
 class Interval:
     "The event happened after `lo`, at or before `hi`. `hi = inf`: not within the run; `lo = -inf`: already at the first evaluation."
+
     lo: float
     hi: float
 
     def __post_init__(self):
-        for end in ("lo", "hi"): object.__setattr__(self, end, float(getattr(self, end)))
-        if not self.lo <= self.hi: raise InputError(f"Interval: lo ≤ hi is needed, got {self.lo:g} and {self.hi:g}")
+        for end in ("lo", "hi"):
+            object.__setattr__(self, end, float(getattr(self, end)))
+        if not self.lo <= self.hi:
+            raise InputError(f"Interval: lo ≤ hi is needed, got {self.lo:g} and {self.hi:g}")
 
     @property
-    def reached(self) -> bool: return self.hi < np.inf
-    @property
-    def width(self) -> float: return self.hi - self.lo
-    @property
-    def mid(self) -> float: return (self.lo + self.hi) / 2 if np.isfinite([self.lo, self.hi]).all() else np.nan
-    @property
-    def sign(self) -> int: return 1 if self.lo >= 0 < self.hi else -1 if self.lo < 0 >= self.hi else 0 # 0: undecided
+    def reached(self) -> bool:
+        return self.hi < np.inf
 
-    def __contains__(self, time): return self.lo < time <= self.hi or self.lo == time == self.hi
-    def __neg__(self): return Interval(-self.hi, -self.lo)
-    def __add__(self, other): return Interval(self.lo + _lo(other), self.hi + _hi(other))
-    def __sub__(self, other): return Interval(self.lo - _hi(other), self.hi - _lo(other))
-    def __mul__(self, factor): return Interval(self.lo * factor, self.hi * factor) if factor > 0 else -(self * -factor)
+    @property
+    def width(self) -> float:
+        return self.hi - self.lo
+
+    @property
+    def mid(self) -> float:
+        return (self.lo + self.hi) / 2 if np.isfinite([self.lo, self.hi]).all() else np.nan
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.lo >= 0 < self.hi else -1 if self.lo < 0 >= self.hi else 0  # 0: undecided
+
+    def __contains__(self, time):
+        return self.lo < time <= self.hi or self.lo == time == self.hi
+
+    def __neg__(self):
+        return Interval(-self.hi, -self.lo)
+
+    def __add__(self, other):
+        return Interval(self.lo + _lo(other), self.hi + _hi(other))
+
+    def __sub__(self, other):
+        return Interval(self.lo - _hi(other), self.hi - _lo(other))
+
+    def __mul__(self, factor):
+        return Interval(self.lo * factor, self.hi * factor) if factor > 0 else -(self * -factor)
+
     __radd__, __rmul__ = __add__, __mul__
 
     def __str__(self):
-        if not self.reached: return f"> {self.lo:g} (not reached)" if self.lo > -np.inf else "unknown"
+        if not self.reached:
+            return f"> {self.lo:g} (not reached)" if self.lo > -np.inf else "unknown"
         return f"({self.lo:g}, {self.hi:g}]" if self.lo > -np.inf else f"≤ {self.hi:g}"
 
-def _lo(x): return x.lo if isinstance(x, Interval) else x
-def _hi(x): return x.hi if isinstance(x, Interval) else x
+
+def _lo(x):
+    return x.lo if isinstance(x, Interval) else x
+
+
+def _hi(x):
+    return x.hi if isinstance(x, Interval) else x
 
 # %% ../nbs/core/08_intervals.ipynb #e275a909
 def lag(
-    first: Interval, # when the one came
-    second: Interval, # when the other came
-) -> Interval: # positive where `second` came later
+    first: Interval,  # when the one came
+    second: Interval,  # when the other came
+) -> Interval:  # positive where `second` came later
     "How much later `second` came than `first`: everything that the two intervals allow, censoring included."
     return second - first
 
 # %% ../nbs/core/08_intervals.ipynb #5d5105aa
 def points(
-    curve: pd.Series | tuple, # values indexed by step (or tokens), or the pair (steps, values)
-) -> tuple[np.ndarray, np.ndarray]: # steps in increasing order, values; evaluations without a value are left out
+    curve: pd.Series | tuple,  # values indexed by step (or tokens), or the pair (steps, values)
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # steps in increasing order, values; evaluations without a value are left out
     "Steps and values of a curve, checked."
     steps, values = (curve.index, curve.values) if isinstance(curve, pd.Series) else curve
-    try: steps, values = np.asarray(steps, float), np.asarray(values, float)
-    except (TypeError, ValueError): raise InputError("curve: numbers over numbers are needed, such as a Series indexed by step") from None
-    if steps.ndim != 1 or steps.shape != values.shape: raise InputError(f"curve: {steps.size} steps for {values.size} values; one each")
+    try:
+        steps, values = np.asarray(steps, float), np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise InputError("curve: numbers over numbers are needed, such as a Series indexed by step") from None
+    if steps.ndim != 1 or steps.shape != values.shape:
+        raise InputError(f"curve: {steps.size} steps for {values.size} values; one each")
     keep = ~np.isnan(values)
     order = np.argsort(steps[keep], kind="stable")
     steps, values = steps[keep][order], values[keep][order]
-    if not np.isfinite(steps).all() or not np.isfinite(values).all(): raise InputError("curve: steps and values must be finite")
-    if (np.diff(steps) == 0).any(): raise InputError("curve: a step occurs twice; select one curve of the table")
+    if not np.isfinite(steps).all() or not np.isfinite(values).all():
+        raise InputError("curve: steps and values must be finite")
+    if (np.diff(steps) == 0).any():
+        raise InputError("curve: a step occurs twice; select one curve of the table")
     return steps, values
 
+
 def check_direction(
-    direction: str, # "up" or "down"
+    direction: str,  # "up" or "down"
     allowed: tuple[str, ...] = ("up", "down"),
-) -> int: # 1 for up, -1 for down
+) -> int:  # 1 for up, -1 for down
     "The sign of a direction. Raises InputError for another one."
-    if direction not in allowed: raise InputError(f"direction: {nearest(direction, allowed)}")
+    if direction not in allowed:
+        raise InputError(f"direction: {nearest(direction, allowed)}")
     return 1 if direction == "up" else -1
 
 # %% ../nbs/core/08_intervals.ipynb #da87c1c9
 def crossing(
-    curve: pd.Series | tuple, # values over steps
-    threshold: float, # in the unit of the values
-    direction: str = "up", # "up": value ≥ threshold; "down": value ≤ threshold
-    sustained: int | float = 3, # evaluations in a row, the first included; below 1: share of the run's span; 1: plain
-    after: float = -np.inf, # only evaluations at or after this step count, e.g. to look for a fall after a rise
-) -> Interval: # not reached, or reached too late to be confirmed: `hi` is infinite
+    curve: pd.Series | tuple,  # values over steps
+    threshold: float,  # in the unit of the values
+    direction: str = "up",  # "up": value ≥ threshold; "down": value ≤ threshold
+    sustained: int
+    | float = 3,  # evaluations in a row, the first included; below 1: share of the run's span; 1: plain
+    after: float = -np.inf,  # only evaluations at or after this step count, e.g. to look for a fall after a rise
+) -> Interval:  # not reached, or reached too late to be confirmed: `hi` is infinite
     "When a curve crossed a threshold and stayed beyond it."
     sign = check_direction(direction)
-    if not sustained > 0: raise InputError(f"sustained: {sustained} evaluations; at least 1, or a share of the span between 0 and 1")
+    if not sustained > 0:
+        raise InputError(
+            f"sustained: {sustained} evaluations; at least 1, or a share of the span between 0 and 1"
+        )
     steps, values = points(curve)
     span = np.ptp(steps) if len(steps) else 0
     steps, values = steps[steps >= after], values[steps >= after]
-    if not len(steps): raise InputError("curve: no evaluation" + (f" at or after {after:g}" if after > -np.inf else ""))
+    if not len(steps):
+        raise InputError("curve: no evaluation" + (f" at or after {after:g}" if after > -np.inf else ""))
     beyond = sign * values >= sign * threshold
-    back = np.append(np.flatnonzero(~beyond), len(steps)) # where it is not, or no longer known to be
+    back = np.append(np.flatnonzero(~beyond), len(steps))  # where it is not, or no longer known to be
     for i in np.flatnonzero(beyond & ~np.append(False, beyond[:-1])):
         j = back[np.searchsorted(back, i)]
         stays = steps[j - 1] - steps[i] >= sustained * span if sustained < 1 else j - i >= sustained
         before = steps[i - 1] if i else -np.inf
-        if stays: return Interval(before, steps[i])
-        if j == len(steps): return Interval(before, np.inf)
+        if stays:
+            return Interval(before, steps[i])
+        if j == len(steps):
+            return Interval(before, np.inf)
     return Interval(steps[-1], np.inf)
 
 # %% ../nbs/core/08_intervals.ipynb #6a279d6b
 def bootstrap_interval(
-    values: Iterable[float], # one for each seed
-    statistic: Callable = np.mean, # of a sample; takes `axis`
-    level: float = .95, # confidence
+    values: Iterable[float],  # one for each seed
+    statistic: Callable = np.mean,  # of a sample; takes `axis`
+    level: float = 0.95,  # confidence
     resamples: int = 4999,
     seed: int = 0,
-) -> tuple[float, float]: # low, high; infinite for a single seed
+) -> tuple[float, float]:  # low, high; infinite for a single seed
     "Expanded percentile bootstrap over seeds (scipy.stats.bootstrap, with the level corrected for small samples)."
     values = np.asarray(list(values), float)
     if not len(values) or not np.isfinite(values).all():
-        raise InputError("values: finite numbers are needed, one a seed; for a time that was never reached there is kaplan_meier")
-    if not 0 < level < 1: raise InputError(f"level: {level} is not between 0 and 1")
+        raise InputError(
+            "values: finite numbers are needed, one a seed; for a time that was never reached there is kaplan_meier"
+        )
+    if not 0 < level < 1:
+        raise InputError(f"level: {level} is not between 0 and 1")
     n = len(values)
-    if n == 1: return -np.inf, np.inf
-    if np.ptp(values) == 0: return float(statistic(values)), float(statistic(values))
+    if n == 1:
+        return -np.inf, np.inf
+    if np.ptp(values) == 0:
+        return float(statistic(values)), float(statistic(values))
     tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, n - 1))
-    result = stats.bootstrap((values,), statistic, n_resamples=resamples, rng=seed, vectorized=True, method="percentile",
-                             confidence_level=min(1 - 2 * tail, 1 - 1e-12))
+    result = stats.bootstrap(
+        (values,),
+        statistic,
+        n_resamples=resamples,
+        rng=seed,
+        vectorized=True,
+        method="percentile",
+        confidence_level=min(1 - 2 * tail, 1 - 1e-12),
+    )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 # %% ../nbs/core/08_intervals.ipynb #c8b5eda8
 @dataclass(frozen=True)
 class Survival:
     "Share of runs in which the event has not come yet, and its median time."
-    median: Interval # between its value with all events as early, and as late, as possible; not reached: `hi` is infinite
-    interval: tuple[float, float] # confidence interval of the median, in steps; infinite: no limit
+
+    median: Interval  # between its value with all events as early, and as late, as possible; not reached: `hi` is infinite
+    interval: tuple[float, float]  # confidence interval of the median, in steps; infinite: no limit
     runs: int
-    reached: int # runs in which the event came
-    curve: pd.DataFrame # time, waiting (share of runs, events as late as possible), low, high
+    reached: int  # runs in which the event came
+    curve: pd.DataFrame  # time, waiting (share of runs, events as late as possible), low, high
 
     def __str__(self):
         low, high = self.interval
         return f"median {self.median} of {self.runs} runs, {self.reached} reached; confidence interval of the median {low:g} to {high:g}"
 
+
 def _survival(times, censored, level):
     estimate = stats.ecdf(stats.CensoredData(uncensored=times[~censored], right=times[censored])).sf
     with catch_warnings():
-        simplefilter("ignore", RuntimeWarning) # that the limits are undefined at 1 and at 0, which is seen to below
+        simplefilter(
+            "ignore", RuntimeWarning
+        )  # that the limits are undefined at 1 and at 0, which is seen to below
         bounds = estimate.confidence_interval(level, method="log-log")
     share = estimate.probabilities
     low, high = bounds.low.probabilities.copy(), bounds.high.probabilities.copy()
@@ -154,23 +212,40 @@ def _survival(times, censored, level):
 
 # %% ../nbs/core/08_intervals.ipynb #33afd114
 def kaplan_meier(
-    events: Iterable[Interval | float], # one for each run; `hi = inf` means not reached by `lo`; a number is an exact time
-    level: float = .95, # confidence
-    start: float = 0, # nothing happens before; an event that was there at the first evaluation is at the earliest here
+    events: Iterable[
+        Interval | float
+    ],  # one for each run; `hi = inf` means not reached by `lo`; a number is an exact time
+    level: float = 0.95,  # confidence
+    start: float = 0,  # nothing happens before; an event that was there at the first evaluation is at the earliest here
 ) -> Survival:
     "Kaplan–Meier estimate of when an event comes, of intervals and runs in which it never came (scipy.stats.ecdf)."
     events = [e if isinstance(e, Interval) else Interval(float(e), float(e)) for e in events]
-    if not events: raise InputError("events: at least one run is needed")
-    if not 0 < level < 1: raise InputError(f"level: {level} is not between 0 and 1")
+    if not events:
+        raise InputError("events: at least one run is needed")
+    if not 0 < level < 1:
+        raise InputError(f"level: {level} is not between 0 and 1")
     lo, censored = np.array([max(e.lo, start) for e in events]), np.array([not e.reached for e in events])
-    if not np.isfinite(lo).all(): raise InputError("events: a run that never reached it needs the last step at which it was seen")
+    if not np.isfinite(lo).all():
+        raise InputError("events: a run that never reached it needs the last step at which it was seen")
     late = np.where(censored, lo, [e.hi for e in events])
-    early = np.where(censored, lo, np.minimum(np.nextafter(lo, np.inf), late)) # just after `lo`, so after a run that ended there
+    early = np.where(
+        censored, lo, np.minimum(np.nextafter(lo, np.inf), late)
+    )  # just after `lo`, so after a run that ended there
     first, last = _survival(early, censored, level), _survival(late, censored, level)
     first["time"] = first.time.replace(dict(zip(early, lo)))
+
     def when(table, column):
-        below = table.time[table[column] <= .5]
+        below = table.time[table[column] <= 0.5]
         return float(below.iloc[0]) if len(below) else np.inf
-    end = float(lo[censored].max()) if censored.any() else np.inf # nothing is known to be later
-    median, limits = ([when(t, c) for t in (first, last) for c in cs] for cs in (["waiting"], ["low", "high"]))
-    return Survival(Interval(min(*median, end), max(median)), (min(*limits, end), max(limits)), len(events), int((~censored).sum()), last)
+
+    end = float(lo[censored].max()) if censored.any() else np.inf  # nothing is known to be later
+    median, limits = (
+        [when(t, c) for t in (first, last) for c in cs] for cs in (["waiting"], ["low", "high"])
+    )
+    return Survival(
+        Interval(min(*median, end), max(median)),
+        (min(*limits, end), max(limits)),
+        len(events),
+        int((~censored).sum()),
+        last,
+    )

@@ -20,125 +20,200 @@ from . import InputError, nearest
 @dataclass(frozen=True)
 class Adapter:
     "Where an architecture keeps its parts."
-    blocks: str # path from the base model
-    attention: str # path from a block
-    output: str # path from a block: the attention's output projection
-    down: str # path from a block: the MLP's second projection, back into the residual stream
-    norm: str # path from a block: the norm that its attention reads through
-    last_norm: str # path from the base model: the norm that the unembedding reads through
-    values: Callable # (attention module, heads) → rows of the value projection, (value heads, d_head, hidden)
 
-def _own_values(attention, heads): return attention.v_proj.weight.unflatten(0, (-1, attention.head_dim))
-def _values_by_head(attention, heads): return attention.query_key_value.weight.unflatten(0, (heads, 3, -1))[:, 2]
-def _values_last(attention, heads): return attention.c_attn.weight.T.unflatten(0, (3, heads, -1))[2]
+    blocks: str  # path from the base model
+    attention: str  # path from a block
+    output: str  # path from a block: the attention's output projection
+    down: str  # path from a block: the MLP's second projection, back into the residual stream
+    norm: str  # path from a block: the norm that its attention reads through
+    last_norm: str  # path from the base model: the norm that the unembedding reads through
+    values: (
+        Callable  # (attention module, heads) → rows of the value projection, (value heads, d_head, hidden)
+    )
 
-adapters = dict( # model type, as a configuration says it → adapter
-    llama=Adapter("layers", "self_attn", "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "norm", _own_values),
-    starcoder2=Adapter("layers", "self_attn", "self_attn.o_proj", "mlp.c_proj", "input_layernorm", "norm", _own_values),
-    gpt_neox=Adapter("layers", "attention", "attention.dense", "mlp.dense_4h_to_h", "input_layernorm", "final_layer_norm", _values_by_head),
-    gpt2=Adapter("h", "attn", "attn.c_proj", "mlp.c_proj", "ln_1", "ln_f", _values_last))
+
+def _own_values(attention, heads):
+    return attention.v_proj.weight.unflatten(0, (-1, attention.head_dim))
+
+
+def _values_by_head(attention, heads):
+    return attention.query_key_value.weight.unflatten(0, (heads, 3, -1))[:, 2]
+
+
+def _values_last(attention, heads):
+    return attention.c_attn.weight.T.unflatten(0, (3, heads, -1))[2]
+
+
+adapters = dict(  # model type, as a configuration says it → adapter
+    llama=Adapter(
+        "layers", "self_attn", "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "norm", _own_values
+    ),
+    starcoder2=Adapter(
+        "layers", "self_attn", "self_attn.o_proj", "mlp.c_proj", "input_layernorm", "norm", _own_values
+    ),
+    gpt_neox=Adapter(
+        "layers",
+        "attention",
+        "attention.dense",
+        "mlp.dense_4h_to_h",
+        "input_layernorm",
+        "final_layer_norm",
+        _values_by_head,
+    ),
+    gpt2=Adapter("h", "attn", "attn.c_proj", "mlp.c_proj", "ln_1", "ln_f", _values_last),
+)
 
 # %% ../nbs/core/02_lens.ipynb #c39f01ca
 def _adapter(model):
     "The adapter of a model's architecture and its blocks."
     kind = model.config.model_type
-    if kind not in adapters: raise InputError(f"model: the lens has no adapter for {kind!r}; it has for {', '.join(sorted(adapters))}")
+    if kind not in adapters:
+        raise InputError(
+            f"model: the lens has no adapter for {kind!r}; it has for {', '.join(sorted(adapters))}"
+        )
     return adapters[kind], model.base_model.get_submodule(adapters[kind].blocks)
+
 
 def _chosen(name, wanted, n):
     "Places on an axis of length n, counted from its end where negative; None: all."
-    if wanted is None: return list(range(n))
-    try: places = [operator.index(i) for i in wanted]
-    except TypeError: places = []
-    if not places: raise InputError(f"{name} = {wanted}: must be a list of whole numbers")
-    if beyond := [i for i in places if not -n <= i < n]: raise InputError(f"{name} = {beyond[0]}: must be from {-n} to {n - 1}")
+    if wanted is None:
+        return list(range(n))
+    try:
+        places = [operator.index(i) for i in wanted]
+    except TypeError:
+        places = []
+    if not places:
+        raise InputError(f"{name} = {wanted}: must be a list of whole numbers")
+    if beyond := [i for i in places if not -n <= i < n]:
+        raise InputError(f"{name} = {beyond[0]}: must be from {-n} to {n - 1}")
     return [i % n for i in places]
 
+
 def checked_token_ids(
-    model, # transformers model
-    input_ids, # token ids, (batch, position)
-): # → torch.Tensor
+    model,  # transformers model
+    input_ids,  # token ids, (batch, position)
+):  # → torch.Tensor
     "Token ids on the model's device, (batch, position)."
     ids, vocabulary = torch.as_tensor(input_ids, device=model.device), model.config.vocab_size
-    if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise InputError(f"input_ids: {ids.dtype} of shape {tuple(ids.shape)}: must be token ids, (batch, position)")
-    if ids.min() < 0 or ids.max() >= vocabulary: raise InputError(f"input_ids: must be from 0 to {vocabulary - 1}")
+    if (
+        ids.ndim != 2
+        or not ids.numel()
+        or ids.is_floating_point()
+        or ids.is_complex()
+        or ids.dtype == torch.bool
+    ):
+        raise InputError(
+            f"input_ids: {ids.dtype} of shape {tuple(ids.shape)}: must be token ids, (batch, position)"
+        )
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise InputError(f"input_ids: must be from 0 to {vocabulary - 1}")
     if hasattr(model.base_model, "wpe") and ids.shape[1] > (longest := model.config.max_position_embeddings):
         raise InputError(f"input_ids: {ids.shape[1]} positions: the model has embeddings for {longest}")
     return ids
 
+
 def _mask(model, mask, ids):
     "An attention mask on the model's device: a bool one of four dimensions would be added as zeros and ones, silently."
-    if mask is None: return None
+    if mask is None:
+        return None
     mask = torch.as_tensor(mask, device=model.device)
-    additive = mask.ndim == 4 and mask.shape[2:] == (ids.shape[1],)*2 and mask.dtype == model.dtype
+    additive = mask.ndim == 4 and mask.shape[2:] == (ids.shape[1],) * 2 and mask.dtype == model.dtype
     if mask.shape != ids.shape and not additive:
-        raise InputError(f"attention_mask: {mask.dtype} of shape {tuple(mask.shape)}: must be (batch, position), as the tokens, "
-                         f"or (batch, 1, query, key), {model.dtype}, which is added to the scores")
+        raise InputError(
+            f"attention_mask: {mask.dtype} of shape {tuple(mask.shape)}: must be (batch, position), as the tokens, "
+            f"or (batch, 1, query, key), {model.dtype}, which is added to the scores"
+        )
     return mask
 
 # %% ../nbs/core/02_lens.ipynb #2316e93b
 @contextmanager
 def left_as_found(
-    model, # transformers model
-    eager: bool, # with attention weights, which other implementations do not keep
+    model,  # transformers model
+    eager: bool,  # with attention weights, which other implementations do not keep
 ):
     "Evaluation mode inside, with attention weights if `eager`; afterwards every module is in the mode it was in."
     modes, implementation = [(m, m.training) for m in model.modules()], model.config._attn_implementation
     try:
         model.eval()
-        if eager: model.set_attn_implementation("eager")
+        if eager:
+            model.set_attn_implementation("eager")
         yield
     finally:
-        if eager: model.set_attn_implementation(implementation)
-        for m, training in modes: m.training = training
+        if eager:
+            model.set_attn_implementation(implementation)
+        for m, training in modes:
+            m.training = training
 
 # %% ../nbs/core/02_lens.ipynb #4f7ac557
-kinds = "attention", "hidden", "heads", "mixed", "mlp" # what `look` can find
+kinds = "attention", "hidden", "heads", "mixed", "mlp"  # what `look` can find
+
 
 def _hook(model, kind, layer, keep):
     "Hand what a forward pass holds at one layer to `keep`; returns the hook's handle."
     adapter, blocks = _adapter(model)
-    if kind == "hidden": # before a block, or after the last
-        if layer == len(blocks): return blocks[-1].register_forward_hook(lambda _, args, out: keep(out[0] if isinstance(out, tuple) else out))
+    if kind == "hidden":  # before a block, or after the last
+        if layer == len(blocks):
+            return blocks[-1].register_forward_hook(
+                lambda _, args, out: keep(out[0] if isinstance(out, tuple) else out)
+            )
         return blocks[layer].register_forward_pre_hook(lambda _, args: keep(args[0]))
-    if kind == "attention": return blocks[layer].get_submodule(adapter.attention).register_forward_hook(lambda _, args, out: keep(out[1]))
-    if kind == "mlp": return blocks[layer].get_submodule(adapter.down).register_forward_pre_hook(lambda _, args: keep(args[0]))
+    if kind == "attention":
+        return (
+            blocks[layer]
+            .get_submodule(adapter.attention)
+            .register_forward_hook(lambda _, args, out: keep(out[1]))
+        )
+    if kind == "mlp":
+        return (
+            blocks[layer].get_submodule(adapter.down).register_forward_pre_hook(lambda _, args: keep(args[0]))
+        )
     split = lambda mixed: mixed.unflatten(-1, (model.config.num_attention_heads, -1))
-    return blocks[layer].get_submodule(adapter.output).register_forward_pre_hook(lambda _, args: keep(split(args[0])))
+    return (
+        blocks[layer]
+        .get_submodule(adapter.output)
+        .register_forward_pre_hook(lambda _, args: keep(split(args[0])))
+    )
 
 # %% ../nbs/core/02_lens.ipynb #46ccf048
 @torch.no_grad()
 def look(
-    model, # transformers causal language model
-    input_ids, # token ids, (batch, position)
-    *what: str, # "attention", "hidden", "heads", "mlp": see the functions of the next section; "mixed": heads before the output projection
-    positions: list[int] | None = None, # token positions to keep, of "attention" the queries; None: all
-    layers: list[int] | None = None, # entries of the first axis to keep; None: all
-    attention_mask=None, # (batch, position) of 0 and 1, or a float that is added to the scores, (batch, 1, query, key)
-) -> dict[str, torch.Tensor]: # what → tensor on the model's device, first axis: layer
+    model,  # transformers causal language model
+    input_ids,  # token ids, (batch, position)
+    *what: str,  # "attention", "hidden", "heads", "mlp": see the functions of the next section; "mixed": heads before the output projection
+    positions: list[int] | None = None,  # token positions to keep, of "attention" the queries; None: all
+    layers: list[int] | None = None,  # entries of the first axis to keep; None: all
+    attention_mask=None,  # (batch, position) of 0 and 1, or a float that is added to the scores, (batch, 1, query, key)
+) -> dict[str, torch.Tensor]:  # what → tensor on the model's device, first axis: layer
     "One forward pass, and what it held inside."
-    model = getattr(model, "module", model) # inside DistributedDataParallel
+    model = getattr(model, "module", model)  # inside DistributedDataParallel
     adapter, blocks = _adapter(model)
-    if not what: raise InputError(f"what: name one or more of {', '.join(kinds)}")
-    if unknown := set(what) - set(kinds): raise InputError(f"what: {nearest(min(unknown), kinds)}")
+    if not what:
+        raise InputError(f"what: name one or more of {', '.join(kinds)}")
+    if unknown := set(what) - set(kinds):
+        raise InputError(f"what: {nearest(min(unknown), kinds)}")
     ids = checked_token_ids(model, input_ids)
     mask = _mask(model, attention_mask, ids)
     wanted = {kind: _chosen("layers", layers, len(blocks) + (kind == "hidden")) for kind in what}
     at = slice(None) if positions is None else _chosen("positions", positions, ids.shape[1])
     found = {kind: {} for kind in wanted}
+
     def keeper(kind, layer):
         def keep(held):
             held = held[:, :, at] if kind == "attention" else held[:, at]
-            if kind == "heads": held = torch.einsum("bphd,hdw->bphw", held, _outputs(model, layer))
+            if kind == "heads":
+                held = torch.einsum("bphd,hdw->bphw", held, _outputs(model, layer))
             found[kind][layer] = held
+
         return keep
+
     with ExitStack() as stack:
         stack.enter_context(left_as_found(model, eager="attention" in wanted))
         for kind in wanted:
-            for layer in set(wanted[kind]): stack.enter_context(_hook(model, kind, layer, keeper(kind, layer)))
+            for layer in set(wanted[kind]):
+                stack.enter_context(_hook(model, kind, layer, keeper(kind, layer)))
         model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     return {kind: torch.stack([found[kind][layer] for layer in wanted[kind]]) for kind in wanted}
+
 
 def _outputs(model, layer):
     "One layer's output projection, cut by heads: (head, d_head, hidden). Linear layers keep their weights transposed, GPT-2's do not."
@@ -149,114 +224,145 @@ def _outputs(model, layer):
 
 # %% ../nbs/core/02_lens.ipynb #6e6230e6
 def attention_patterns(
-    model, # transformers causal language model
-    input_ids, # token ids, (batch, position)
-    **where, # `positions`, `layers`, `attention_mask`, as in `look`
-) -> torch.Tensor: # (layer, batch, head, query, key); each row sums to one
+    model,  # transformers causal language model
+    input_ids,  # token ids, (batch, position)
+    **where,  # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor:  # (layer, batch, head, query, key); each row sums to one
     "How much each query attends to each key."
     return look(model, input_ids, "attention", **where)["attention"]
 
+
 def hidden_states(
-    model, # transformers causal language model
-    input_ids, # token ids, (batch, position)
-    **where, # `positions`, `layers`, `attention_mask`, as in `look`
-) -> torch.Tensor: # (layer + 1, batch, position, hidden)
+    model,  # transformers causal language model
+    input_ids,  # token ids, (batch, position)
+    **where,  # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor:  # (layer + 1, batch, position, hidden)
     "The residual stream before the first block and after each, without the final norm."
     return look(model, input_ids, "hidden", **where)["hidden"]
 
+
 def head_outputs(
-    model, # transformers causal language model
-    input_ids, # token ids, (batch, position)
-    **where, # `positions`, `layers`, `attention_mask`, as in `look`
-) -> torch.Tensor: # (layer, batch, position, head, hidden)
+    model,  # transformers causal language model
+    input_ids,  # token ids, (batch, position)
+    **where,  # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor:  # (layer, batch, position, head, hidden)
     "What each head adds to the residual stream, without the output projection's bias."
     return look(model, input_ids, "heads", **where)["heads"]
 
+
 def mlp_activations(
-    model, # transformers causal language model
-    input_ids, # token ids, (batch, position)
-    **where, # `positions`, `layers`, `attention_mask`, as in `look`
-) -> torch.Tensor: # (layer, batch, position, neuron)
+    model,  # transformers causal language model
+    input_ids,  # token ids, (batch, position)
+    **where,  # `positions`, `layers`, `attention_mask`, as in `look`
+) -> torch.Tensor:  # (layer, batch, position, neuron)
     "What the MLP's neurons hand to its last projection."
     return look(model, input_ids, "mlp", **where)["mlp"]
 
 # %% ../nbs/core/02_lens.ipynb #972f43e5
 @torch.no_grad()
 def head_factors(
-    model, # transformers causal language model
-) -> tuple[torch.Tensor, torch.Tensor]: # values (layer, head, hidden, d_head), outputs (layer, head, d_head, hidden)
+    model,  # transformers causal language model
+) -> tuple[
+    torch.Tensor, torch.Tensor
+]:  # values (layer, head, hidden, d_head), outputs (layer, head, d_head, hidden)
     "The two factors of every head's OV circuit, x @ values @ outputs; grouped value heads are repeated. Source: Elhage et al. 2021."
     model = getattr(model, "module", model)
     layers = range(len(_adapter(model)[1]))
-    return torch.stack([_values(model, layer) for layer in layers]), torch.stack([_outputs(model, layer) for layer in layers])
+    return torch.stack([_values(model, layer) for layer in layers]), torch.stack(
+        [_outputs(model, layer) for layer in layers]
+    )
+
 
 def _values(model, layer):
     "One layer's value projection, cut by heads: (head, hidden, d_head)."
     adapter, blocks = _adapter(model)
     heads = model.config.num_attention_heads
     rows = adapter.values(blocks[layer].get_submodule(adapter.attention), heads)
-    return rows.repeat_interleave(heads // len(rows), 0).mT # several heads may share one
+    return rows.repeat_interleave(heads // len(rows), 0).mT  # several heads may share one
+
 
 @torch.no_grad()
 def ov_matrices(
-    model, # transformers causal language model
-    layer: int, # from 0; from the last where negative
-) -> torch.Tensor: # (head, hidden, hidden)
+    model,  # transformers causal language model
+    layer: int,  # from 0; from the last where negative
+) -> torch.Tensor:  # (head, hidden, hidden)
     "Every head's OV matrix in one layer: x @ OV is what the head writes where it attends to x alone, but for biases."
     model = getattr(model, "module", model)
     [layer] = _chosen("layer", [layer], len(_adapter(model)[1]))
     return _values(model, layer) @ _outputs(model, layer)
 
+
 def embed_unembed(
-    model, # transformers causal language model
-) -> tuple[torch.Tensor, torch.Tensor]: # W_E (vocabulary, hidden), W_U (hidden, vocabulary): the model's own memory, not copies
+    model,  # transformers causal language model
+) -> tuple[
+    torch.Tensor, torch.Tensor
+]:  # W_E (vocabulary, hidden), W_U (hidden, vocabulary): the model's own memory, not copies
     "The matrices that lead from tokens into the residual stream and out of it; the final norm's gain is not folded in."
     model = getattr(model, "module", model)
     _adapter(model)
     return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach().T
 
+
 def norms(
-    model, # transformers causal language model
-) -> tuple[list, torch.nn.Module]: # a norm for each block, and the last
+    model,  # transformers causal language model
+) -> tuple[list, torch.nn.Module]:  # a norm for each block, and the last
     "The norms that each block's attention and the unembedding read the residual stream through: what it takes to fold their gains in."
     model = getattr(model, "module", model)
     adapter, blocks = _adapter(model)
-    return [block.get_submodule(adapter.norm) for block in blocks], model.base_model.get_submodule(adapter.last_norm)
+    return [block.get_submodule(adapter.norm) for block in blocks], model.base_model.get_submodule(
+        adapter.last_norm
+    )
 
 # %% ../nbs/core/02_lens.ipynb #38807253
 @contextmanager
 def ablate_heads(
-    model, # transformers causal language model
-    heads: list[tuple[int, int]], # (layer, head)
-    mode: str = "zero", # "zero", or "mean": what the head writes on average at each position of `mean_over`
-    mean_over=None, # token ids, (batch, position), at least as long as what the model will be given
-): # a context manager
+    model,  # transformers causal language model
+    heads: list[tuple[int, int]],  # (layer, head)
+    mode: str = "zero",  # "zero", or "mean": what the head writes on average at each position of `mean_over`
+    mean_over=None,  # token ids, (batch, position), at least as long as what the model will be given
+):  # a context manager
     "While open, some heads add nothing to the residual stream, as if their output weights were zero, or nothing particular, their mean."
     model = getattr(model, "module", model)
     (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
-    if mode not in ("zero", "mean"): raise InputError(f"mode: {nearest(mode, ('zero', 'mean'))}")
-    if (mode == "mean") != (mean_over is not None): raise InputError(f"mean_over: needed with mode = 'mean', and only there; mode = {mode!r}")
-    try: pairs = [(layer, head) for layer, head in heads]
-    except (TypeError, ValueError): raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
+    if mode not in ("zero", "mean"):
+        raise InputError(f"mode: {nearest(mode, ('zero', 'mean'))}")
+    if (mode == "mean") != (mean_over is not None):
+        raise InputError(f"mean_over: needed with mode = 'mean', and only there; mode = {mode!r}")
+    try:
+        pairs = [(layer, head) for layer, head in heads]
+    except (TypeError, ValueError):
+        raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
     gone = defaultdict(list)
-    for layer, head in pairs: gone[_chosen("layer", [layer], len(blocks))[0]] += _chosen("head", [head], n_heads)
+    for layer, head in pairs:
+        gone[_chosen("layer", [layer], len(blocks))[0]] += _chosen("head", [head], n_heads)
     means = dict.fromkeys(gone)
-    if mode == "mean" and gone: means = dict(zip(gone, look(model, mean_over, "mixed", layers=list(gone))["mixed"].mean(1)))
+    if mode == "mean" and gone:
+        means = dict(zip(gone, look(model, mean_over, "mixed", layers=list(gone))["mixed"].mean(1)))
     with ExitStack() as stack:
         for layer in gone:
-            attention, output = (blocks[layer].get_submodule(path) for path in (adapter.attention, adapter.output))
-            for handle in _replace(attention, output, n_heads, gone[layer], means[layer]): stack.enter_context(handle)
+            attention, output = (
+                blocks[layer].get_submodule(path) for path in (adapter.attention, adapter.output)
+            )
+            for handle in _replace(attention, output, n_heads, gone[layer], means[layer]):
+                stack.enter_context(handle)
         yield
+
 
 def _replace(attention, output, n_heads, gone, mean):
     "Hooks that put the mean at each token's position, or zero where there is none, in the place of some heads' mixed values."
     at = {}
-    def note(_, args, kwargs): # a token's position is not its column: a cache may hold what came before, padding may stand before it
+
+    def note(
+        _, args, kwargs
+    ):  # a token's position is not its column: a cache may hold what came before, padding may stand before it
         at["positions"], last = kwargs["position_ids"], kwargs["position_ids"].max()
-        if last >= len(mean): raise InputError(f"mean_over: has {len(mean)} positions, the model was given {last + 1}")
+        if last >= len(mean):
+            raise InputError(f"mean_over: has {len(mean)} positions, the model was given {last + 1}")
+
     def replace(_, args):
         mixed = args[0].unflatten(-1, (n_heads, -1)).clone()
         mixed[:, :, gone] = 0.0 if mean is None else mean[at["positions"]][:, :, gone].to(mixed.dtype)
         return mixed.flatten(-2), *args[1:]
+
     hooks = [] if mean is None else [attention.register_forward_pre_hook(note, with_kwargs=True)]
     return [*hooks, output.register_forward_pre_hook(replace)]

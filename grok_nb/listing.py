@@ -16,30 +16,42 @@ from .runs import Checkpoint, Run, describe, is_checkpoint, pick, runs_root
 # %% ../nbs/commands/01_listing.ipynb #06ac7395
 class Listed(Run):
     "A run whose metrics are read once, and refused if they are not what they should be."
+
     @cached_property
     def _read(self):
         records = super().records()
-        try: whole = all(r.keys() >= {"step", "tokens", "seconds"} and all("value" in row for row in r["rows"]) for r in records)
-        except (AttributeError, KeyError, TypeError): whole = False
-        if not whole: raise InputError(f"run: {self.path}/metrics.jsonl cannot be read by this version of grok_nb")
+        try:
+            whole = all(
+                r.keys() >= {"step", "tokens", "seconds"} and all("value" in row for row in r["rows"])
+                for r in records
+            )
+        except (AttributeError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise InputError(f"run: {self.path}/metrics.jsonl cannot be read by this version of grok_nb")
         return records
 
-    def records(self) -> list[dict]: return self._read
+    def records(self) -> list[dict]:
+        return self._read
+
 
 def open_runs(
-    root: str | Path | None = None, # folder of runs
-    study: str = "", # only the runs of this one
-    newest: bool = False, # first what was evaluated last; else by name
-) -> tuple[list[Run], dict[str, str]]: # runs; folder → why this version cannot read it
+    root: str | Path | None = None,  # folder of runs
+    study: str = "",  # only the runs of this one
+    newest: bool = False,  # first what was evaluated last; else by name
+) -> tuple[list[Run], dict[str, str]]:  # runs; folder → why this version cannot read it
     "The runs in a folder of runs."
     readable, others = [], {}
     folders = sorted(p.parent for p in runs_root(root).glob("*/config.json"))
     for folder in sorted(folders, key=_touched, reverse=True) if newest else folders:
         try:
             run = Listed(folder)
-            if study in ("", run.config.study) and (run.records() or True): readable.append(run)
-        except (InputError, OSError) as e: others[folder.name] = str(e).removeprefix("run: ").replace(f"{folder}/", "")
+            if study in ("", run.config.study) and (run.records() or True):
+                readable.append(run)
+        except (InputError, OSError) as e:
+            others[folder.name] = str(e).removeprefix("run: ").replace(f"{folder}/", "")
     return readable, others
+
 
 def _touched(folder):
     "When a run was evaluated last, or made."
@@ -47,118 +59,175 @@ def _touched(folder):
 
 # %% ../nbs/commands/01_listing.ipynb #53ac3574
 def verdict(
-    curve: dict[int, float], # step → value
-) -> str: # for example `up 2,400–2,800`, or `no change`
+    curve: dict[int, float],  # step → value
+) -> str:  # for example `up 2,400–2,800`, or `no change`
     "When a curve changed, in words."
     import pandas as pd
     from grok_nb.ramps import fewest
     from grok_nb.transitions import transitions
+
     series = pd.Series(curve, dtype=float).dropna()
-    if len(series) < fewest: return "too few evaluations" if len(series) else "not evaluated"
+    if len(series) < fewest:
+        return "too few evaluations" if len(series) else "not evaluated"
+
     def span(t):
-        if t.hi == float("inf"): return f"after {t.lo:,.0f}"
+        if t.hi == float("inf"):
+            return f"after {t.lo:,.0f}"
         return f"{t.lo:,.0f}–{t.hi:,.0f}" if t.lo > -float("inf") else f"by {t.hi:,.0f}"
+
     return ", ".join(f"{t.direction} {span(t.midpoint)}" for t in transitions(series)) or "no change"
 
 # %% ../nbs/commands/01_listing.ipynb #c6934844
 def listing(
-    root: str | Path | None = None, # folder of runs
-    study: str = "", # only the runs of this one
-    newest: bool = False, # first what was evaluated last; else by name
-): # → pandas, the columns of `describe`, bytes, curve (the study's headline), value (at the last evaluation), verdict; folder → why not
+    root: str | Path | None = None,  # folder of runs
+    study: str = "",  # only the runs of this one
+    newest: bool = False,  # first what was evaluated last; else by name
+):  # → pandas, the columns of `describe`, bytes, curve (the study's headline), value (at the last evaluation), verdict; folder → why not
     "What the runs in a folder are and what became of them, one row each; and those that cannot be read."
     import pandas as pd
+
     runs, others = open_runs(root, study, newest)
     rows = []
     for r in runs:
         curve = {line["step"]: pick(line["rows"], r.study.headline) for line in r.records()}
         known = [v for v in curve.values() if v is not None]
-        rows.append(dict(bytes=size_of(r.path), curve=r.study.headline_name, value=known[-1] if known else None, verdict=verdict(curve)))
+        rows.append(
+            dict(
+                bytes=size_of(r.path),
+                curve=r.study.headline_name,
+                value=known[-1] if known else None,
+                verdict=verdict(curve),
+            )
+        )
     return pd.concat([describe(runs), pd.DataFrame(rows)], axis=1), others
 
+
 def listing_text(
-    table, # of `listing`
+    table,  # of `listing`
 ) -> str:
     "The list for a terminal, a table for each study."
     parts = []
     for name, rows in table.groupby("study", sort=False):
         shown = rows.assign(
-            step=[f"{a:,} of {b:,}" for a, b in zip(rows.step, rows.steps)], size=rows.bytes.map(in_words),
-            parameters=[f"{n:,.0f}" if n == n and n else "" for n in rows.parameters], # a study may not say how many
-            value=[f"{v:.3f}" if v == v else "" for v in rows.value.astype(float)])
+            step=[f"{a:,} of {b:,}" for a, b in zip(rows.step, rows.steps)],
+            size=rows.bytes.map(in_words),
+            parameters=[
+                f"{n:,.0f}" if n == n and n else "" for n in rows.parameters
+            ],  # a study may not say how many
+            value=[f"{v:.3f}" if v == v else "" for v in rows.value.astype(float)],
+        )
         columns = "run preset fidelity seed state step minutes parameters size value verdict".split()
-        parts.append(f"{studies[name].question}\n" + shown[columns].rename(columns=dict(value=rows.curve.iloc[0])).to_string(index=False))
+        parts.append(
+            f"{studies[name].question}\n"
+            + shown[columns].rename(columns=dict(value=rows.curve.iloc[0])).to_string(index=False)
+        )
     return "\n\n".join(parts)
 
 # %% ../nbs/commands/01_listing.ipynb #99d4c89e
 def tree(
-    path: str | Path, # folder of a run, or a part of it
-) -> dict: # name, bytes, note, inside: a list of the same
+    path: str | Path,  # folder of a run, or a part of it
+) -> dict:  # name, bytes, note, inside: a list of the same
     "What a folder holds; files first, hidden ones only in the sizes."
     path = Path(path)
-    def order(p): return p.is_dir(), p.name
+
+    def order(p):
+        return p.is_dir(), p.name
+
     opened = path.is_dir() and not path.is_symlink() and not _is_step(path)
     parts = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=order) if opened else []
     return dict(name=path.name, bytes=size_of(path), note=_note(path), inside=[tree(p) for p in parts])
 
-def _is_step(path): return path.is_dir() and bool(re.fullmatch(r"step-\d{8,}", path.name))
+
+def _is_step(path):
+    return path.is_dir() and bool(re.fullmatch(r"step-\d{8,}", path.name))
+
 
 def _note(path):
     "What a reader should know about a part of a run's folder."
     count = lambda n, what: f"{n:,} {what}{'s' * (n != 1)}"
     try:
-        if _is_step(path): return ("can be resumed" if Checkpoint(path).has_state else "") if is_checkpoint(path) else "not whole: does not count"
+        if _is_step(path):
+            return (
+                ("can be resumed" if Checkpoint(path).has_state else "")
+                if is_checkpoint(path)
+                else "not whole: does not count"
+            )
         if path.suffix == ".parquet":
             from pyarrow.parquet import read_metadata
+
             return count(read_metadata(path).num_rows, "row")
-        if what := {"metrics.jsonl": "evaluation", "sessions.jsonl": "session"}.get(path.name): return count(path.read_bytes().count(b"\n"), what)
-    except (OSError, ValueError): return "cannot be read" # pyarrow's own errors are kinds of these
+        if what := {"metrics.jsonl": "evaluation", "sessions.jsonl": "session"}.get(path.name):
+            return count(path.read_bytes().count(b"\n"), what)
+    except (OSError, ValueError):
+        return "cannot be read"  # pyarrow's own errors are kinds of these
     return ""
 
+
 def tree_text(
-    branch: dict, # of `tree`
-    before: str = "", # what the lines inside begin with
+    branch: dict,  # of `tree`
+    before: str = "",  # what the lines inside begin with
 ) -> str:
     "The tree for a terminal."
     lines = [", ".join(filter(None, [f"{branch['name']}  {in_words(branch['bytes'])}", branch["note"]]))]
     for i, part in enumerate(branch["inside"], 1):
         last = i == len(branch["inside"])
-        lines.append(f"{before}{'└── ' if last else '├── '}{tree_text(part, before + ('    ' if last else '│   '))}")
+        lines.append(
+            f"{before}{'└── ' if last else '├── '}{tree_text(part, before + ('    ' if last else '│   '))}"
+        )
     return "\n".join(lines)
 
 # %% ../nbs/commands/01_listing.ipynb #6fdc165c
 def judged(
-    study: str, # name of a study
-    root: str | Path | None = None, # folder of runs
-    anew: bool = False, # look inside last checkpoints that have not been looked into; else take what was measured before
-): # → the `Ledger`, the runs that it rests on, folder → why it was left out
+    study: str,  # name of a study
+    root: str | Path | None = None,  # folder of runs
+    anew: bool = False,  # look inside last checkpoints that have not been looked into; else take what was measured before
+):  # → the `Ledger`, the runs that it rests on, folder → why it was left out
     "The claims of a study, judged on its finished runs."
     from grok_nb.claims import ledger
+
     runs, others = open_runs(root, study)
     runs = [r for r in runs if r.finished and r.preset != "custom"]
-    if not runs: return ledger(studies[study].claims()), runs, others
+    if not runs:
+        return ledger(studies[study].claims()), runs, others
     from grok_nb.evidence import tables
+
     return ledger(studies[study].claims(), tables(runs, anew=anew)), runs, others
 
 # %% ../nbs/commands/01_listing.ipynb #ecb8c595
 def ledger_text(
-    study: str, # name of a study
-    book, # `Ledger` of `judged`
-    runs: list[Run], # that it rests on
-    width: int = 0, # of the text; 0: of the terminal, or 160 where there is none
+    study: str,  # name of a study
+    book,  # `Ledger` of `judged`
+    runs: list[Run],  # that it rests on
+    width: int = 0,  # of the text; 0: of the terminal, or 160 where there is none
 ) -> str:
     "A ledger for a terminal: question, table, how many have which verdict, and on which runs."
     import sys
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
     shown = book.readable()
     table = Table(box=None, pad_edge=False, expand=True)
-    for name in shown: table.add_column(name, ratio=dict(claim=3, statement=8, paper=4, effect=4, why=5).get(name))
-    for row in shown.itertuples(index=False): table.add_row(*map(Text, row))
-    console = Console(width=width or (None if sys.stdout.isatty() else 160), color_system=None, force_jupyter=False)
-    with console.capture() as capture: console.print(table)
+    for name in shown:
+        table.add_column(name, ratio=dict(claim=3, statement=8, paper=4, effect=4, why=5).get(name))
+    for row in shown.itertuples(index=False):
+        table.add_row(*map(Text, row))
+    console = Console(
+        width=width or (None if sys.stdout.isatty() else 160), color_system=None, force_jupyter=False
+    )
+    with console.capture() as capture:
+        console.print(table)
     presets = [r.preset for r in runs]
-    rests = ", ".join(f"{presets.count(p)} × {p}" for p in dict.fromkeys(presets)) or "no finished run with the options of a preset"
-    if not len(book): return f"{studies[study].question}\nno claims"
-    return "\n".join([studies[study].question, *map(str.rstrip, capture.get().splitlines()), f"{book.summary()}. Judged on {rests}."])
+    rests = (
+        ", ".join(f"{presets.count(p)} × {p}" for p in dict.fromkeys(presets))
+        or "no finished run with the options of a preset"
+    )
+    if not len(book):
+        return f"{studies[study].question}\nno claims"
+    return "\n".join(
+        [
+            studies[study].question,
+            *map(str.rstrip, capture.get().splitlines()),
+            f"{book.summary()}. Judged on {rests}.",
+        ]
+    )

@@ -12,42 +12,63 @@ from . import InputError
 
 # %% ../nbs/core/01_models.ipynb #70a1b29a
 def initialise(
-    model, # a transformers model, modified in place
-    std: float = 0.02, # standard deviation; 0: 1/√fan_in of each matrix
-    residual: str = "all", # projections divided by √(2·depth): "all", "mlp" or "none"
-    seed: int = 0, # of a generator of its own: no global state is touched
-) -> "PreTrainedModel": # the same model
+    model,  # a transformers model, modified in place
+    std: float = 0.02,  # standard deviation; 0: 1/√fan_in of each matrix
+    residual: str = "all",  # projections divided by √(2·depth): "all", "mlp" or "none"
+    seed: int = 0,  # of a generator of its own: no global state is touched
+) -> "PreTrainedModel":  # the same model
     "Draw every matrix from N(0, std²), the same numbers for the same seed; norms to one, biases to zero."
     import torch
     from torch import nn
+
     generator = torch.Generator().manual_seed(seed)
-    scaled = {"all": ("o_proj", "c_proj", "down_proj"), "mlp": ("mlp.c_proj", "mlp.down_proj"), "none": ()}[residual]
+    scaled = {"all": ("o_proj", "c_proj", "down_proj"), "mlp": ("mlp.c_proj", "mlp.down_proj"), "none": ()}[
+        residual
+    ]
     for name, p in model.named_parameters():
-        if p.ndim < 2: nn.init.constant_(p, 0.0 if name.endswith("bias") else 1.0); continue
+        if p.ndim < 2:
+            nn.init.constant_(p, 0.0 if name.endswith("bias") else 1.0)
+            continue
         scale = std or p.shape[1] ** -0.5
-        if any(name.endswith(f"{s}.weight") for s in scaled): scale /= math.sqrt(2 * model.config.num_hidden_layers)
+        if any(name.endswith(f"{s}.weight") for s in scaled):
+            scale /= math.sqrt(2 * model.config.num_hidden_layers)
         nn.init.normal_(p, 0.0, scale, generator=generator)
     return model
 
 # %% ../nbs/core/01_models.ipynb #f578fc3f
 def gpt(
-    vocab_size: int, # number of tokens
-    width: int, # hidden size
-    depth: int, # blocks
-    heads: int, # attention heads; `width` must be a multiple
-    context: int, # longest sequence, tokens
-    std: float = 0.02, # initialisation, see `initialise`
-    residual: str = "all", # initialisation, see `initialise`
-    attention_dropout: float = 0.0, # in training
-    seed: int = 0, # of the initialisation
-) -> "Starcoder2ForCausalLM": # on the CPU, fp32
+    vocab_size: int,  # number of tokens
+    width: int,  # hidden size
+    depth: int,  # blocks
+    heads: int,  # attention heads; `width` must be a multiple
+    context: int,  # longest sequence, tokens
+    std: float = 0.02,  # initialisation, see `initialise`
+    residual: str = "all",  # initialisation, see `initialise`
+    attention_dropout: float = 0.0,  # in training
+    seed: int = 0,  # of the initialisation
+) -> "Starcoder2ForCausalLM":  # on the CPU, fp32
     "GPT with RoPE, LayerNorm, ReLU MLP ×4, no linear biases, tied embedding. Source: arXiv 2406.02550, official code."
     from transformers import Starcoder2Config, Starcoder2ForCausalLM
+
     config = Starcoder2Config(
-        vocab_size=vocab_size, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=depth, num_attention_heads=heads,
-        num_key_value_heads=heads, hidden_act="relu", use_bias=False, tie_word_embeddings=True, max_position_embeddings=context,
-        sliding_window=None, norm_epsilon=1e-5, bos_token_id=None, eos_token_id=None, attention_dropout=attention_dropout,
-        residual_dropout=0.0, embedding_dropout=0.0)
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        hidden_act="relu",
+        use_bias=False,
+        tie_word_embeddings=True,
+        max_position_embeddings=context,
+        sliding_window=None,
+        norm_epsilon=1e-5,
+        bos_token_id=None,
+        eos_token_id=None,
+        attention_dropout=attention_dropout,
+        residual_dropout=0.0,
+        embedding_dropout=0.0,
+    )
     return initialise(Starcoder2ForCausalLM(config), std, residual, seed)
 
 # %% ../nbs/core/01_models.ipynb #dc67fc96
@@ -57,26 +78,38 @@ def gpt_parameters(vocab_size: int, width: int, depth: int) -> int:
 
 # %% ../nbs/core/01_models.ipynb #e7726946
 def llama(
-    vocab_size: int, # number of tokens
-    width: int, # hidden size
-    mlp: int, # hidden size of the MLP
-    depth: int, # blocks
-    heads: int, # attention heads; `width` must be a multiple
-    context: int, # longest sequence, tokens
-    std: float = 0.02, # initialisation, see `initialise`
-    residual: str = "none", # initialisation, see `initialise`
-    rope_base: float = 10_000.0, # RoPE's θ
-    attention_dropout: float = 0.0, # in training
-    seed: int = 0, # of the initialisation
-    bos: int | None = None, # token id
-    eos: int | None = None, # token id
-) -> "LlamaForCausalLM": # on the CPU, fp32
+    vocab_size: int,  # number of tokens
+    width: int,  # hidden size
+    mlp: int,  # hidden size of the MLP
+    depth: int,  # blocks
+    heads: int,  # attention heads; `width` must be a multiple
+    context: int,  # longest sequence, tokens
+    std: float = 0.02,  # initialisation, see `initialise`
+    residual: str = "none",  # initialisation, see `initialise`
+    rope_base: float = 10_000.0,  # RoPE's θ
+    attention_dropout: float = 0.0,  # in training
+    seed: int = 0,  # of the initialisation
+    bos: int | None = None,  # token id
+    eos: int | None = None,  # token id
+) -> "LlamaForCausalLM":  # on the CPU, fp32
     "LLaMA with untied embeddings and full multi-head attention. Source: arXiv 2409.09281 and 2606.00230."
     from transformers import LlamaConfig, LlamaForCausalLM
+
     config = LlamaConfig(
-        vocab_size=vocab_size, hidden_size=width, intermediate_size=mlp, num_hidden_layers=depth, num_attention_heads=heads,
-        num_key_value_heads=heads, max_position_embeddings=context, tie_word_embeddings=False, attention_dropout=attention_dropout,
-        rope_parameters=dict(rope_type="default", rope_theta=rope_base), bos_token_id=bos, eos_token_id=eos, pad_token_id=None)
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=mlp,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+        attention_dropout=attention_dropout,
+        rope_parameters=dict(rope_type="default", rope_theta=rope_base),
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=None,
+    )
     return initialise(LlamaForCausalLM(config), std, residual, seed)
 
 # %% ../nbs/core/01_models.ipynb #483c3080
@@ -86,63 +119,95 @@ def llama_parameters(vocab_size: int, width: int, mlp: int, depth: int) -> int:
 
 # %% ../nbs/core/01_models.ipynb #5b5bd311
 def logits_at(
-    model, # transformers causal language model, also a prepared one; of any other callable the whole `.logits` is computed
-    positions, # token positions, negative ones from the end, (scored,), int
-    **inputs, # of the model: input_ids (batch, position), …
-): # torch tensor, (batch, scored, vocabulary)
+    model,  # transformers causal language model, also a prepared one; of any other callable the whole `.logits` is computed
+    positions,  # token positions, negative ones from the end, (scored,), int
+    **inputs,  # of the model: input_ids (batch, position), …
+):  # torch tensor, (batch, scored, vocabulary)
     "Logits at some positions: those rows of the whole up to rounding, at a smaller cost."
     import torch
-    inner = getattr(model, "module", model) # inside DistributedDataParallel
-    if not hasattr(inner, "base_model"): return model(**inputs).logits[:, positions]
+
+    inner = getattr(model, "module", model)  # inside DistributedDataParallel
+    if not hasattr(inner, "base_model"):
+        return model(**inputs).logits[:, positions]
     n = inputs["input_ids"].shape[1]
     if not torch.is_tensor(positions) and (beyond := [i for i in map(int, positions) if not -n <= i < n]):
         raise InputError(f"positions = {beyond[0]}: must be from {-n} to {n - 1}")
     positions = torch.as_tensor(positions, device=inner.device) % n
-    with _only_at(inner, positions): return model(**inputs).logits
+    with _only_at(inner, positions):
+        return model(**inputs).logits
 
-_llama_like = "llama", "mistral", "qwen2", "starcoder2" # keys as they leave `k_proj`, rotated whole
+
+_llama_like = "llama", "mistral", "qwen2", "starcoder2"  # keys as they leave `k_proj`, rotated whole
+
 
 @contextmanager
 def _only_at(model, positions):
     "While open, the model's last block, or an unknown architecture's unembedding, answers at these positions alone."
     layer = getattr(model.base_model, "layers", [None])[-1]
-    watched = layer is not None and any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules()) # and may count on every position
+    watched = layer is not None and any(
+        m._forward_hooks or m._forward_pre_hooks for m in layer.modules()
+    )  # and may count on every position
     if model.config.model_type in _llama_like and not watched:
         layer.forward = lambda hidden, **kwargs: _queries_at(layer, positions, hidden, **kwargs)
-        try: yield
-        finally: del layer.forward # the class's own is there again
+        try:
+            yield
+        finally:
+            del layer.forward  # the class's own is there again
     else:
-        hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][:, positions],))
-        try: yield
-        finally: hook.remove()
+        hook = model.get_output_embeddings().register_forward_pre_hook(
+            lambda _, args: (args[0][:, positions],)
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
+
 
 class _Whole:
     "Stands where a cache would, and hands the attention the keys and values of every position."
-    def __init__(self, *keys_and_values): self.keys_and_values = keys_and_values
-    def update(self, *_): return self.keys_and_values
+
+    def __init__(self, *keys_and_values):
+        self.keys_and_values = keys_and_values
+
+    def update(self, *_):
+        return self.keys_and_values
+
 
 def _queries_at(layer, positions, hidden, attention_mask, position_embeddings, **kwargs):
     "A Llama-like block with queries at some positions: (batch, position, hidden) → (batch, scored, hidden)."
     import torch
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
     attention, (cos, sin), normed = layer.self_attn, position_embeddings, layer.input_layernorm(hidden)
-    keys, values = (p(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for p in (attention.k_proj, attention.v_proj))
+    keys, values = (
+        p(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for p in (attention.k_proj, attention.v_proj)
+    )
     keys, _ = apply_rotary_pos_emb(keys, keys, cos, sin)
-    if attention_mask is None: # sdpa leaves a purely causal mask out
+    if attention_mask is None:  # sdpa leaves a purely causal mask out
         later = torch.arange(hidden.shape[1], device=hidden.device) > positions[:, None]
         mask = keys.new_zeros(later.shape).masked_fill_(later, torch.finfo(keys.dtype).min)[None, None]
-    else: mask = attention_mask[:, :, positions]
-    return type(layer).forward(layer, hidden[:, positions], attention_mask=mask, position_embeddings=(cos[:, positions], sin[:, positions]),
-                               **kwargs | dict(past_key_values=_Whole(keys, values)))
+    else:
+        mask = attention_mask[:, :, positions]
+    return type(layer).forward(
+        layer,
+        hidden[:, positions],
+        attention_mask=mask,
+        position_embeddings=(cos[:, positions], sin[:, positions]),
+        **kwargs | dict(past_key_values=_Whole(keys, values)),
+    )
 
 # %% ../nbs/core/01_models.ipynb #3774d515
 def tree_inputs(
-    branch, # whose each token is, (row, position), int: 0 the trunk's, which stands first; 1, 2, … a branch's; any other number for padding
-    dtype, # of the model
-    device=None, # where the model is
-) -> dict: # position_ids (row, position) and attention_mask (row, 1, query, key), for the model beside its input_ids
+    branch,  # whose each token is, (row, position), int: 0 the trunk's, which stands first; 1, 2, … a branch's; any other number for padding
+    dtype,  # of the model
+    device=None,  # where the model is
+) -> (
+    dict
+):  # position_ids (row, position) and attention_mask (row, 1, query, key), for the model beside its input_ids
     "What lets a row be read as a trunk with branches: each token sees the trunk and its own branch, up to itself."
     import torch
+
     branch = torch.as_tensor(branch, device=device)
     seen = ((branch[:, None] == 0) | (branch[:, None] == branch[:, :, None])).tril()
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)

@@ -19,65 +19,102 @@ from .series import Series, verify, weights
 
 # %% ../nbs/core/07_probes.ipynb #def5e961
 def curve(
-    table: pd.DataFrame, # long table of one run
-    **where, # key = value for every column that has to match, as a study's `headline`
-) -> pd.Series: # value over step
+    table: pd.DataFrame,  # long table of one run
+    **where,  # key = value for every column that has to match, as a study's `headline`
+) -> pd.Series:  # value over step
     "One curve of a long table; an `InputError` if the selection is empty or is more than one curve."
     rows = table
     for column, value in where.items():
-        if column not in rows: raise InputError(f"curve: no column {column!r} in the table; there are {', '.join(table.columns)}")
+        if column not in rows:
+            raise InputError(
+                f"curve: no column {column!r} in the table; there are {', '.join(table.columns)}"
+            )
         rows = rows[rows[column] == value]
-    if rows.empty: raise InputError(f"curve: no row with {', '.join(f'{k}={v}' for k, v in where.items())}")
-    if rows.step.duplicated().any(): raise InputError(f"curve: {', '.join(f'{k}={v}' for k, v in where.items())} selects more than one curve")
+    if rows.empty:
+        raise InputError(f"curve: no row with {', '.join(f'{k}={v}' for k, v in where.items())}")
+    if rows.step.duplicated().any():
+        raise InputError(
+            f"curve: {', '.join(f'{k}={v}' for k, v in where.items())} selects more than one curve"
+        )
     return rows.set_index("step").value.sort_index()
 
 # %% ../nbs/core/07_probes.ipynb #78055e1e
 def fingerprint(
-    probe: Callable, # a function, an object that can be called, or a `functools.partial` of one
-) -> str: # the same as long as the probe's code is
+    probe: Callable,  # a function, an object that can be called, or a `functools.partial` of one
+) -> str:  # the same as long as the probe's code is
     "What a probe is made of: the text of its module, or, in a notebook, of the function itself; what an object's repr says; and the arguments bound to it."
-    function, bound = (probe.func, repr((probe.args, probe.keywords))) if isinstance(probe, partial) else (probe, "")
-    if not inspect.isroutine(function): function, bound = type(function), repr(function) + bound
+    function, bound = (
+        (probe.func, repr((probe.args, probe.keywords))) if isinstance(probe, partial) else (probe, "")
+    )
+    if not inspect.isroutine(function):
+        function, bound = type(function), repr(function) + bound
     module = inspect.getmodule(function)
-    try: text = inspect.getsource(function if module is None or module.__name__ == "__main__" else module)
-    except (OSError, TypeError): text = f"{function.__module__}.{function.__qualname__}" # no text to be had, as in a bare interpreter
+    try:
+        text = inspect.getsource(function if module is None or module.__name__ == "__main__" else module)
+    except (OSError, TypeError):
+        text = f"{function.__module__}.{function.__qualname__}"  # no text to be had, as in a bare interpreter
     return hashlib.sha256((text + bound).encode()).hexdigest()[:16]
 
 # %% ../nbs/core/07_probes.ipynb #28915775
 def measure(
-    source, # a `Run`, a `Series`, or what makes one
-    probes: dict[str, Callable] | None = None, # name → probe; by default the probes of the run's study
-    folder: str | Path | None = None, # where the tables are saved; by default `tables/` in the run's folder, or in that of the hub's model
-    device: str = "cpu", # where the model is put
-    most: int | None = None, # checkpoints at most, the last and others spread evenly over the steps before it; None: all
-    also: Iterable[int] = (), # steps; the checkpoints nearest to them are measured as well
-    spacing: str = "linear", # of the spread steps, or log
-    duplicates: bool | None = None, # keep checkpoints whose weights belong to another step; None: yes, but not from the hub
-    anew: bool = True, # measure what has not been measured; False: only look up what has
-) -> pd.DataFrame: # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
+    source,  # a `Run`, a `Series`, or what makes one
+    probes: dict[str, Callable] | None = None,  # name → probe; by default the probes of the run's study
+    folder: str
+    | Path
+    | None = None,  # where the tables are saved; by default `tables/` in the run's folder, or in that of the hub's model
+    device: str = "cpu",  # where the model is put
+    most: int
+    | None = None,  # checkpoints at most, the last and others spread evenly over the steps before it; None: all
+    also: Iterable[int] = (),  # steps; the checkpoints nearest to them are measured as well
+    spacing: str = "linear",  # of the spread steps, or log
+    duplicates: bool
+    | None = None,  # keep checkpoints whose weights belong to another step; None: yes, but not from the hub
+    anew: bool = True,  # measure what has not been measured; False: only look up what has
+) -> pd.DataFrame:  # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
     "Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe."
     series = source if isinstance(source, Series) else Series(source)
     run = series.run
-    if probes is None and run is None: raise InputError("probes: name some; only a run of ours has a study that brings its own")
+    if probes is None and run is None:
+        raise InputError("probes: name some; only a run of ours has a study that brings its own")
     probes = run.study.probes(run.config) if probes is None else probes
     folder = Path(folder) if folder else series.folder and series.folder / "tables"
     asked, drop = [*probes], duplicates is False or duplicates is None and series.hub is not None
-    if drop: probes = dict(weights=weights) | probes
+    if drop:
+        probes = dict(weights=weights) | probes
     tables = {name: _load(folder, name, fingerprint(probe)) for name, probe in probes.items()}
-    for checkpoint in tqdm(series.spread(most, also, spacing), desc=series.name, unit="checkpoint", leave=False, disable=not is_watched()):
-        todo = [n for n, t in tables.items() if not ((t.run == series.name) & (t.step == checkpoint.step)).any()]
-        if not todo or not anew: continue
+    for checkpoint in tqdm(
+        series.spread(most, also, spacing),
+        desc=series.name,
+        unit="checkpoint",
+        leave=False,
+        disable=not is_watched(),
+    ):
+        todo = [
+            n for n, t in tables.items() if not ((t.run == series.name) & (t.step == checkpoint.step)).any()
+        ]
+        if not todo or not anew:
+            continue
         model = checkpoint.model.to(device)
         context = Context(run and run.config, run and run.stream, checkpoint.step, checkpoint.tokens, device)
         for name in todo:
-            with torch.no_grad(): rows = probes[name](model, context)
-            new = pd.DataFrame([dict(run=series.name, step=checkpoint.step, tokens=checkpoint.tokens, probe=name) | row for row in rows])
+            with torch.no_grad():
+                rows = probes[name](model, context)
+            new = pd.DataFrame(
+                [
+                    dict(run=series.name, step=checkpoint.step, tokens=checkpoint.tokens, probe=name) | row
+                    for row in rows
+                ]
+            )
             made_by = tables[name].attrs
             tables[name] = pd.concat([tables[name], new], ignore_index=True) if len(tables[name]) else new
             tables[name].attrs = made_by
-            if folder: save_table(tables[name], folder / f"{name}.parquet")
-    if drop: tables = _without_duplicates(tables, series.name)
-    found = [tables[name] for name in asked if len(tables[name])] or [tables[asked[0]]] # columns of an empty table have no type
+            if folder:
+                save_table(tables[name], folder / f"{name}.parquet")
+    if drop:
+        tables = _without_duplicates(tables, series.name)
+    found = [tables[name] for name in asked if len(tables[name])] or [
+        tables[asked[0]]
+    ]  # columns of an empty table have no type
     table = pd.concat(found, ignore_index=True)
     table.attrs = {}
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
@@ -88,9 +125,11 @@ def _load(folder, name, made_by):
     empty = pd.DataFrame(columns=["run", "step", "tokens", "probe", "metric", "value"])
     path = folder and folder / f"{name}.parquet"
     table = pd.read_parquet(path) if path and path.is_file() else empty
-    if table.attrs.get("made_by") != made_by: table = empty
+    if table.attrs.get("made_by") != made_by:
+        table = empty
     table.attrs["made_by"] = made_by
     return table
+
 
 def _without_duplicates(tables, run):
     "The tables without the rows of checkpoints whose weights belong to another step."
@@ -100,20 +139,25 @@ def _without_duplicates(tables, run):
 
 # %% ../nbs/core/07_probes.ipynb #5a7e7ab1
 def measured(
-    source, # a `Run`, a `Series`, or what makes one
-    probes: dict[str, Callable], # name → probe
-    folder: str | Path | None = None, # where the tables are; by default as of `measure`
-) -> pd.DataFrame: # as of `measure`; empty where nothing is
+    source,  # a `Run`, a `Series`, or what makes one
+    probes: dict[str, Callable],  # name → probe
+    folder: str | Path | None = None,  # where the tables are; by default as of `measure`
+) -> pd.DataFrame:  # as of `measure`; empty where nothing is
     "What these very probes have measured so far."
     series = source if isinstance(source, Series) else Series(source)
     folder = Path(folder) if folder else series.folder and series.folder / "tables"
     parts = [_load(folder, name, fingerprint(probe)) for name, probe in probes.items()]
     parts = [t[t.run == series.name] for t in parts if len(t)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "step", "tokens", "probe", "metric", "value"])
+    return (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame(columns=["run", "step", "tokens", "probe", "metric", "value"])
+    )
+
 
 def save_table(
     table: pd.DataFrame,
-    path: Path, # .parquet; what is there is replaced, in one move
+    path: Path,  # .parquet; what is there is replaced, in one move
 ):
     "Write a table to a file, whole or not at all."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,4 +165,6 @@ def save_table(
     try:
         table.to_parquet(partial, index=False)
         os.replace(partial, path)
-    except BaseException: partial.unlink(missing_ok=True); raise
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

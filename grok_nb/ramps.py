@@ -14,8 +14,9 @@ from . import InputError
 from .intervals import points
 
 # %% ../nbs/core/08_ramps.ipynb #5c1899b6
-_rhos = np.array([0, .2, .4, .6, .8]) # lag-one autocorrelations that the noise may have
+_rhos = np.array([0, 0.2, 0.4, 0.6, 0.8])  # lag-one autocorrelations that the noise may have
 _powers = np.stack([np.ones(5), -_rhos, _rhos**2], 1)
+
 
 def _inner(u, v):
     "(m, n) and (k, n) → (ρ, m, k): products after whitening by AR(1) noise of each ρ."
@@ -24,10 +25,14 @@ def _inner(u, v):
     ends = np.outer(u[:, 0], v[:, 0]) + np.outer(u[:, -1], v[:, -1])
     return np.tensordot(_powers, np.stack([whole, neighbours, whole - ends]), 1)
 
+
 def _square(x):
     "(m, n) → (ρ, m): the product of each row with itself."
     whole = (x * x).sum(1)
-    return _powers @ np.stack([whole, 2 * (x[:, 1:] * x[:, :-1]).sum(1), whole - x[:, 0]**2 - x[:, -1]**2])
+    return _powers @ np.stack(
+        [whole, 2 * (x[:, 1:] * x[:, :-1]).sum(1), whole - x[:, 0] ** 2 - x[:, -1] ** 2]
+    )
+
 
 def _minus_two_log(rest, n):
     "(ρ, …) sums of squares left of n standardised values → deviances. To explain 99.9 % is taken as perfect."
@@ -36,11 +41,11 @@ def _minus_two_log(rest, n):
 
 # %% ../nbs/core/08_ramps.ipynb #f21c631e
 def ar1_deviance(
-    y: np.ndarray, # (n,) standardised values
-    fixed: np.ndarray, # (k, n) what y is explained by
-    extra: np.ndarray | None = None, # (g, n) rows of which one may be added
-    square: np.ndarray | None = None, # (ρ, g) of `extra`, as `rise_shapes` gives it
-): # a number; with `extra` also that with each of its rows added, the slope of that row, and ρ, each (g,)
+    y: np.ndarray,  # (n,) standardised values
+    fixed: np.ndarray,  # (k, n) what y is explained by
+    extra: np.ndarray | None = None,  # (g, n) rows of which one may be added
+    square: np.ndarray | None = None,  # (ρ, g) of `extra`, as `rise_shapes` gives it
+):  # a number; with `extra` also that with each of its rows added, the slope of that row, and ρ, each (g,)
     "Deviance of y (n,) given the rows of `fixed`, under AR(1) noise of the persistence that fits best."
     n, both = len(y), np.vstack([fixed, y])
     g = _inner(both, both)
@@ -48,7 +53,8 @@ def ar1_deviance(
     coefficients = np.einsum("rij,rj->ri", inverse, g[:, :-1, -1])
     rest = g[:, -1, -1] - (coefficients * g[:, :-1, -1]).sum(1)
     without = _minus_two_log(rest, n).min()
-    if extra is None: return without
+    if extra is None:
+        return without
     h = _inner(both, extra)
     own = square - (np.matmul(inverse, h[:, :-1]) * h[:, :-1]).sum(1)
     new = h[:, -1] - np.einsum("ri,rig->rg", coefficients, h[:, :-1])
@@ -63,17 +69,20 @@ def _knots(n, most):
     a, b = np.triu_indices(len(k), 1)
     return np.stack([k[a], k[b]], 1)
 
+
 def _shape_of(ramps, n):
     return np.clip((np.arange(n) - ramps[:, :1]) / (ramps[:, 1:] - ramps[:, :1]), 0, 1)
+
 
 @lru_cache(64)
 def _ramps(n):
     "All ramps of n evaluations: (g, 2) first and last index, their (g, n) shapes from 0 to 1, and squares."
     steps = np.stack([np.arange(n - 1), np.arange(1, n)], 1)
     ramps = np.unique(np.concatenate([_knots(n, 40), steps]), axis=0)
-    ramps = ramps[ramps.sum(1) / 2 < n - 2] # two evaluations or more lie past its midpoint
+    ramps = ramps[ramps.sum(1) / 2 < n - 2]  # two evaluations or more lie past its midpoint
     shapes = _shape_of(ramps, n)
     return ramps, shapes, _square(shapes)
+
 
 @lru_cache(64)
 def _pairs(n):
@@ -83,7 +92,9 @@ def _pairs(n):
     shapes, one, middle = _shape_of(ramps, n), np.ones((1, n)), ramps.sum(1) / 2
     mean = _inner(shapes, one)[:, :, 0] / _inner(one, one)[:, 0]
     v = _inner(shapes, shapes) - mean[:, :, None] * mean[:, None] * _inner(one, one)
-    i, j = np.nonzero((ramps[:, 1][:, None] <= ramps[:, 0]) & (middle - middle[:, None] >= 3) & (middle < n - 2))
+    i, j = np.nonzero(
+        (ramps[:, 1][:, None] <= ramps[:, 0]) & (middle - middle[:, None] >= 3) & (middle < n - 2)
+    )
     return ramps, shapes, i, j, v[:, i, i], v[:, j, j], v[:, i, j], mean
 
 # %% ../nbs/core/08_ramps.ipynb #d14954dd
@@ -95,9 +106,10 @@ def _best_pair(y):
     u = _inner(shapes, y[None])[:, :, 0] - mean * g[:, 0, 1:2]
     first, second, det = u[:, i] * jj - u[:, j] * ij, u[:, j] * ii - u[:, i] * ij, ii * jj - ij**2
     gain = np.where(first * second < 0, (first * u[:, i] + second * u[:, j]) / det, 0)
-    deviance = _minus_two_log((g[:, 1, 1] - g[:, 0, 1]**2 / g[:, 0, 0])[:, None] - gain, n).min(0)
+    deviance = _minus_two_log((g[:, 1, 1] - g[:, 0, 1] ** 2 / g[:, 0, 0])[:, None] - gain, n).min(0)
     best = deviance.argmin()
     return deviance[best], [tuple(ramps[i[best]]), tuple(ramps[j[best]])]
+
 
 def _evidence(y):
     "How much better one ramp, or two opposite ones, explain standardised values y (n,) than a constant; and these ramps."
@@ -108,43 +120,60 @@ def _evidence(y):
     return (single, [tuple(ramps[one.argmin()])]) if single >= double else (double, pair)
 
 # %% ../nbs/core/08_ramps.ipynb #7acbcb5c
-def _p_value(evidence): return -np.expm1(-np.exp(-(evidence - 9.9) / 2.9))
+def _p_value(evidence):
+    return -np.expm1(-np.exp(-(evidence - 9.9) / 2.9))
+
+
 def critical_evidence(
-    p_value: float, # between 0 and 1
+    p_value: float,  # between 0 and 1
 ) -> float:
     "The evidence that the strongest noise reaches so often."
     return 9.9 - 2.9 * np.log(-np.log1p(-p_value))
 
+
 def standardise(
-    y: np.ndarray, # (n,)
-) -> np.ndarray: # (n,) of mean 0 and deviation 1; zeros where all values are the same
+    y: np.ndarray,  # (n,)
+) -> np.ndarray:  # (n,) of mean 0 and deviation 1; zeros where all values are the same
     "Values without their level and scale."
     spread = y.std()
     return (y - y.mean()) / spread if spread > 1e-12 * max(1, abs(y).max()) else np.zeros(len(y))
 
-fewest = 8 # evaluations below which a transition is not told from noise
+
+fewest = 8  # evaluations below which a transition is not told from noise
+
 
 def noise_p_value(
-    curve: pd.Series | tuple, # values over steps, 8 evaluations or more
-) -> float: # small: noise hardly looks like this
+    curve: pd.Series | tuple,  # values over steps, 8 evaluations or more
+) -> float:  # small: noise hardly looks like this
     "How often AR(1) noise with autocorrelation up to .8 gives evidence as strong as this curve's."
     steps, values = points(curve)
-    if len(steps) < fewest: raise InputError(f"curve: {len(steps)} evaluations; {fewest} are needed to tell a transition from noise")
+    if len(steps) < fewest:
+        raise InputError(
+            f"curve: {len(steps)} evaluations; {fewest} are needed to tell a transition from noise"
+        )
     y = standardise(average_blocks(steps, values)[0])
     return float(_p_value(_evidence(y)[0])) if y.any() else 1.0
 
+
 def average_blocks(
-    steps: np.ndarray, # (evaluations,) increasing
-    values: np.ndarray, # (evaluations,)
-    most: int = 128, # blocks
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # values, first and last step of each block
+    steps: np.ndarray,  # (evaluations,) increasing
+    values: np.ndarray,  # (evaluations,)
+    most: int = 128,  # blocks
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # values, first and last step of each block
     "A curve of many evaluations is averaged to `most` blocks."
-    if len(steps) <= most: return values, steps, steps
+    if len(steps) <= most:
+        return values, steps, steps
     parts = np.array_split(np.arange(len(steps)), most)
-    return np.array([values[p].mean() for p in parts]), steps[[p[0] for p in parts]], steps[[p[-1] for p in parts]]
+    return (
+        np.array([values[p].mean() for p in parts]),
+        steps[[p[0] for p in parts]],
+        steps[[p[-1] for p in parts]],
+    )
 
 # %% ../nbs/core/08_ramps.ipynb #7acba63a
-def _design(ramps, n): return np.vstack([np.ones(n), *(_shape_of(np.array([r]), n) for r in ramps)])
+def _design(ramps, n):
+    return np.vstack([np.ones(n), *(_shape_of(np.array([r]), n) for r in ramps)])
+
 
 def _refine(y, ramps):
     "Move each ramp to its best place between its neighbours, twice over."
@@ -153,75 +182,96 @@ def _refine(y, ramps):
         for i in range(len(ramps)):
             left, right = ramps[i - 1][1] if i else 0, ramps[i + 1][0] if i + 1 < len(ramps) else len(y) - 1
             inside = (all_ramps[:, 0] >= left) & (all_ramps[:, 1] <= right)
-            if not inside.any(): continue
-            _, deviance, _, _ = ar1_deviance(y, _design(ramps[:i] + ramps[i + 1:], len(y)), shapes[inside], square[:, inside])
-            ramps = ramps[:i] + [tuple(all_ramps[inside][deviance.argmin()])] + ramps[i + 1:]
+            if not inside.any():
+                continue
+            _, deviance, _, _ = ar1_deviance(
+                y, _design(ramps[:i] + ramps[i + 1 :], len(y)), shapes[inside], square[:, inside]
+            )
+            ramps = ramps[:i] + [tuple(all_ramps[inside][deviance.argmin()])] + ramps[i + 1 :]
     return ramps
+
 
 def _another(y, ramps, smallest, critical):
     "One more ramp, in the plateaus between the others and not smaller than `smallest`; None if noise might look like it."
     all_ramps, shapes, square = _ramps(len(y))
     now, deviance, height, _ = ar1_deviance(y, _design(ramps, len(y)), shapes, square)
-    free = np.all([(all_ramps[:, 1] <= a) | (all_ramps[:, 0] >= b) for a, b in ramps], 0) & (abs(height) >= smallest)
+    free = np.all([(all_ramps[:, 1] <= a) | (all_ramps[:, 0] >= b) for a, b in ramps], 0) & (
+        abs(height) >= smallest
+    )
     deviance = np.where(free, deviance, np.inf)
     return tuple(all_ramps[deviance.argmin()]) if now - deviance.min() > critical else None
 
 # %% ../nbs/core/08_ramps.ipynb #3a5c46c5
 def find_legs(
-    y: np.ndarray, # (n,) standardised values, not all 0
-    critical: float, # evidence from which on a movement counts, see `critical_evidence`
-    min_share: float, # movements below this share of the largest one are left out
-) -> list[tuple]: # (first index, last index, height, p value) of each, in order
+    y: np.ndarray,  # (n,) standardised values, not all 0
+    critical: float,  # evidence from which on a movement counts, see `critical_evidence`
+    min_share: float,  # movements below this share of the largest one are left out
+) -> list[tuple]:  # (first index, last index, height, p value) of each, in order
     "Monotone movements of standardised values."
     evidence, ramps = _evidence(y)
-    if evidence < critical: return []
+    if evidence < critical:
+        return []
     while True:
         ramps = _refine(y, ramps)
         heights = np.linalg.lstsq(_design(ramps, len(y)).T, y, rcond=None)[0][1:]
         more = _another(y, ramps, min_share * abs(heights).max(), critical)
-        if more is None or len(ramps) >= 6: break
+        if more is None or len(ramps) >= 6:
+            break
         ramps = sorted([*ramps, more])
     groups = []
     for ramp, height in zip(ramps, heights):
         last = groups[-1] if groups else None
         near = last and ramp[0] - last["ramps"][-1][1] <= max(np.ptp(last["ramps"]), np.ptp(ramp))
         if near and last["height"] * height > 0:
-            last["ramps"].append(ramp); last["height"] += height
-        else: groups.append(dict(ramps=[ramp], height=height))
+            last["ramps"].append(ramp)
+            last["height"] += height
+        else:
+            groups.append(dict(ramps=[ramp], height=height))
     whole, top = ar1_deviance(y, _design(ramps, len(y))), max(abs(g["height"]) for g in groups)
-    for g in groups: g["evidence"] = ar1_deviance(y, _design([r for r in ramps if r not in g["ramps"]], len(y))) - whole
-    return [(g["ramps"][0][0], g["ramps"][-1][1], g["height"], _p_value(g["evidence"])) for g in groups
-            if g["evidence"] >= critical and abs(g["height"]) >= min_share * top]
+    for g in groups:
+        g["evidence"] = ar1_deviance(y, _design([r for r in ramps if r not in g["ramps"]], len(y))) - whole
+    return [
+        (g["ramps"][0][0], g["ramps"][-1][1], g["height"], _p_value(g["evidence"]))
+        for g in groups
+        if g["evidence"] >= critical and abs(g["height"]) >= min_share * top
+    ]
 
 # %% ../nbs/core/08_ramps.ipynb #11dee507
-_forms = { # kind → rise from 0 to 1, and its inverse
+_forms = {  # kind → rise from 0 to 1, and its inverse
     "ramp": (lambda x: np.clip(x, 0, 1), lambda q: q),
     "s-curve": (lambda x: 1 / (1 + np.exp(-np.clip(x, -99, 99))), lambda q: np.log(q / (1 - q))),
     "quick start": (lambda x: 1 - np.exp(-np.maximum(x, 0)), lambda q: -np.log1p(-q)),
     "quick end": (lambda x: np.exp(np.minimum(x, 0)), lambda q: np.log(q)),
     "slow end": (lambda x: np.exp(-np.exp(-np.clip(x, -99, 99))), lambda q: -np.log(-np.log(q))),
-    "slow start": (lambda x: 1 - np.exp(-np.exp(np.clip(x, -99, 99))), lambda q: np.log(-np.log1p(-q)))}
+    "slow start": (lambda x: 1 - np.exp(-np.exp(np.clip(x, -99, 99))), lambda q: np.log(-np.log1p(-q))),
+}
+
 
 @lru_cache(64)
 def rise_shapes(
-    n: int, # evaluations
-) -> tuple: # shapes (g, n), index of 10/50/90 % (g, 3), rising at the end?, one gap?, squares
+    n: int,  # evaluations
+) -> tuple:  # shapes (g, n), index of 10/50/90 % (g, 3), rising at the end?, one gap?, squares
     "Ways to go from 0 to 1 in n evaluations."
-    ends = np.unique(np.concatenate([_knots(n, 48), np.stack([np.arange(n - 1), np.arange(1, n)], 1)]), axis=0).astype(float)
+    ends = np.unique(
+        np.concatenate([_knots(n, 48), np.stack([np.arange(n - 1), np.arange(1, n)], 1)]), axis=0
+    ).astype(float)
     t, found = np.arange(n), []
     for kind, (form, at) in _forms.items():
-        a, b = ends.T if kind == "ramp" else ends[np.diff(ends)[:, 0] > 1].T # more is not known of a single gap
-        lo, hi = at(np.array([.1, .9]))
-        scale = .8 * (b - a) / (hi - lo)
-        origin = a + .1 * (b - a) - lo * scale
+        a, b = (
+            ends.T if kind == "ramp" else ends[np.diff(ends)[:, 0] > 1].T
+        )  # more is not known of a single gap
+        lo, hi = at(np.array([0.1, 0.9]))
+        scale = 0.8 * (b - a) / (hi - lo)
+        origin = a + 0.1 * (b - a) - lo * scale
         rise, inverse = lambda t: form((t - origin) / scale), lambda q: origin + scale * at(q)
         start, end = rise(0 * a), rise(0 * a + n - 1)
-        ok = end - start > .5
+        ok = end - start > 0.5
         shape = (rise(t[:, None])[:, ok] - start[ok]) / (end - start)[ok]
-        with np.errstate(divide="ignore"): times = np.stack([inverse(start + q * (end - start)) for q in (.1, .5, .9)], 1)[ok]
+        with np.errstate(divide="ignore"):
+            times = np.stack([inverse(start + q * (end - start)) for q in (0.1, 0.5, 0.9)], 1)[ok]
         gap = (b - a == 1)[ok]
         times[gap] = times[gap, 1:2]
-        rising = (b >= n - 1)[ok] if kind in ("ramp", "quick end") else (end < .95)[ok]
+        rising = (b >= n - 1)[ok] if kind in ("ramp", "quick end") else (end < 0.95)[ok]
         found.append((shape.T, times, rising, gap))
     shapes, times, rising, gap = map(np.concatenate, zip(*found))
     return shapes, times, rising, gap, _square(shapes)

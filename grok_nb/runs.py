@@ -17,27 +17,36 @@ from .files import read_manifest, remove_folder, sound, write_atomic
 
 # %% ../nbs/core/04_runs.ipynb #419f7f24
 def option(
-    default, # default value; its type is the option's type
-    doc: str, # what it is, with shape or unit
-    low: float | None = None, # smallest allowed value
-    high: float | None = None, # largest allowed value
-    choices: tuple = (), # allowed values, if they are few
-    hashed: bool | str = True, # part of the run's identity? False for what cannot change a result; "if set" for what older runs lack: unless it has its default
+    default,  # default value; its type is the option's type
+    doc: str,  # what it is, with shape or unit
+    low: float | None = None,  # smallest allowed value
+    high: float | None = None,  # largest allowed value
+    choices: tuple = (),  # allowed values, if they are few
+    hashed: bool
+    | str = True,  # part of the run's identity? False for what cannot change a result; "if set" for what older runs lack: unless it has its default
 ):
     "A field of a `Config`."
     return field(default=default, metadata=dict(doc=doc, low=low, high=high, choices=choices, hashed=hashed))
 
 # %% ../nbs/core/04_runs.ipynb #68bfa6a9
 def allowed(
-    f, # field of a `Config`
-) -> str: # for example `a whole number, at least 1`
+    f,  # field of a `Config`
+) -> str:  # for example `a whole number, at least 1`
     "The allowed range of an option, in words."
-    m, kind = f.metadata, {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[f.type]
-    if m["choices"]: return "one of " + ", ".join(map(str, m["choices"]))
-    if m["low"] is not None and m["high"] is not None: return f"{kind} from {m['low']} to {m['high']}"
-    if m["low"] is not None: return f"{kind}, at least {m['low']}"
-    if m["high"] is not None: return f"{kind}, at most {m['high']}"
+    m, kind = (
+        f.metadata,
+        {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[f.type],
+    )
+    if m["choices"]:
+        return "one of " + ", ".join(map(str, m["choices"]))
+    if m["low"] is not None and m["high"] is not None:
+        return f"{kind} from {m['low']} to {m['high']}"
+    if m["low"] is not None:
+        return f"{kind}, at least {m['low']}"
+    if m["high"] is not None:
+        return f"{kind}, at most {m['high']}"
     return kind
+
 
 def _convert(f, value):
     "`value` as the type of field `f`, from text or a number; an `InputError` if it is not one or is out of range."
@@ -47,32 +56,45 @@ def _convert(f, value):
             known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
             value = value if isinstance(value, bool) else known[str(value).lower()]
         elif f.type is int:
-            if isinstance(value, bool) or float(value) != int(float(value)): raise wrong
+            if isinstance(value, bool) or float(value) != int(float(value)):
+                raise wrong
             value = int(float(value))
         elif f.type is float:
-            if isinstance(value, bool) or float(value) != float(value) or abs(float(value)) == float("inf"): raise wrong
+            if isinstance(value, bool) or float(value) != float(value) or abs(float(value)) == float("inf"):
+                raise wrong
             value = float(value) + 0.0  # −0.0 is 0.0, and must not be another run
-        else: value = str(value)
-    except (KeyError, TypeError, ValueError, OverflowError): raise wrong from None
+        else:
+            value = str(value)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise wrong from None
     m = f.metadata
     if m["choices"] and value not in m["choices"]:
         hint = nearest(value, m["choices"]) if f.type is str else repr(value)
         raise InputError(f"{f.name}: {hint}" if f.type is str else f"{f.name} = {hint}: must be {allowed(f)}")
-    if m["low"] is not None and value < m["low"] or m["high"] is not None and value > m["high"]: raise wrong
+    if m["low"] is not None and value < m["low"] or m["high"] is not None and value > m["high"]:
+        raise wrong
     return value
 
 # %% ../nbs/core/04_runs.ipynb #bf804390
 @dataclass(frozen=True, kw_only=True)
 class Config:
     "What a run is: flat options, checked when made. A study subclasses it with `study` and its own options."
+
     study = ""
-    sources = () # options that say which data a run has, not what kind of run it is
-    fidelity: str = option("custom", "how close to the paper's scale", choices=("smoke", "demo", "gpu", "paper", "custom"), hashed=False)
+    sources = ()  # options that say which data a run has, not what kind of run it is
+    fidelity: str = option(
+        "custom",
+        "how close to the paper's scale",
+        choices=("smoke", "demo", "gpu", "paper", "custom"),
+        hashed=False,
+    )
     seed: int = option(0, "seed of initialisation, tasks and batches", 0, 2**31 - 1)
     steps: int = option(1000, "optimiser steps", 1, 10**8)
     batch_size: int = option(64, "sequences per optimiser step", 1, 10**6)
     accumulation: int = option(1, "parts that a batch is computed in, to save memory", 1, 10**4)
-    optimizer: str = option("adamw", "adamw, or muon: Muon on the matrices and AdamW on the rest", choices=("adamw", "muon"))
+    optimizer: str = option(
+        "adamw", "adamw, or muon: Muon on the matrices and AdamW on the rest", choices=("adamw", "muon")
+    )
     lr: float = option(1e-3, "peak learning rate of AdamW", 0.0, 10.0)
     weight_decay: float = option(0.0, "decoupled weight decay of AdamW; never on norms", 0.0, 100.0)
     beta1: float = option(0.9, "AdamW: decay of the first moment", 0.0, 0.9999)
@@ -81,36 +103,58 @@ class Config:
     muon_lr: float = option(5e-3, "peak learning rate of Muon", 0.0, 10.0)
     muon_weight_decay: float = option(0.1, "weight decay of Muon", 0.0, 100.0)
     muon_momentum: float = option(0.95, "momentum of Muon", 0.0, 0.9999)
-    schedule: str = option("cosine", "shape of the learning rate after warm-up; wsd: constant, then a linear decay at the end",
-                           choices=("constant", "cosine", "linear", "wsd"))
+    schedule: str = option(
+        "cosine",
+        "shape of the learning rate after warm-up; wsd: constant, then a linear decay at the end",
+        choices=("constant", "cosine", "linear", "wsd"),
+    )
     warmup_steps: int = option(0, "steps of linear warm-up", 0, 10**8)
     warmup_start: float = option(0.0, "learning rate at step 0, as a share of the peak", 0.0, 1.0)
-    final_lr: float = option(0.1, "learning rate at the last step, as a share of the peak (not of constant)", 0.0, 1.0)
-    decay_share: float = option(0.25, "wsd: share of the steps in which the learning rate decays", 0.0, 1.0, hashed="if set")
+    final_lr: float = option(
+        0.1, "learning rate at the last step, as a share of the peak (not of constant)", 0.0, 1.0
+    )
+    decay_share: float = option(
+        0.25, "wsd: share of the steps in which the learning rate decays", 0.0, 1.0, hashed="if set"
+    )
     clip: float = option(0.0, "largest gradient norm; 0 = no clipping", 0.0, 1e6)
     attention_dropout: float = option(0.0, "dropout on attention weights during training", 0.0, 0.99)
     precision: str = option("fp32", "fp32, or bf16 autocast", choices=("fp32", "bf16"))
     evaluate_every: int = option(100, "steps between two evaluations by the study's probes", 1, 10**8)
     checkpoints: int = option(20, "planned checkpoints after step 0", 1, 10**5)
-    spacing: str = option("linear", "spacing of the planned checkpoints over steps", choices=("linear", "log"))
-    checkpoint_on_change: float = option(0.0, "one more whenever the headline metric has moved by this much; 0 = never", 0.0, 1e6)
-    keep_states: int = option(2, "optimiser states kept, newest first; weights are kept of every checkpoint", 1, 10**5, hashed=False)
+    spacing: str = option(
+        "linear", "spacing of the planned checkpoints over steps", choices=("linear", "log")
+    )
+    checkpoint_on_change: float = option(
+        0.0, "one more whenever the headline metric has moved by this much; 0 = never", 0.0, 1e6
+    )
+    keep_states: int = option(
+        2, "optimiser states kept, newest first; weights are kept of every checkpoint", 1, 10**5, hashed=False
+    )
 
     def __post_init__(self):
-        for f in fields(self): object.__setattr__(self, f.name, _convert(f, getattr(self, f.name)))
+        for f in fields(self):
+            object.__setattr__(self, f.name, _convert(f, getattr(self, f.name)))
         if self.warmup_steps > self.steps:
             raise InputError(f"warmup_steps = {self.warmup_steps}: must be at most steps = {self.steps}")
         if self.accumulation > self.batch_size:
-            raise InputError(f"accumulation = {self.accumulation}: must be at most batch_size = {self.batch_size}")
+            raise InputError(
+                f"accumulation = {self.accumulation}: must be at most batch_size = {self.batch_size}"
+            )
         self.check()
 
-    def check(self): "Raise `InputError` where options do not fit together; a study overrides it."
-    def slug(self): "What a reader should see of this configuration in a folder's name."; return f"{self.study}-s{self.seed}"
+    def check(self):
+        "Raise `InputError` where options do not fit together; a study overrides it."
+
+    def slug(self):
+        "What a reader should see of this configuration in a folder's name."
+        return f"{self.study}-s{self.seed}"
 
     @property
     def identity(self) -> dict:
         "Every option that can change a result, by name."
-        counts = lambda f: f.metadata["hashed"] is True or f.metadata["hashed"] and getattr(self, f.name) != f.default
+        counts = lambda f: (
+            f.metadata["hashed"] is True or f.metadata["hashed"] and getattr(self, f.name) != f.default
+        )
         return {f.name: getattr(self, f.name) for f in fields(self) if counts(f)}
 
     @property
@@ -121,47 +165,56 @@ class Config:
     def replace(self, **changes) -> "Config":
         "The same configuration with some options changed, given as values or as text."
         for name in changes:
-            if name not in (known := [f.name for f in fields(self)]): raise InputError(f"option {nearest(name, known)}")
+            if name not in (known := [f.name for f in fields(self)]):
+                raise InputError(f"option {nearest(name, known)}")
         return replace(self, **changes)
 
-    def options(self) -> dict: "Every option by name."; return {f.name: getattr(self, f.name) for f in fields(self)}
+    def options(self) -> dict:
+        "Every option by name."
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 # %% ../nbs/core/04_runs.ipynb #c92c6c2d
 def from_preset(
-    presets: dict[str, Config], # of a study
-    preset: str, # one of them
-    **changes, # options to change, as values or as text
+    presets: dict[str, Config],  # of a study
+    preset: str,  # one of them
+    **changes,  # options to change, as values or as text
 ) -> Config:
     "A preset with some options changed; an unknown preset is an `InputError` that names the nearest."
-    if preset not in presets: raise InputError(f"preset {nearest(preset, presets)}")
+    if preset not in presets:
+        raise InputError(f"preset {nearest(preset, presets)}")
     return presets[preset].replace(**changes)
+
 
 def own_seed(
     config: Config,
-    name: str, # an option that is the seed of a part: of the split, of the language
-) -> int: # that option; where it is -1, the seed of the run
+    name: str,  # an option that is the seed of a part: of the split, of the language
+) -> int:  # that option; where it is -1, the seed of the run
     "The seed of a part of a run. It follows the run's, so that runs of other seeds are replicates in everything."
     value = getattr(config, name)
     return config.seed if value < 0 else value
 
 # %% ../nbs/core/04_runs.ipynb #38f8ccb6
 def runs_root(
-    root: str | Path | None = None, # a folder given by the user, `--runs`
-) -> Path: # absolute; need not exist
+    root: str | Path | None = None,  # a folder given by the user, `--runs`
+) -> Path:  # absolute; need not exist
     "`root`, else `GROK_NB_RUNS`, else `runs/` at the root of this repository if we are in it, else `./runs`."
-    if root or (root := os.environ.get("GROK_NB_RUNS")): return Path(root).expanduser().absolute()
+    if root or (root := os.environ.get("GROK_NB_RUNS")):
+        return Path(root).expanduser().absolute()
     here = Path.cwd()
     for folder in (here, *here.parents):
         settings = folder / "settings.ini"
-        if settings.is_file() and "lib_name = grok_nb" in settings.read_text(): return folder / "runs"
+        if settings.is_file() and "lib_name = grok_nb" in settings.read_text():
+            return folder / "runs"
     return here / "runs"
 
 # %% ../nbs/core/04_runs.ipynb #84c686fc
 class Checkpoint:
     "One committed moment of training: a Hugging Face folder with a manifest."
-    def __init__(self,
-        path: Path, # folder, as `checkpoints/step-00001200`
-        step: int | None = None, # optimiser steps done; by default from the manifest
+
+    def __init__(
+        self,
+        path: Path,  # folder, as `checkpoints/step-00001200`
+        step: int | None = None,  # optimiser steps done; by default from the manifest
     ):
         self.path = Path(path)
         self.step = self.manifest.get("step") if step is None else step
@@ -172,36 +225,54 @@ class Checkpoint:
         return read_manifest(self.path)
 
     @property
-    def tokens(self) -> int | None: "Training tokens seen, if known."; return self.manifest.get("tokens")
+    def tokens(self) -> int | None:
+        "Training tokens seen, if known."
+        return self.manifest.get("tokens")
+
     @property
     def has_state(self) -> bool:
         "Can training go on from here?"
-        sizes = {n: f["size"] for n, f in self.manifest.get("files", {}).items() if n.startswith("training_state")}
-        return "training_state.safetensors" in sizes and all((p := self.path / n).is_file() and p.stat().st_size == s for n, s in sizes.items())
+        sizes = {
+            n: f["size"] for n, f in self.manifest.get("files", {}).items() if n.startswith("training_state")
+        }
+        return "training_state.safetensors" in sizes and all(
+            (p := self.path / n).is_file() and p.stat().st_size == s for n, s in sizes.items()
+        )
 
     @property
     def model(self):
         "The model, freshly loaded in eval mode on the CPU."
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
+
         logging.disable_progress_bar()
-        return AutoModelForCausalLM.from_pretrained(self.path, trust_remote_code=False, use_safetensors=True).eval()
+        return AutoModelForCausalLM.from_pretrained(
+            self.path, trust_remote_code=False, use_safetensors=True
+        ).eval()
 
     @property
     def tokenizer(self):
         "The tokenizer saved with the weights."
         from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
 
     def drop_state(self):
         "Forget the optimiser state; the weights stay."
-        if not self.has_state: return
-        files = {n: f for n, f in self.manifest["files"].items() if not n.startswith("training_state")} # the weights' hashes stay those of the day
-        write_atomic(self.path / "MANIFEST.json", json.dumps(self.manifest | dict(files=files), indent=1)) # first: a kill in between leaves it true
-        for name in ("training_state.safetensors", "training_state.json"): (self.path / name).unlink(missing_ok=True)
+        if not self.has_state:
+            return
+        files = {
+            n: f for n, f in self.manifest["files"].items() if not n.startswith("training_state")
+        }  # the weights' hashes stay those of the day
+        write_atomic(
+            self.path / "MANIFEST.json", json.dumps(self.manifest | dict(files=files), indent=1)
+        )  # first: a kill in between leaves it true
+        for name in ("training_state.safetensors", "training_state.json"):
+            (self.path / name).unlink(missing_ok=True)
         del self.manifest
 
-    def __repr__(self): return f"Checkpoint(step={self.step}, {self.path.name}{', resumable' if self.has_state else ''})"
+    def __repr__(self):
+        return f"Checkpoint(step={self.step}, {self.path.name}{', resumable' if self.has_state else ''})"
 
 # %% ../nbs/core/04_runs.ipynb #d5ab6753
 def is_checkpoint(folder: Path) -> bool:
@@ -211,29 +282,39 @@ def is_checkpoint(folder: Path) -> bool:
 # %% ../nbs/core/04_runs.ipynb #d87ade00
 class Run:
     "A run folder: configuration, metrics and checkpoints of one training."
+
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not (self.path / "config.json").is_file(): raise InputError(f"run: {self.path} is no run folder (it has no config.json)")
+        if not (self.path / "config.json").is_file():
+            raise InputError(f"run: {self.path} is no run folder (it has no config.json)")
         self.config  # checked now, so that an unreadable run says so here
 
     @classmethod
     def create(cls, config: Config, root: str | Path | None = None) -> "Run":
         "The run of this configuration under `root`: the one that is there, or a new one."
         path = runs_root(root) / config.run_id
-        text = json.dumps(dict(study=config.study, run_id=config.run_id, options=config.options()), indent=1) + "\n"
+        text = (
+            json.dumps(dict(study=config.study, run_id=config.run_id, options=config.options()), indent=1)
+            + "\n"
+        )
         if not (path / "config.json").exists():
             _check_space(path.parent, config)
             try:
                 path.mkdir(parents=True, exist_ok=True)
                 write_atomic(path / "config.json", text)
-            except OSError as e: raise InputError(f"runs: cannot write in {path.parent}: {e.strerror}; give another folder with --runs") from None
-        if (path / "config.json").read_bytes() == text.encode(): # nothing to be made sense of
+            except OSError as e:
+                raise InputError(
+                    f"runs: cannot write in {path.parent}: {e.strerror}; give another folder with --runs"
+                ) from None
+        if (path / "config.json").read_bytes() == text.encode():  # nothing to be made sense of
             run = cls.__new__(cls)
             run.path, run.config = path, config
             return run
         run = cls(path)
         if run.config.run_id != config.run_id:
-            raise InputError(f"run: {path} holds another configuration ({run.config.run_id}); delete the folder or use another --runs")
+            raise InputError(
+                f"run: {path} holds another configuration ({run.config.run_id}); delete the folder or use another --runs"
+            )
         return run
 
     @cached_property
@@ -242,39 +323,62 @@ class Run:
         try:
             saved = json.loads((self.path / "config.json").read_text())
             config, name = studies[saved["study"]].Config(**saved["options"]), saved["run_id"]
-        except InputError: raise
+        except InputError:
+            raise
         except (OSError, ValueError, KeyError, TypeError) as e:
-            raise InputError(f"run: {self.path}/config.json cannot be read by this version of grok_nb ({e})") from None
+            raise InputError(
+                f"run: {self.path}/config.json cannot be read by this version of grok_nb ({e})"
+            ) from None
         if config.run_id != name:
-            raise InputError(f"run: {self.path}/config.json was changed by hand or by another version: "
-                             f"it says {name}, its options make {config.run_id}")
+            raise InputError(
+                f"run: {self.path}/config.json was changed by hand or by another version: "
+                f"it says {name}, its options make {config.run_id}"
+            )
         return config
 
     @property
-    def run_id(self) -> str: return self.config.run_id
+    def run_id(self) -> str:
+        return self.config.run_id
+
     @property
-    def study(self): "Its `study.Study`."; return studies[self.config.study]
+    def study(self):
+        "Its `study.Study`."
+        return studies[self.config.study]
+
     @cached_property
-    def stream(self): "The run's data, made again from its configuration."; return self.study.stream(self.config)
-    def batch(self, step: int) -> dict: "The batch that update `step` → `step + 1` used."; return self.stream.batch(step)
+    def stream(self):
+        "The run's data, made again from its configuration."
+        return self.study.stream(self.config)
+
+    def batch(self, step: int) -> dict:
+        "The batch that update `step` → `step + 1` used."
+        return self.stream.batch(step)
 
     @property
     def steps(self) -> list[int]:
         "Steps of the committed checkpoints, in order."
-        found = [p for p in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)]
+        found = [
+            p for p in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)
+        ]
         return sorted(int(p.name[5:]) for p in found if is_checkpoint(p))
 
-    def folder(self, step: int) -> Path: "Where the checkpoint of a step is, or would be."; return self.path / "checkpoints" / f"step-{step:08d}"
+    def folder(self, step: int) -> Path:
+        "Where the checkpoint of a step is, or would be."
+        return self.path / "checkpoints" / f"step-{step:08d}"
 
     def at(self, step: int) -> Checkpoint:
         "The checkpoint of one step; a step without one is an `InputError` that names the nearest."
         if step not in (steps := self.steps):
             near = sorted(steps, key=lambda s: abs(s - step))[:3]
-            raise InputError(f"step {step}: no checkpoint there; the nearest are {', '.join(map(str, sorted(near))) or 'none yet'}")
+            raise InputError(
+                f"step {step}: no checkpoint there; the nearest are {', '.join(map(str, sorted(near))) or 'none yet'}"
+            )
         return Checkpoint(self.folder(step), step)
 
     @property
-    def checkpoints(self) -> list[Checkpoint]: "Every committed checkpoint, in order."; return [Checkpoint(self.folder(s), s) for s in self.steps]
+    def checkpoints(self) -> list[Checkpoint]:
+        "Every committed checkpoint, in order."
+        return [Checkpoint(self.folder(s), s) for s in self.steps]
 
     @property
     def resumable(self) -> Checkpoint | None:
@@ -282,24 +386,34 @@ class Run:
         return next((c for c in reversed(self.checkpoints) if c.has_state), None)
 
     @property
-    def finished(self) -> bool: "Is the last step committed?"; return is_checkpoint(self.folder(self.config.steps))
+    def finished(self) -> bool:
+        "Is the last step committed?"
+        return is_checkpoint(self.folder(self.config.steps))
 
     @property
     def preset(self) -> str:
         "The preset of the study that this run is, whatever its seed and the data that the preset leaves open; `custom` if an option was changed."
         mine = self.config.identity
+
         def fits(c):
             its = c.identity
-            return mine.keys() == its.keys() and all(mine[n] == v for n, v in its.items() if n != "seed" and (v or n not in c.sources))
+            return mine.keys() == its.keys() and all(
+                mine[n] == v for n, v in its.items() if n != "seed" and (v or n not in c.sources)
+            )
+
         return next((name for name, c in self.study.presets.items() if fits(c)), "custom")
 
     @property
     def state(self) -> str:
         "`finished`, `running`, `failed`, `stopped` (early, by a rule), `interrupted` or `new`."
-        if self.finished: return "finished"
-        if self.locked: return "running"
-        if (self.path / "failed.json").exists(): return "failed"
-        if self.stopped: return "stopped"
+        if self.finished:
+            return "finished"
+        if self.locked:
+            return "running"
+        if (self.path / "failed.json").exists():
+            return "failed"
+        if self.stopped:
+            return "stopped"
         return "interrupted" if self.steps else "new"
 
     def __repr__(self):
@@ -308,33 +422,44 @@ class Run:
 # %% ../nbs/core/04_runs.ipynb #31db67dd
 def _check_space(folder, config):
     "Refuse a run whose checkpoints cannot fit on the disk, where the configuration can tell how many parameters it has."
-    if not (n := getattr(config, "n_parameters", None)): return
+    if not (n := getattr(config, "n_parameters", None)):
+        return
     need = n * 4 * (config.checkpoints + 1) + n * 8 * config.keep_states
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     if (free := shutil.disk_usage(existing).free) < need:
-        raise InputError(f"checkpoints = {config.checkpoints}: needs {need/1e9:.1f} GB, {free/1e9:.1f} GB are free in {existing}")
+        raise InputError(
+            f"checkpoints = {config.checkpoints}: needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in {existing}"
+        )
 
 # %% ../nbs/core/04_runs.ipynb #7dc5d281
 from fastcore.basics import patch
 
+
 def _lines(path):
     "The whole lines of a `.jsonl` file; a line that a kill cut is not one."
     lines = []
-    for line in (path.read_bytes().split(b"\n") if path.exists() else []):
-        try: lines.append(json.loads(line))
-        except ValueError: continue
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
     return lines
+
 
 @patch
 def records(self: Run) -> list[dict]:
     "The lines of `metrics.jsonl`, whole ones only."
     return _lines(self.path / "metrics.jsonl")
 
+
 @patch
 def append(self: Run, **record):
     "Add one evaluation to `metrics.jsonl`, flushed to the disk."
     with open(self.path / "metrics.jsonl", "a") as f:
-        f.write(json.dumps(record) + "\n"); f.flush(); os.fsync(f.fileno())
+        f.write(json.dumps(record) + "\n")
+        f.flush()
+        os.fsync(f.fileno())
+
 
 @patch
 def cut_back(self: Run, step: int):
@@ -342,40 +467,63 @@ def cut_back(self: Run, step: int):
     keep = [r for r in self.records() if r["step"] <= step]
     write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in keep))
 
+
 @patch
 def metrics(self: Run):
     "What the probes measured during training: a long table `run, step, tokens, seconds, probe, <keys…>, metric, value`."
     import pandas as pd
-    name = self.run_id # a hash of the configuration: once is enough
-    rows = [dict(run=name, step=r["step"], tokens=r["tokens"], seconds=r["seconds"]) | row for r in self.records() for row in r["rows"]]
-    table = pd.DataFrame(rows, columns=None if rows else ["run", "step", "tokens", "seconds", "probe", "metric", "value"])
+
+    name = self.run_id  # a hash of the configuration: once is enough
+    rows = [
+        dict(run=name, step=r["step"], tokens=r["tokens"], seconds=r["seconds"]) | row
+        for r in self.records()
+        for row in r["rows"]
+    ]
+    table = pd.DataFrame(
+        rows, columns=None if rows else ["run", "step", "tokens", "seconds", "probe", "metric", "value"]
+    )
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
 
 # %% ../nbs/core/04_runs.ipynb #e9435ffa
 def describe(runs: list[Run]):
     "What the runs are, one row each: run, study, preset, fidelity, seed, state, step, steps, minutes, parameters."
     import pandas as pd
+
     rows = []
     for r in runs:
         last = (r.records() or [dict(step=0, seconds=0.0)])[-1]
-        rows.append(dict(run=r.run_id, study=r.config.study, preset=r.preset, fidelity=r.config.fidelity, seed=r.config.seed, state=r.state,
-                         step=last["step"], steps=r.config.steps, minutes=round(last["seconds"] / 60, 2),
-                         parameters=getattr(r.config, "n_parameters", None)))
+        rows.append(
+            dict(
+                run=r.run_id,
+                study=r.config.study,
+                preset=r.preset,
+                fidelity=r.config.fidelity,
+                seed=r.config.seed,
+                state=r.state,
+                step=last["step"],
+                steps=r.config.steps,
+                minutes=round(last["seconds"] / 60, 2),
+                parameters=getattr(r.config, "n_parameters", None),
+            )
+        )
     return pd.DataFrame(rows)
+
 
 def labels(
     runs: list[Run],
-) -> dict[str, str]: # run id → how reports call it: its preset, with the seed where there are several
+) -> dict[str, str]:  # run id → how reports call it: its preset, with the seed where there are several
     "Short names of runs."
     presets = [r.preset if r.preset != "custom" else r.config.slug() for r in runs]
     names = [p if presets.count(p) == 1 else f"{p}, seed {r.config.seed}" for r, p in zip(runs, presets)]
-    return {r.run_id: n if names.count(n) == 1 else r.run_id for r, n in zip(runs, names)} # they differ in an option that no name tells
+    return {
+        r.run_id: n if names.count(n) == 1 else r.run_id for r, n in zip(runs, names)
+    }  # they differ in an option that no name tells
 
 # %% ../nbs/core/04_runs.ipynb #70ece4a6
 def pick(
-    rows: list[dict], # tidy rows of one evaluation
-    where: dict, # key → value, as a study's `headline`
-) -> float | None: # its value; None if no row matches
+    rows: list[dict],  # tidy rows of one evaluation
+    where: dict,  # key → value, as a study's `headline`
+) -> float | None:  # its value; None if no row matches
     "The value of the row that matches every key."
     return next((r["value"] for r in rows if all(r.get(k) == v for k, v in where.items())), None)
 
@@ -383,113 +531,164 @@ def pick(
 class Busy(InputError):
     "The run is being trained by another process."
 
-claim_seconds = 60.0 # of silence after which the claim of another machine is void
+
+claim_seconds = 60.0  # of silence after which the claim of another machine is void
+
 
 @patch
 @contextmanager
-def lock(self: Run,
-    wait: bool = False, # for as long as it takes to know that a holder is gone
+def lock(
+    self: Run,
+    wait: bool = False,  # for as long as it takes to know that a holder is gone
 ):
     "Hold the run; yields the claim. Another process that wants it gets a `Busy`."
     from filelock import SoftFileLease, Timeout
+
     claim = SoftFileLease(self.path / ".claim", lease_duration=claim_seconds)
-    try: claim.acquire(timeout=max(0.2, wait and _patience(self))) # `locked` holds it for a moment
-    except Timeout: raise Busy(f"run: {self.run_id} is being trained by another process") from None
-    try: yield claim
-    finally: claim.release()
+    try:
+        claim.acquire(timeout=max(0.2, wait and _patience(self)))  # `locked` holds it for a moment
+    except Timeout:
+        raise Busy(f"run: {self.run_id} is being trained by another process") from None
+    try:
+        yield claim
+    finally:
+        claim.release()
+
 
 def _silent(run):
     "Seconds since the claim was last touched; 0 without one."
-    try: return time.time() - (run.path / ".claim").stat().st_mtime
-    except OSError: return 0
+    try:
+        return time.time() - (run.path / ".claim").stat().st_mtime
+    except OSError:
+        return 0
+
 
 def _patience(run):
     "Seconds after which a claim may prove void: one that a crash has cut is so after two, one of another machine after silence."
-    try: text = (run.path / ".claim").read_text()
-    except (OSError, UnicodeDecodeError): return 0
-    if "\nduration=" not in text or not text.endswith("\n"): return 4
+    try:
+        text = (run.path / ".claim").read_text()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    if "\nduration=" not in text or not text.endswith("\n"):
+        return 4
     return 1.2 * claim_seconds if _silent(run) > claim_seconds / 2 else 0
+
 
 @patch(as_prop=True)
 def locked(self: Run) -> bool:
     "Is a process training this run?"
     try:
-        with self.lock(): return False
-    except Busy: return _silent(self) < claim_seconds
-    except OSError: return False # a folder that cannot be written to
+        with self.lock():
+            return False
+    except Busy:
+        return _silent(self) < claim_seconds
+    except OSError:
+        return False  # a folder that cannot be written to
+
 
 @patch
 def sessions(self: Run) -> list[dict]:
     "Where and with what the run was trained: one entry for each start."
     return _lines(self.path / "sessions.jsonl")
 
+
 @patch
 def begin_session(self: Run, **facts):
     "Note the start of a session: step, device, threads, versions."
     from importlib.metadata import version
-    facts |= dict(started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), python=platform.python_version(), machine=platform.machine(), grok_nb=__version__)
+
+    facts |= dict(
+        started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        python=platform.python_version(),
+        machine=platform.machine(),
+        grok_nb=__version__,
+    )
     facts |= {p: version(p) for p in ("torch", "transformers", "accelerate", "numpy")}
-    write_atomic(self.path / "sessions.jsonl", "".join(json.dumps(s) + "\n" for s in [*self.sessions(), facts]))
+    write_atomic(
+        self.path / "sessions.jsonl", "".join(json.dumps(s) + "\n" for s in [*self.sessions(), facts])
+    )
+
 
 @patch
 def beat(self: Run, **facts):
     "Write the heartbeat: step, loss, headline metric."
     (self.path / ".heartbeat").write_text(json.dumps(facts | dict(time=time.time())))
 
+
 @patch
 def heartbeat(self: Run) -> dict:
     "The last heartbeat; empty if there was none."
-    try: return json.loads((self.path / ".heartbeat").read_text())
-    except (OSError, ValueError): return {}
+    try:
+        return json.loads((self.path / ".heartbeat").read_text())
+    except (OSError, ValueError):
+        return {}
 
 # %% ../nbs/core/04_runs.ipynb #e281c93e
 @patch(as_prop=True)
 def stopped(self: Run) -> dict | None:
     "The `step` at which a rule ended the run early, and the `rule`; None if none did."
-    try: facts = json.loads((self.path / "stopped.json").read_text())
-    except (OSError, ValueError): return None
+    try:
+        facts = json.loads((self.path / "stopped.json").read_text())
+    except (OSError, ValueError):
+        return None
     return facts if is_checkpoint(self.folder(facts["step"])) else None
 
 # %% ../nbs/core/04_runs.ipynb #98bf9bc9
 def progress_bar(
     run: Run,
-    step: int, # where it starts
-    show: bool = True, # False: never
-    position: int = 0, # line in the terminal, where there are several
+    step: int,  # where it starts
+    show: bool = True,  # False: never
+    position: int = 0,  # line in the terminal, where there are several
 ):
     "A tqdm bar over the steps of a run where someone can see it, in a terminal or a notebook; elsewhere quiet (as with `TQDM_DISABLE=1`)."
     from tqdm.auto import tqdm
-    return tqdm(total=run.config.steps, initial=step, desc=run.config.slug(), unit="step", position=position, disable=not (show and is_watched()))
+
+    return tqdm(
+        total=run.config.steps,
+        initial=step,
+        desc=run.config.slug(),
+        unit="step",
+        position=position,
+        disable=not (show and is_watched()),
+    )
 
 # %% ../nbs/core/04_runs.ipynb #06686dd1
 @dataclass
 class Context:
     "What a probe gets beside the model."
-    config: Config | None = None # of the run; None for checkpoints that are not ours
-    stream: object = None # the run's data
-    step: int | None = None # optimiser steps done
-    tokens: int | None = None # training tokens seen
-    device: object = "cpu" # where the model is
+
+    config: Config | None = None  # of the run; None for checkpoints that are not ours
+    stream: object = None  # the run's data
+    step: int | None = None  # optimiser steps done
+    tokens: int | None = None  # training tokens seen
+    device: object = "cpu"  # where the model is
 
 # %% ../nbs/core/04_runs.ipynb #eaa2e225
 @patch
-def prune(self: Run,
-    keep: list[int] | None = None, # steps whose weights stay; None: all
-    keep_states: int = 1, # optimiser states that stay, newest first
-) -> int: # bytes freed
+def prune(
+    self: Run,
+    keep: list[int] | None = None,  # steps whose weights stay; None: all
+    keep_states: int = 1,  # optimiser states that stay, newest first
+) -> int:  # bytes freed
     "Drop checkpoints and optimiser states that are no longer wanted. The last checkpoint always stays."
     size = lambda: sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
     if keep is not None and (unknown := set(keep) - set(self.steps)):
-        raise InputError(f"keep: no checkpoint at step {min(unknown)}; there are {', '.join(map(str, self.steps))}")
+        raise InputError(
+            f"keep: no checkpoint at step {min(unknown)}; there are {', '.join(map(str, self.steps))}"
+        )
     with self.lock():
         before, last = size(), max(self.steps, default=0)
         for c in self.checkpoints:
-            if keep is not None and c.step not in {*keep, last}: remove_folder(c.path)
+            if keep is not None and c.step not in {*keep, last}:
+                remove_folder(c.path)
         with_state = [c for c in self.checkpoints if c.has_state]
-        for c in with_state[:max(0, len(with_state) - keep_states)]: c.drop_state()
+        for c in with_state[: max(0, len(with_state) - keep_states)]:
+            c.drop_state()
         return before - size()
+
 
 @patch
 def delete(self: Run):
     "Remove the run folder and everything in it; refused while a process trains it."
-    with self.lock(): remove_folder(self.path)
+    with self.lock():
+        remove_folder(self.path)

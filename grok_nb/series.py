@@ -25,257 +25,428 @@ def _step(name):
     found = [*re.finditer(r"(?<=step)\d+|(?<=step[-_])\d+", name)] or [*re.finditer(r"\d+", name)]
     return found[-1] if found else None
 
+
 def step_of(
-    name: str | Path, # of a folder or a revision
-) -> int | None: # None: there is no number in it
+    name: str | Path,  # of a folder or a revision
+) -> int | None:  # None: there is no number in it
     "The step in a name: the number after `step`, as in `step1000-tokens4B`, else the last number, as in `checkpoint-500`."
     found = _step(Path(name).name)
     return int(found[0]) if found else None
 
+
 def choose(
-    names: Iterable[str], # of revisions or folders
-    wanted: str, # names, patterns as `step*` and ranges as `step1000:step143000`, with commas between them
-    where: str = "series", # whose they are, for the message
-) -> list[str]: # in the order of their steps
+    names: Iterable[str],  # of revisions or folders
+    wanted: str,  # names, patterns as `step*` and ranges as `step1000:step143000`, with commas between them
+    where: str = "series",  # whose they are, for the message
+) -> list[str]:  # in the order of their steps
     "The names that are meant. A name that is not there, and a pattern that fits nothing, is an `InputError` that says what there is."
     numbered = sorted((n for n in names if step_of(n) is not None), key=lambda n: (step_of(n), n))
     chosen = set()
     for part in filter(None, map(str.strip, wanted.split(","))):
         fits = _in_range(part, numbered) if ":" in part else [n for n in numbered if fnmatchcase(n, part)]
-        if not fits: raise InputError(f"revisions: {where} has no {part!r}; it has {_some(numbered, step_of(part)) or 'none with a step in its name'}")
+        if not fits:
+            raise InputError(
+                f"revisions: {where} has no {part!r}; it has {_some(numbered, step_of(part)) or 'none with a step in its name'}"
+            )
         chosen.update(fits)
-    if not chosen: raise InputError(f"revisions = {wanted!r}: name at least one, such as step1000, step* or step1000:step143000")
+    if not chosen:
+        raise InputError(
+            f"revisions = {wanted!r}: name at least one, such as step1000, step* or step1000:step143000"
+        )
     return [n for n in numbered if n in chosen]
+
 
 def _in_range(part, names):
     "Names from one step to another, both counted in, which begin as the ends of the range do; an end left out is open."
     low, high = part.split(":", 1)
-    if any(end and step_of(end) is None for end in (low, high)): raise InputError(f"revisions: {part!r} has no step at both ends, as step1000:step143000 has")
-    before = os.path.commonprefix([end[:_step(end).start()] for end in (low, high) if end])
-    return [n for n in names if n.startswith(before) and (not low or step_of(low) <= step_of(n)) and (not high or step_of(n) <= step_of(high))]
+    if any(end and step_of(end) is None for end in (low, high)):
+        raise InputError(f"revisions: {part!r} has no step at both ends, as step1000:step143000 has")
+    before = os.path.commonprefix([end[: _step(end).start()] for end in (low, high) if end])
+    return [
+        n
+        for n in names
+        if n.startswith(before)
+        and (not low or step_of(low) <= step_of(n))
+        and (not high or step_of(n) <= step_of(high))
+    ]
+
 
 def _some(names, step=None, most=6):
     "A few names: those around a step, or the first and the last."
-    if len(names) <= most: return ", ".join(names)
-    if step is None: return f"{', '.join(names[:3])}, …, {', '.join(names[-2:])} ({len(names)} in all)"
-    return ", ".join(n for n in names if n in sorted(names, key=lambda n: abs(step_of(n) - step))[:3]) + f" near it ({len(names)} in all)"
+    if len(names) <= most:
+        return ", ".join(names)
+    if step is None:
+        return f"{', '.join(names[:3])}, …, {', '.join(names[-2:])} ({len(names)} in all)"
+    return (
+        ", ".join(n for n in names if n in sorted(names, key=lambda n: abs(step_of(n) - step))[:3])
+        + f" near it ({len(names)} in all)"
+    )
 
 # %% ../nbs/core/06_series.ipynb #5e71e506
 def _weights(names):
     "The files that transformers takes a model's weights from, among others."
-    return ["model.safetensors"] if "model.safetensors" in names else sorted(n for n in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", n))
+    return (
+        ["model.safetensors"]
+        if "model.safetensors" in names
+        else sorted(n for n in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", n))
+    )
+
 
 def _unfit(names):
     "Why a revision with these files is not opened; empty: it is."
-    if "config.json" not in names: return "has no config.json, so it is no model of transformers"
-    if _weights(names): return ""
+    if "config.json" not in names:
+        return "has no config.json, so it is no model of transformers"
+    if _weights(names):
+        return ""
     pickled = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
-    return f"has no safetensors weights, only {pickled[0]}: opening a pickle can run any code, so it is not opened" if pickled else "has no safetensors weights"
+    return (
+        f"has no safetensors weights, only {pickled[0]}: opening a pickle can run any code, so it is not opened"
+        if pickled
+        else "has no safetensors weights"
+    )
+
 
 def _whole(folder):
     "Are the configuration and all weights there?"
     index, there = folder / "model.safetensors.index.json", {p.name for p in folder.glob("*") if p.is_file()}
     sharded = index.is_file() and "model.safetensors" not in there
-    return {"config.json", *(json.loads(index.read_text())["weight_map"].values() if sharded else ["model.safetensors"])} <= there
+    return {
+        "config.json",
+        *(json.loads(index.read_text())["weight_map"].values() if sharded else ["model.safetensors"]),
+    } <= there
 
-def _reason(error): return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+
+def _reason(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
 
 # %% ../nbs/core/06_series.ipynb #5e71e507
 class Hub:
     "The revisions of a model on the hub, or in its cache where the hub cannot be reached."
-    def __init__(self,
-        repo: str, # owner/name
-        folder: Path, # where fetched checkpoints are put
-        max_disk: int | None = None, # bytes that they may take; None: half of what is free
+
+    def __init__(
+        self,
+        repo: str,  # owner/name
+        folder: Path,  # where fetched checkpoints are put
+        max_disk: int | None = None,  # bytes that they may take; None: half of what is free
     ):
         from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
         self.repo, self.folder, self.files_of = repo, folder, {}
         self.cache = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
         self.max_disk = max_disk or shutil.disk_usage(next(p for p in folder.parents if p.exists())).free // 2
         self.unreachable = ""
-        try: refs = HfApi().list_repo_refs(repo)
-        except RepositoryNotFoundError: self.unreachable = "the hub has no such model, or does not show it without a token"
-        except HfHubHTTPError as e: self.unreachable = f"the hub answers: {_reason(e)}"
-        except Exception as e: # each HTTP library has its own kinds
-            self.unreachable = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"the hub cannot be reached: {_reason(e)}"
-        self.revisions = self._cached() if self.unreachable else {r.name: r.target_commit for r in (*refs.branches, *refs.tags)} # name → commit
+        try:
+            refs = HfApi().list_repo_refs(repo)
+        except RepositoryNotFoundError:
+            self.unreachable = "the hub has no such model, or does not show it without a token"
+        except HfHubHTTPError as e:
+            self.unreachable = f"the hub answers: {_reason(e)}"
+        except Exception as e:  # each HTTP library has its own kinds
+            self.unreachable = (
+                "HF_HUB_OFFLINE is set"
+                if constants.HF_HUB_OFFLINE
+                else f"the hub cannot be reached: {_reason(e)}"
+            )
+        self.revisions = (
+            self._cached()
+            if self.unreachable
+            else {r.name: r.target_commit for r in (*refs.branches, *refs.tags)}
+        )  # name → commit
 
     def _cached(self):
         "The whole revisions in the cache, and those in our folder; an `InputError` if there is none."
         ours = {p.name[:-9]: p.name[-8:] for p in self.folder.glob("*-" + "[0-9a-f]" * 8)}
-        refs = {p.relative_to(self.cache / "refs").as_posix(): p.read_text().strip() for p in (self.cache / "refs").rglob("*") if p.is_file()}
-        if whole := ours | {name: commit for name, commit in refs.items() if _whole(self.cache / "snapshots" / commit)}: return whole
+        refs = {
+            p.relative_to(self.cache / "refs").as_posix(): p.read_text().strip()
+            for p in (self.cache / "refs").rglob("*")
+            if p.is_file()
+        }
+        if whole := ours | {
+            name: commit for name, commit in refs.items() if _whole(self.cache / "snapshots" / commit)
+        }:
+            return whole
         for name, commit in refs.items():
             names = {p.name for p in (self.cache / "snapshots" / commit).glob("*")}
-            if why := names and _unfit(names): raise InputError(f"{self.repo}, {name}: {why}")
-        raise InputError(f"{self.repo}: no such folder, {self.unreachable}, and the cache holds no whole revision of it")
+            if why := names and _unfit(names):
+                raise InputError(f"{self.repo}, {name}: {why}")
+        raise InputError(
+            f"{self.repo}: no such folder, {self.unreachable}, and the cache holds no whole revision of it"
+        )
 
-    def files(self,
-        name: str, # of a revision
-    ) -> dict[str, int]: # what is fetched of it → bytes
+    def files(
+        self,
+        name: str,  # of a revision
+    ) -> dict[str, int]:  # what is fetched of it → bytes
         "The configuration, the weights and the tokenizer of a revision, as the hub lists them."
         from huggingface_hub import HfApi
+
         if name not in self.files_of:
-            try: listed = {f.path: f.size for f in HfApi().list_repo_tree(self.repo, revision=self.revisions[name]) if hasattr(f, "size")}
-            except Exception as e: raise RunError(f"{self.repo}, {name}: its files cannot be listed: {_reason(e)}; run it again to go on") from None
-            if why := _unfit(listed): raise InputError(f"{self.repo}, {name}: {why}")
-            wanted = {*_weights(listed), *(n for n in listed if n.endswith((".json", ".model", ".txt", ".jinja")))} # and no code
+            try:
+                listed = {
+                    f.path: f.size
+                    for f in HfApi().list_repo_tree(self.repo, revision=self.revisions[name])
+                    if hasattr(f, "size")
+                }
+            except Exception as e:
+                raise RunError(
+                    f"{self.repo}, {name}: its files cannot be listed: {_reason(e)}; run it again to go on"
+                ) from None
+            if why := _unfit(listed):
+                raise InputError(f"{self.repo}, {name}: {why}")
+            wanted = {
+                *_weights(listed),
+                *(n for n in listed if n.endswith((".json", ".model", ".txt", ".jinja"))),
+            }  # and no code
             self.files_of[name] = {n: listed[n] for n in sorted(wanted)}
         return self.files_of[name]
 
-    def __repr__(self): return f"Hub({self.repo}: {len(self.revisions)} revisions{', from the cache' if self.unreachable else ''})"
+    def __repr__(self):
+        return f"Hub({self.repo}: {len(self.revisions)} revisions{', from the cache' if self.unreachable else ''})"
 
 # %% ../nbs/core/06_series.ipynb #5e71e508
 from fastcore.basics import patch
 
+
 @patch
 def check(self: Hub, name: str):
     "Raise `InputError` if a revision is not to be had: pickled weights, or more than the budget."
-    if self.unreachable or _whole(self.cache / "snapshots" / self.revisions[name]): return
+    if self.unreachable or _whole(self.cache / "snapshots" / self.revisions[name]):
+        return
     if (need := sum(self.files(name).values())) > self.max_disk:
-        raise InputError(f"max_disk = {in_words(self.max_disk)}: {self.repo}, {name} alone takes {in_words(need)}")
+        raise InputError(
+            f"max_disk = {in_words(self.max_disk)}: {self.repo}, {name} alone takes {in_words(need)}"
+        )
+
 
 @patch
 def fetch(self: Hub, name: str) -> Path:
     "The folder of a revision: in the hub's cache if it is whole there, else in ours, fetched if need be."
-    cached, own = self.cache / "snapshots" / self.revisions[name], self.folder / f"{name.replace('/', '--')}-{self.revisions[name][:8]}"
-    if _whole(cached): return cached
-    if own.is_dir(): os.utime(own); return own
-    if self.unreachable: raise InputError(f"{self.repo}, {name}: not in the cache any more, and {self.unreachable}")
+    cached, own = (
+        self.cache / "snapshots" / self.revisions[name],
+        self.folder / f"{name.replace('/', '--')}-{self.revisions[name][:8]}",
+    )
+    if _whole(cached):
+        return cached
+    if own.is_dir():
+        os.utime(own)
+        return own
+    if self.unreachable:
+        raise InputError(f"{self.repo}, {name}: not in the cache any more, and {self.unreachable}")
     self.check(name)
-    partial = own.with_name(f".{own.name}.partial") # a download that was stopped goes on from here
+    partial = own.with_name(f".{own.name}.partial")  # a download that was stopped goes on from here
     partial.mkdir(parents=True, exist_ok=True)
     self._make_room(sum(self.files(name).values()), partial)
-    with full_disk_is_named(self.folder): self._download(name, partial)
+    with full_disk_is_named(self.folder):
+        self._download(name, partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     os.replace(partial, own)
     return own
 
+
 @patch
 def _make_room(self: Hub, need, partial):
     "Remove what was used longest ago, until there is room."
-    fetched = sorted((p for p in self.folder.iterdir() if p.is_dir() and p != partial), key=lambda p: p.stat().st_mtime)
+    fetched = sorted(
+        (p for p in self.folder.iterdir() if p.is_dir() and p != partial), key=lambda p: p.stat().st_mtime
+    )
     sizes = {p: size_of(p) for p in fetched}
     while sizes and sum(sizes.values()) + need > self.max_disk:
         remove_folder(oldest := next(iter(sizes)))
         del sizes[oldest]
     if need > (free := shutil.disk_usage(self.folder).free + size_of(partial)):
-        raise InputError(f"{self.repo}: a checkpoint takes {in_words(need)}, {in_words(free)} are free in {self.folder}")
+        raise InputError(
+            f"{self.repo}: a checkpoint takes {in_words(need)}, {in_words(free)} are free in {self.folder}"
+        )
+
 
 @patch
 def _download(self: Hub, name, folder):
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
     from huggingface_hub.utils import disable_progress_bars
-    if not is_watched(): disable_progress_bars()
-    try: snapshot_download(self.repo, revision=self.revisions[name], local_dir=folder, allow_patterns=[*self.files(name)])
-    except RevisionNotFoundError: raise InputError(f"{self.repo}, {name}: the hub does not have it any more") from None
+
+    if not is_watched():
+        disable_progress_bars()
+    try:
+        snapshot_download(
+            self.repo, revision=self.revisions[name], local_dir=folder, allow_patterns=[*self.files(name)]
+        )
+    except RevisionNotFoundError:
+        raise InputError(f"{self.repo}, {name}: the hub does not have it any more") from None
     except OSError as e:
-        if e.errno is not None: raise # of the disk
-        raise RunError(f"{self.repo}, {name}: cannot be fetched: {_reason(e)}; run it again to go on") from None
-    except Exception as e: raise RunError(f"{self.repo}, {name}: cannot be fetched: {_reason(e)}; run it again to go on") from None
+        if e.errno is not None:
+            raise  # of the disk
+        raise RunError(
+            f"{self.repo}, {name}: cannot be fetched: {_reason(e)}; run it again to go on"
+        ) from None
+    except Exception as e:
+        raise RunError(
+            f"{self.repo}, {name}: cannot be fetched: {_reason(e)}; run it again to go on"
+        ) from None
 
 # %% ../nbs/core/06_series.ipynb #5e71e509
 class Other(Checkpoint):
     "A checkpoint that is not ours."
+
     @property
     def model(self):
         "The model, freshly loaded in eval mode on the CPU. Raises `InputError` if it is not whole, or not an architecture of transformers."
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
+
         logging.disable_progress_bar()
-        if why := _unfit({p.name for p in self.path.glob("*")}): raise InputError(f"{self.path.name}: {why}")
+        if why := _unfit({p.name for p in self.path.glob("*")}):
+            raise InputError(f"{self.path.name}: {why}")
         loud = logging.get_verbosity()
-        logging.set_verbosity_error() # what is missing is said below
-        try: model, info = AutoModelForCausalLM.from_pretrained(self.path, trust_remote_code=False, use_safetensors=True, output_loading_info=True)
-        except Exception as e: # kinds fail in many ways
+        logging.set_verbosity_error()  # what is missing is said below
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                self.path, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as e:  # kinds fail in many ways
             own = '"auto_map"' in (self.path / "config.json").read_text()
-            raise InputError(f"{self.path.name}: {'needs code of its own, which is never run' if own else f'cannot be opened: {_reason(e)}'}") from None
-        finally: logging.set_verbosity(loud)
-        if missing := sorted(info["missing_keys"]): raise InputError(f"{self.path.name}: {len(missing)} tensors are missing, such as {missing[0]}")
+            raise InputError(
+                f"{self.path.name}: {'needs code of its own, which is never run' if own else f'cannot be opened: {_reason(e)}'}"
+            ) from None
+        finally:
+            logging.set_verbosity(loud)
+        if missing := sorted(info["missing_keys"]):
+            raise InputError(f"{self.path.name}: {len(missing)} tensors are missing, such as {missing[0]}")
         return model.eval()
+
 
 class Revision(Other):
     "A revision of a model on the hub; fetched when its path is asked for."
+
     tokens = None
-    def __init__(self, hub: Hub, name: str): self.hub, self.name, self.step = hub, name, step_of(name)
+
+    def __init__(self, hub: Hub, name: str):
+        self.hub, self.name, self.step = hub, name, step_of(name)
 
     @property
-    def path(self) -> Path: "Its folder."; return self.hub.fetch(self.name)
-    def __repr__(self): return f"Revision(step={self.step}, {self.hub.repo}, {self.name})"
+    def path(self) -> Path:
+        "Its folder."
+        return self.hub.fetch(self.name)
+
+    def __repr__(self):
+        return f"Revision(step={self.step}, {self.hub.repo}, {self.name})"
+
 
 def tokenizer_of(
-    model, # of a checkpoint, as it was loaded
-): # → a tokenizer of transformers; None: there is none beside the weights
+    model,  # of a checkpoint, as it was loaded
+):  # → a tokenizer of transformers; None: there is none beside the weights
     "The tokenizer that belongs to a model."
     folder = Path(model.name_or_path)
-    return Other(folder, 0).tokenizer if any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")) else None
+    return (
+        Other(folder, 0).tokenizer
+        if any((folder / n).is_file() for n in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+        else None
+    )
 
 # %% ../nbs/core/06_series.ipynb #dfd6de77
 class Series:
     "Checkpoints in the order of their steps."
-    def __init__(self,
-        source, # a `Run`; the path of one, or of a folder of checkpoint folders; a list of these; or a model on the hub, `owner/name`
-        name: str | None = None, # how tables call it; by default the run's id, the folder's name or the model's
-        revisions: str | None = None, # which, see `choose`; None: on the hub `step*`, else all
-        max_disk: int | None = None, # hub: bytes that fetched checkpoints may take; None: half of what is free
+
+    def __init__(
+        self,
+        source,  # a `Run`; the path of one, or of a folder of checkpoint folders; a list of these; or a model on the hub, `owner/name`
+        name: str
+        | None = None,  # how tables call it; by default the run's id, the folder's name or the model's
+        revisions: str | None = None,  # which, see `choose`; None: on the hub `step*`, else all
+        max_disk: int
+        | None = None,  # hub: bytes that fetched checkpoints may take; None: half of what is free
     ):
         self.run = self.hub = None
-        if isinstance(source, (str, Path)): source, name = self._opened(source, name, max_disk)
-        if isinstance(source, Run): self.run, found = source, source.checkpoints
-        elif isinstance(source, Hub): self.hub, found, revisions = source, [Revision(source, n) for n in source.revisions], revisions or "step*"
-        else: found = [Other(p, step_of(p)) for p in source]
-        if not found: raise InputError(f"series: no checkpoint in {name or (self.run and self.run.path) or 'an empty list'}")
+        if isinstance(source, (str, Path)):
+            source, name = self._opened(source, name, max_disk)
+        if isinstance(source, Run):
+            self.run, found = source, source.checkpoints
+        elif isinstance(source, Hub):
+            self.hub, found, revisions = (
+                source,
+                [Revision(source, n) for n in source.revisions],
+                revisions or "step*",
+            )
+        else:
+            found = [Other(p, step_of(p)) for p in source]
+        if not found:
+            raise InputError(
+                f"series: no checkpoint in {name or (self.run and self.run.path) or 'an empty list'}"
+            )
         self.name = name or (self.run.run_id if self.run else found[0].path.parent.name)
         called = {c.name if self.hub else c.path.name: c for c in found}
-        self.checkpoints = self._ordered([called[n] for n in choose(called, revisions, self.name)] if revisions else found)
-        if self.hub: self.hub.check(self.checkpoints[-1].name)
+        self.checkpoints = self._ordered(
+            [called[n] for n in choose(called, revisions, self.name)] if revisions else found
+        )
+        if self.hub:
+            self.hub.check(self.checkpoints[-1].name)
 
     @staticmethod
     def _opened(source, name, max_disk):
         "What a path or a model's name stands for, and what it is called."
         path = Path(source).expanduser()
-        if (path / "config.json").is_file() and (path / "checkpoints").is_dir(): return Run(path), name
-        if path.is_dir(): return [p for p in path.iterdir() if (p / "config.json").is_file()], name or path.absolute().name
-        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)): raise InputError(f"series: {source} is no folder, and no model on the hub, as owner/name")
-        return Hub(str(source), runs_root() / "series" / str(source).replace("/", "--") / "checkpoints", max_disk), name or str(source)
+        if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+            return Run(path), name
+        if path.is_dir():
+            return [p for p in path.iterdir() if (p / "config.json").is_file()], name or path.absolute().name
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)):
+            raise InputError(f"series: {source} is no folder, and no model on the hub, as owner/name")
+        return Hub(
+            str(source), runs_root() / "series" / str(source).replace("/", "--") / "checkpoints", max_disk
+        ), name or str(source)
 
     @staticmethod
     def _ordered(found):
-        if unnamed := [c.path.name for c in found if c.step is None]: raise InputError(f"series: no step number in the name {unnamed[0]!r}")
+        if unnamed := [c.path.name for c in found if c.step is None]:
+            raise InputError(f"series: no step number in the name {unnamed[0]!r}")
         steps = sorted(c.step for c in found)
-        if twice := [a for a, b in zip(steps, steps[1:]) if a == b]: raise InputError(f"series: step {twice[0]} occurs twice")
+        if twice := [a for a, b in zip(steps, steps[1:]) if a == b]:
+            raise InputError(f"series: step {twice[0]} occurs twice")
         return sorted(found, key=lambda c: c.step)
 
     @property
-    def folder(self) -> Path | None: "Where tables go unless told; None: nowhere."; return self.run.path if self.run else self.hub and self.hub.folder.parent
+    def folder(self) -> Path | None:
+        "Where tables go unless told; None: nowhere."
+        return self.run.path if self.run else self.hub and self.hub.folder.parent
 
-    def spread(self,
-        most: int | None, # checkpoints at most; None: all
-        also: Iterable[int] = (), # steps; the checkpoints nearest to them are taken as well
-        spacing: str = "linear", # of the steps: linear, or log: as many from 10 to 100 as from 100 to 1000
-    ) -> list[Checkpoint]: # in order
+    def spread(
+        self,
+        most: int | None,  # checkpoints at most; None: all
+        also: Iterable[int] = (),  # steps; the checkpoints nearest to them are taken as well
+        spacing: str = "linear",  # of the steps: linear, or log: as many from 10 to 100 as from 100 to 1000
+    ) -> list[Checkpoint]:  # in order
         "The last checkpoint, and those nearest to evenly spaced steps before it."
-        if most is not None and most < 1: raise InputError(f"most = {most}: must be at least 1")
-        if spacing not in ("linear", "log"): raise InputError(f"spacing = {spacing!r}: must be linear or log")
-        if most is None or most >= len(self): return self.checkpoints
+        if most is not None and most < 1:
+            raise InputError(f"most = {most}: must be at least 1")
+        if spacing not in ("linear", "log"):
+            raise InputError(f"spacing = {spacing!r}: must be linear or log")
+        if most is None or most >= len(self):
+            return self.checkpoints
         clock = (lambda step: np.log1p(step)) if spacing == "log" else float
         wanted = [*np.linspace(clock(self.steps[-1]), clock(self.steps[0]), most), *map(clock, also)]
         nearest = {min(range(len(self)), key=lambda i: abs(clock(self.steps[i]) - w)) for w in wanted}
         return [self.checkpoints[i] for i in sorted(nearest)]
 
     @property
-    def steps(self) -> list[int]: return [c.step for c in self.checkpoints]
-    def __len__(self): return len(self.checkpoints)
-    def __iter__(self) -> Iterator[Checkpoint]: return iter(self.checkpoints)
-    def __repr__(self): return f"Series({self.name}: {len(self)} checkpoints, steps {self.steps[0]} … {self.steps[-1]})"
+    def steps(self) -> list[int]:
+        return [c.step for c in self.checkpoints]
+
+    def __len__(self):
+        return len(self.checkpoints)
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter(self.checkpoints)
+
+    def __repr__(self):
+        return f"Series({self.name}: {len(self)} checkpoints, steps {self.steps[0]} … {self.steps[-1]})"
 
 # %% ../nbs/core/06_series.ipynb #67d4b9a0
 def _tensors(folder):
     "Name, tensor and hash of each, in the folder's safetensors files."
     files = [Path(folder) / n for n in _weights({p.name for p in Path(folder).glob("*.safetensors")})]
-    if not files: raise InputError(f"series: {folder} has no safetensors weights; pickled weights are not opened")
+    if not files:
+        raise InputError(f"series: {folder} has no safetensors weights; pickled weights are not opened")
     for file in files:
         with safe_open(file, "pt") as f:
             for name in f.keys():
@@ -284,44 +455,57 @@ def _tensors(folder):
                 h.update(t.view(-1).view(torch.uint8).numpy().data if t.numel() else b"")
                 yield name, t, h.hexdigest()
 
+
 def tensor_hashes(
-    folder: Path, # a Hugging Face checkpoint folder
-) -> dict[str, str]: # tensor name → sha256 of dtype, shape and bytes
+    folder: Path,  # a Hugging Face checkpoint folder
+) -> dict[str, str]:  # tensor name → sha256 of dtype, shape and bytes
     "Hash every tensor in the folder's safetensors files; a folder that has none is an `InputError`: pickled weights are never opened."
     return {name: h for name, _, h in _tensors(folder)}
 
+
 def weights(
-    model, # of a checkpoint, as it was loaded
-    context=None, # of a probe, not needed
-) -> list[dict]: # tensor, hash (of all of it), place (of an entry), metric "weight", value (of the entry)
+    model,  # of a checkpoint, as it was loaded
+    context=None,  # of a probe, not needed
+) -> list[dict]:  # tensor, hash (of all of it), place (of an entry), metric "weight", value (of the entry)
     "What `verify` compares checkpoints by: as a probe."
     return tensor_rows(model.name_or_path)
 
+
 def tensor_rows(
-    folder: Path, # a Hugging Face checkpoint folder
-    entries: int = 8, # of each tensor that are kept, at even distances
-) -> list[dict]: # as of `weights`
+    folder: Path,  # a Hugging Face checkpoint folder
+    entries: int = 8,  # of each tensor that are kept, at even distances
+) -> list[dict]:  # as of `weights`
     "A hash and a few entries of every tensor."
     rows = []
     for name, t, h in _tensors(folder):
         places = np.unique(np.linspace(0, t.numel() - 1, entries).astype(int)) if t.numel() else []
         values = t.view(-1)[places].double().tolist() if len(places) else [0.0]
-        rows += [dict(tensor=name, hash=h, place=int(place), metric="weight", value=value) for place, value in zip(places if len(places) else [0], values)]
+        rows += [
+            dict(tensor=name, hash=h, place=int(place), metric="weight", value=value)
+            for place, value in zip(places if len(places) else [0], values)
+        ]
     return rows
 
 # %% ../nbs/core/06_series.ipynb #5e71e510
 def _distances(rows):
     "How far apart checkpoints are: step × step; entries that some checkpoint lacks, or that are no numbers there, are left out."
-    wide = rows.pivot(index="step", columns=["tensor", "place"], values="value").replace([np.inf, -np.inf], np.nan).dropna(axis=1)
-    if wide.empty: return pd.DataFrame(0.0, wide.index, wide.index) # nothing in common
+    wide = (
+        rows.pivot(index="step", columns=["tensor", "place"], values="value")
+        .replace([np.inf, -np.inf], np.nan)
+        .dropna(axis=1)
+    )
+    if wide.empty:
+        return pd.DataFrame(0.0, wide.index, wide.index)  # nothing in common
     scaled = (wide / wide.std(ddof=0).replace(0, 1)).to_numpy()
     far = [np.sqrt(((scaled - row) ** 2).mean(1)) for row in scaled]
     return pd.DataFrame(far, wide.index, wide.index)
+
 
 def _beside(step, steps):
     "The neighbours of a step among others."
     before, after = [s for s in steps if s < step], [s for s in steps if s > step]
     return [*before[-1:], *after[:1]]
+
 
 def _misplaced(far, steps):
     "Step → the far step that its weights lie near to."
@@ -331,8 +515,10 @@ def _misplaced(far, steps):
         for s in steps:
             beside, nearest = _beside(s, steps), far.loc[s, [o for o in steps if o != s]].idxmin()
             straight = far.loc[tuple(beside)] if len(beside) == 2 else 0
-            if far.loc[s, nearest] < min(far.loc[s, beside]) / 2: detours[s] = sum(far.loc[s, beside]) - straight, nearest
-        if not detours: break
+            if far.loc[s, nearest] < min(far.loc[s, beside]) / 2:
+                detours[s] = sum(far.loc[s, beside]) - straight, nearest
+        if not detours:
+            break
         worst = max(detours, key=lambda s: detours[s][0])
         found[worst] = detours[worst][1]
         steps.remove(worst)
@@ -340,14 +526,21 @@ def _misplaced(far, steps):
 
 # %% ../nbs/core/06_series.ipynb #eaa6b362
 def verify(
-    source: Series | pd.DataFrame, # or a table of `weights` of one series
-) -> pd.DataFrame: # one row a checkpoint: step, hash, tensors, same_tensors (as the step before), duplicate_of (a step), nearer_to (a far step)
+    source: Series | pd.DataFrame,  # or a table of `weights` of one series
+) -> pd.DataFrame:  # one row a checkpoint: step, hash, tensors, same_tensors (as the step before), duplicate_of (a step), nearer_to (a far step)
     "Are the checkpoints what they say? `attrs`: `summary`, as '7 distinct of 8', and `remarks`, a line for each that is not in its place."
-    rows = source if isinstance(source, pd.DataFrame) else pd.DataFrame([dict(step=c.step) | row for c in source for row in tensor_rows(c.path)])
+    rows = (
+        source
+        if isinstance(source, pd.DataFrame)
+        else pd.DataFrame([dict(step=c.step) | row for c in source for row in tensor_rows(c.path)])
+    )
     hashes = {step: dict(zip(part.tensor, part.hash)) for step, part in rows.groupby("step")}
-    whole = {step: hashlib.sha256("".join(f"{k}{v}" for k, v in sorted(h.items())).encode()).hexdigest() for step, h in hashes.items()}
+    whole = {
+        step: hashlib.sha256("".join(f"{k}{v}" for k, v in sorted(h.items())).encode()).hexdigest()
+        for step, h in hashes.items()
+    }
     far, alike = _distances(rows), pd.Series(whole).groupby(whole).groups.values()
-    belongs = {} # duplicate → the step that the weights belong to
+    belongs = {}  # duplicate → the step that the weights belong to
     for group in alike:
         others = [s for s in whole if s not in group]
         place = min(group, key=lambda s: (min(far.loc[s, _beside(s, others)], default=0), -s))
@@ -355,10 +548,28 @@ def verify(
     misplaced = _misplaced(far, [s for s in whole if s not in belongs])
     before = [None, *whole]
     same = lambda step, last: sum(hashes.get(last, {}).get(k) == v for k, v in hashes[step].items())
-    table = pd.DataFrame([dict(step=step, hash=h[:16], tensors=len(hashes[step]), same_tensors=same(step, last), duplicate_of=belongs.get(step),
-                               nearer_to=misplaced.get(step)) for (step, h), last in zip(whole.items(), before)])
+    table = pd.DataFrame(
+        [
+            dict(
+                step=step,
+                hash=h[:16],
+                tensors=len(hashes[step]),
+                same_tensors=same(step, last),
+                duplicate_of=belongs.get(step),
+                nearer_to=misplaced.get(step),
+            )
+            for (step, h), last in zip(whole.items(), before)
+        ]
+    )
     table = table.astype(dict(duplicate_of="Int64", nearer_to="Int64"))
-    table.attrs = dict(summary=f"{len(alike)} distinct of {len(whole)}", remarks=[
-        *(f"step {s} has the weights of step {other}" for s, other in sorted(belongs.items())),
-        *(f"step {s} is out of order: its weights lie near those of step {other}" for s, other in sorted(misplaced.items()))])
+    table.attrs = dict(
+        summary=f"{len(alike)} distinct of {len(whole)}",
+        remarks=[
+            *(f"step {s} has the weights of step {other}" for s, other in sorted(belongs.items())),
+            *(
+                f"step {s} is out of order: its weights lie near those of step {other}"
+                for s, other in sorted(misplaced.items())
+            ),
+        ],
+    )
     return table

@@ -15,276 +15,394 @@ import numpy as np
 from fastcore.basics import patch
 from . import InputError
 from .files import atomic_folder, read_manifest, sound
-from .texts import check_vocab_size, encode_texts, load_tokenizer, open_texts, progress_bar, short_hash, train_tokenizer
+from grok_nb.texts import (
+    check_vocab_size,
+    encode_texts,
+    load_tokenizer,
+    open_texts,
+    progress_bar,
+    short_hash,
+    train_tokenizer,
+)
 
 # %% ../nbs/core/03_streams.ipynb #5dfc6b8b
 def rng(
-    *key: int | str, # for example `seed, step, "rows"`
-) -> np.random.Generator: # the same for the same key, on every machine
+    *key: int | str,  # for example `seed, step, "rows"`
+) -> np.random.Generator:  # the same for the same key, on every machine
     "A generator of random numbers that depends on `key` and on nothing else."
     text = json.dumps([part if isinstance(part, str) else int(part) for part in key])
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()))
 
 # %% ../nbs/core/03_streams.ipynb #cc0c8674
 def check_stream(
-    stream, # anything with `batch`, `tokens_per_batch` and `artifacts`
-    steps: Iterable[int] = (0, 1, 2, 1000), # steps to try, in any order
+    stream,  # anything with `batch`, `tokens_per_batch` and `artifacts`
+    steps: Iterable[int] = (0, 1, 2, 1000),  # steps to try, in any order
 ):
     "Raise AssertionError, with the reason, if `stream` breaks the contract."
     steps = list(steps)
     first = {step: stream.batch(step) for step in steps}
     for step in reversed(steps):
         batch, again = first[step], stream.batch(step)
-        for name in ("input_ids", "labels"): assert name in batch, f"batch({step}) has no {name!r}"
+        for name in ("input_ids", "labels"):
+            assert name in batch, f"batch({step}) has no {name!r}"
         assert batch["input_ids"].ndim == 2, "input_ids must be (batch, position)"
         assert batch["labels"].shape == batch["input_ids"].shape, "labels must have the shape of input_ids"
         scored = batch["labels"] != -100
-        assert (batch["labels"][scored] == batch["input_ids"][scored]).all(), "labels must be aligned with input_ids: the model shifts"
+        assert (batch["labels"][scored] == batch["input_ids"][scored]).all(), (
+            "labels must be aligned with input_ids: the model shifts"
+        )
         for name, array in batch.items():
             assert array.dtype == np.int64, f"{name} is {array.dtype}, not int64"
             assert np.array_equal(array, again[name]), f"batch({step}) differs when it is asked for again"
-    assert isinstance(stream.tokens_per_batch, int) and stream.tokens_per_batch > 0, "tokens_per_batch must be a positive int"
-    assert all(isinstance(array, np.ndarray) for array in stream.artifacts.values()), "artifacts must be arrays"
+    assert isinstance(stream.tokens_per_batch, int) and stream.tokens_per_batch > 0, (
+        "tokens_per_batch must be a positive int"
+    )
+    assert all(isinstance(array, np.ndarray) for array in stream.artifacts.values()), (
+        "artifacts must be arrays"
+    )
 
 # %% ../nbs/core/03_streams.ipynb #6c78587f
-def _hashed(x, key): # splitmix64: well-mixed 64 bits from (x, key)
+def _hashed(x, key):  # splitmix64: well-mixed 64 bits from (x, key)
     x = x + key
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)): x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
     return x ^ (x >> np.uint64(31))
 
+
 def shuffled(
-    positions: np.ndarray, # int, any shape, each in 0 … count − 1
-    count: int, # how many there are in all
-    *key: int | str, # which permutation, for example `seed, epoch`
-) -> np.ndarray: # int64, the shape of `positions`: what stands there in the shuffled order
+    positions: np.ndarray,  # int, any shape, each in 0 … count − 1
+    count: int,  # how many there are in all
+    *key: int | str,  # which permutation, for example `seed, epoch`
+) -> np.ndarray:  # int64, the shape of `positions`: what stands there in the shuffled order
     "A random permutation of `range(count)` as a function: no table, any position at once."
-    rows = np.uint64(isqrt(count - 1) + 1); columns = np.uint64(-(-count // int(rows)))
+    rows = np.uint64(isqrt(count - 1) + 1)
+    columns = np.uint64(-(-count // int(rows)))
     keys = rng(*key, "shuffled").integers(2**64, size=(4, 2), dtype=np.uint64)
+
     def push(x):
         row, column = x // columns, x % columns
         for a, b in keys:
             row = (row + _hashed(column, a) % rows) % rows
             column = (column + _hashed(row, b) % columns) % columns
         return row * columns + column
+
     out = push(np.ravel(positions).astype(np.uint64))
-    while (outside := out >= count).any(): out[outside] = push(out[outside])
+    while (outside := out >= count).any():
+        out[outside] = push(out[outside])
     return out.astype(np.int64).reshape(np.shape(positions))
 
 # %% ../nbs/core/03_streams.ipynb #3231fed0
-splits = ("train", "held_out") # the two parts of a corpus
+splits = ("train", "held_out")  # the two parts of a corpus
 
 # %% ../nbs/core/03_streams.ipynb #a0f46567
 class Corpus:
     "Tokenised text on disk, mapped into memory, never loaded."
-    def __init__(self,
-        folder: str | Path, # as `prepare_corpus` leaves it
+
+    def __init__(
+        self,
+        folder: str | Path,  # as `prepare_corpus` leaves it
     ):
         self.folder = Path(folder)
-        if not sound(self.folder): raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
-        self.info = json.loads((self.folder/"corpus.json").read_text())
+        if not sound(self.folder):
+            raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
+        self.info = json.loads((self.folder / "corpus.json").read_text())
         self._files = read_manifest(self.folder)["files"]
         self.vocab_size, self.end_of_text = self.info["vocab_size"], self.info["end_of_text"]
 
-    def tokens(self,
-        split: str = "train", # or "held_out"
-    ) -> np.memmap: # (tokens,) uint16 or uint32; an end-of-text token before, between and after the documents
+    def tokens(
+        self,
+        split: str = "train",  # or "held_out"
+    ) -> (
+        np.memmap
+    ):  # (tokens,) uint16 or uint32; an end-of-text token before, between and after the documents
         "All tokens of a split, one document after the other."
-        return np.memmap(self.folder/f"{split}.tokens", dtype=self.info["dtype"], mode="r")
+        return np.memmap(self.folder / f"{split}.tokens", dtype=self.info["dtype"], mode="r")
 
-    def offsets(self,
-        split: str = "train", # or "held_out"
-    ) -> np.memmap: # (documents + 1,) int64: document `i` is `tokens[offsets[i]:offsets[i+1]]`, its end-of-text token included
+    def offsets(
+        self,
+        split: str = "train",  # or "held_out"
+    ) -> np.memmap:  # (documents + 1,) int64: document `i` is `tokens[offsets[i]:offsets[i+1]]`, its end-of-text token included
         "Where each document begins."
-        return np.memmap(self.folder/f"{split}.offsets", dtype="<i8", mode="r")
+        return np.memmap(self.folder / f"{split}.offsets", dtype="<i8", mode="r")
 
-    def document(self,
-        index: int, # from 0
-        split: str = "train", # or "held_out"
+    def document(
+        self,
+        index: int,  # from 0
+        split: str = "train",  # or "held_out"
     ) -> str:
         "The text of one document."
-        begin, end = self.offsets(split)[index:index + 2]
-        return self.tokenizer.decode(self.tokens(split)[begin:end - 1].tolist())
+        begin, end = self.offsets(split)[index : index + 2]
+        return self.tokenizer.decode(self.tokens(split)[begin : end - 1].tolist())
 
     @cached_property
-    def tokenizer(self): return load_tokenizer(self.folder/"tokenizer")
+    def tokenizer(self):
+        return load_tokenizer(self.folder / "tokenizer")
 
-    def verify(self) -> bool: # True if every byte is as it was written
+    def verify(self) -> bool:  # True if every byte is as it was written
         "Read everything and compare the hashes."
         return sound(self.folder, deep=True)
 
     def __repr__(self):
-        parts = [f"{self.info['tokens'][s]:,} tokens in {self.info['documents'][s]:,} documents {s.replace('_', ' ')}" for s in splits]
+        parts = [
+            f"{self.info['tokens'][s]:,} tokens in {self.info['documents'][s]:,} documents {s.replace('_', ' ')}"
+            for s in splits
+        ]
         return f"Corpus {self.folder.name}: {', '.join(parts)}, vocabulary {self.vocab_size:,}"
 
 # %% ../nbs/core/03_streams.ipynb #825e80fe
-def _is_held_out(index, share): # one of every round(1/share) documents, drawn anew in every block
-    if not share: return False
+def _is_held_out(index, share):  # one of every round(1/share) documents, drawn anew in every block
+    if not share:
+        return False
     block = round(1 / share)
     return index % block == rng(index // block, "held out").integers(block)
 
-def _hold_out_tail(folder, share, dtype, end): # move the last tokens from train to held_out
-    offsets = np.fromfile(folder/"train.offsets", dtype="<i8")
+
+def _hold_out_tail(folder, share, dtype, end):  # move the last tokens from train to held_out
+    offsets = np.fromfile(folder / "train.offsets", dtype="<i8")
     cut = int(offsets[-1]) - max(2, round(share * int(offsets[-1])))
-    if cut < 3: raise InputError(f"held_out = {share}: the text is too short for it ({offsets[-1]} tokens): give more text, or held_out=0")
-    tail = np.fromfile(folder/"train.tokens", dtype=dtype, offset=cut * dtype.itemsize)
-    np.append(end, tail).astype(dtype).tofile(folder/"held_out.tokens")
-    np.append(1, offsets[offsets > cut] - cut + 1).astype("<i8").tofile(folder/"held_out.offsets")
-    os.truncate(folder/"train.tokens", cut * dtype.itemsize)
-    if cut not in offsets: # in the middle of a document: what stays ends here
-        with open(folder/"train.tokens", "ab") as file: file.write(dtype.type(end).tobytes())
-    np.append(offsets[offsets < cut], cut + (cut not in offsets)).astype("<i8").tofile(folder/"train.offsets")
+    if cut < 3:
+        raise InputError(
+            f"held_out = {share}: the text is too short for it ({offsets[-1]} tokens): give more text, or held_out=0"
+        )
+    tail = np.fromfile(folder / "train.tokens", dtype=dtype, offset=cut * dtype.itemsize)
+    np.append(end, tail).astype(dtype).tofile(folder / "held_out.tokens")
+    np.append(1, offsets[offsets > cut] - cut + 1).astype("<i8").tofile(folder / "held_out.offsets")
+    os.truncate(folder / "train.tokens", cut * dtype.itemsize)
+    if cut not in offsets:  # in the middle of a document: what stays ends here
+        with open(folder / "train.tokens", "ab") as file:
+            file.write(dtype.type(end).tobytes())
+    np.append(offsets[offsets < cut], cut + (cut not in offsets)).astype("<i8").tofile(
+        folder / "train.offsets"
+    )
 
 # %% ../nbs/core/03_streams.ipynb #4a1e3c81
 def _write_tokens(documents, folder, dtype, end, held_out, limit):
-    open_all = lambda kind: {s: open(folder/f"{s}.{kind}", "wb", buffering=1 << 20) for s in splits}
+    open_all = lambda kind: {s: open(folder / f"{s}.{kind}", "wb", buffering=1 << 20) for s in splits}
     tokens, offsets, written, read = open_all("tokens"), open_all("offsets"), dict.fromkeys(splits, 1), 0
     with progress_bar("tokenising", "token", limit) as bar:
-        for split in splits: tokens[split].write(dtype.type(end).tobytes()); offsets[split].write(np.int64(1).tobytes())
+        for split in splits:
+            tokens[split].write(dtype.type(end).tobytes())
+            offsets[split].write(np.int64(1).tobytes())
         for index, ids in enumerate(documents):
             if limit:
-                if limit - read < 2: break
-                ids = ids[:limit - read - 1]
+                if limit - read < 2:
+                    break
+                ids = ids[: limit - read - 1]
             split = "held_out" if _is_held_out(index, held_out) else "train"
-            written[split] += len(ids) + 1; read += len(ids) + 1; bar.update(len(ids) + 1)
-            tokens[split].write(np.append(ids, end).astype(dtype).tobytes()); offsets[split].write(np.int64(written[split]).tobytes())
-    for file in (*tokens.values(), *offsets.values()): file.close()
-    if held_out and (written["held_out"] == 1 or written["train"] == 1): # too few documents to draw from
-        if written["train"] == 1: # the only documents were drawn: they are training text again
-            for kind in ("tokens", "offsets"): os.replace(folder/f"held_out.{kind}", folder/f"train.{kind}")
+            written[split] += len(ids) + 1
+            read += len(ids) + 1
+            bar.update(len(ids) + 1)
+            tokens[split].write(np.append(ids, end).astype(dtype).tobytes())
+            offsets[split].write(np.int64(written[split]).tobytes())
+    for file in (*tokens.values(), *offsets.values()):
+        file.close()
+    if held_out and (written["held_out"] == 1 or written["train"] == 1):  # too few documents to draw from
+        if written["train"] == 1:  # the only documents were drawn: they are training text again
+            for kind in ("tokens", "offsets"):
+                os.replace(folder / f"held_out.{kind}", folder / f"train.{kind}")
         _hold_out_tail(folder, held_out, dtype, end)
 
 # %% ../nbs/core/03_streams.ipynb #dd012e32
 def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
-    if tokenizer is None: # a character is rarely less than an eighth of a token
-        tokenizer = train_tokenizer(texts, vocab_size, **(dict(characters=min(40_000_000, 8*limit_tokens)) if limit_tokens else {}))
-    tokenizer.save_pretrained(folder/"tokenizer")
+    if tokenizer is None:  # a character is rarely less than an eighth of a token
+        tokenizer = train_tokenizer(
+            texts, vocab_size, **(dict(characters=min(40_000_000, 8 * limit_tokens)) if limit_tokens else {})
+        )
+    tokenizer.save_pretrained(folder / "tokenizer")
     dtype = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4")
-    _write_tokens(encode_texts(texts, tokenizer), folder, dtype, tokenizer.eos_token_id, held_out, limit_tokens)
-    size = {s: (folder/f"{s}.tokens").stat().st_size // dtype.itemsize for s in splits}
-    documents = {s: (folder/f"{s}.offsets").stat().st_size // 8 - 1 for s in splits}
-    info = dict(source=repr(texts), fingerprint=texts.fingerprint, dtype=dtype.str, vocab_size=len(tokenizer),
-                end_of_text=tokenizer.eos_token_id, tokens=size, documents=documents, limit_tokens=limit_tokens, held_out=held_out)
-    (folder/"corpus.json").write_text(json.dumps(info, indent=1))
+    _write_tokens(
+        encode_texts(texts, tokenizer), folder, dtype, tokenizer.eos_token_id, held_out, limit_tokens
+    )
+    size = {s: (folder / f"{s}.tokens").stat().st_size // dtype.itemsize for s in splits}
+    documents = {s: (folder / f"{s}.offsets").stat().st_size // 8 - 1 for s in splits}
+    info = dict(
+        source=repr(texts),
+        fingerprint=texts.fingerprint,
+        dtype=dtype.str,
+        vocab_size=len(tokenizer),
+        end_of_text=tokenizer.eos_token_id,
+        tokens=size,
+        documents=documents,
+        limit_tokens=limit_tokens,
+        held_out=held_out,
+    )
+    (folder / "corpus.json").write_text(json.dumps(info, indent=1))
 
 # %% ../nbs/core/03_streams.ipynb #d37523fc
 def prepare_corpus(
-    source, # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
-    folder: str | Path, # where prepared corpora live; this one gets a folder of its own in it
-    tokenizer=None, # folder, hub name or fast tokenizer; None trains one on the text
-    vocab_size: int = 4096, # of the tokenizer to train, at least 257
-    limit_tokens: int | None = None, # read no more than this; None = all
-    held_out: float = 0.05, # share of the documents kept from training, 0 to 0.5
-    fingerprint: str | None = None, # what the content is known by, if you know it: a prepared corpus is then found without its source
+    source,  # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
+    folder: str | Path,  # where prepared corpora live; this one gets a folder of its own in it
+    tokenizer=None,  # folder, hub name or fast tokenizer; None trains one on the text
+    vocab_size: int = 4096,  # of the tokenizer to train, at least 257
+    limit_tokens: int | None = None,  # read no more than this; None = all
+    held_out: float = 0.05,  # share of the documents kept from training, 0 to 0.5
+    fingerprint: str
+    | None = None,  # what the content is known by, if you know it: a prepared corpus is then found without its source
 ) -> Corpus:
     "Tokenise a source once; later calls find it. Raises InputError before anything is written."
-    if tokenizer is None: check_vocab_size(vocab_size)
-    if limit_tokens is not None and limit_tokens < 16: raise InputError(f"limit_tokens = {limit_tokens}: must be at least 16, or None")
-    if not 0 <= held_out <= 0.5: raise InputError(f"held_out = {held_out}: must be from 0 to 0.5")
+    if tokenizer is None:
+        check_vocab_size(vocab_size)
+    if limit_tokens is not None and limit_tokens < 16:
+        raise InputError(f"limit_tokens = {limit_tokens}: must be at least 16, or None")
+    if not 0 <= held_out <= 0.5:
+        raise InputError(f"held_out = {held_out}: must be from 0 to 0.5")
     texts = None if fingerprint else open_texts(source)
-    if tokenizer is not None: tokenizer = load_tokenizer(tokenizer)
-    made_by = vocab_size if tokenizer is None else [short_hash(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id]
-    final = Path(folder)/short_hash([1, fingerprint or texts.fingerprint, made_by, limit_tokens, held_out]) # 1: version of the layout
-    if sound(final): return Corpus(final)
-    return _prepare(final, texts or open_texts(source, fingerprint), tokenizer, vocab_size, limit_tokens, held_out)
+    if tokenizer is not None:
+        tokenizer = load_tokenizer(tokenizer)
+    made_by = (
+        vocab_size
+        if tokenizer is None
+        else [short_hash(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id]
+    )
+    final = Path(folder) / short_hash(
+        [1, fingerprint or texts.fingerprint, made_by, limit_tokens, held_out]
+    )  # 1: version of the layout
+    if sound(final):
+        return Corpus(final)
+    return _prepare(
+        final, texts or open_texts(source, fingerprint), tokenizer, vocab_size, limit_tokens, held_out
+    )
+
 
 def _prepare(final, texts, *options):
     from filelock import FileLock
-    try: final.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise InputError(f"corpus folder {final.parent} cannot be written: {e.strerror or e}") from e
+
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"corpus folder {final.parent} cannot be written: {e.strerror or e}") from e
     with FileLock(final.with_name(f".{final.name}.lock")):
-        if not sound(final): # another process may have been faster
-            with atomic_folder(final, "lower limit_tokens") as folder: _write_corpus(texts, folder, *options)
+        if not sound(final):  # another process may have been faster
+            with atomic_folder(final, "lower limit_tokens") as folder:
+                _write_corpus(texts, folder, *options)
     return Corpus(final)
 
 # %% ../nbs/core/03_streams.ipynb #84584372
 class TextStream:
     "Rows of a corpus in an endless shuffled order. `batch(step)` is a pure function of `(seed, step)`."
-    def __init__(self,
+
+    def __init__(
+        self,
         corpus: Corpus,
-        context: int, # positions per row, at least 2
-        batch_size: int, # rows
-        seed: int = 0, # of the order
-        layout: str = "packed", # or "document": one document per row
-        split: str = "train", # or "held_out"
-        bos: bool = False, # document layout: begin each row with the end-of-text token, as most scorers do
+        context: int,  # positions per row, at least 2
+        batch_size: int,  # rows
+        seed: int = 0,  # of the order
+        layout: str = "packed",  # or "document": one document per row
+        split: str = "train",  # or "held_out"
+        bos: bool = False,  # document layout: begin each row with the end-of-text token, as most scorers do
     ):
-        if context < 2: raise InputError(f"context = {context}: must be at least 2")
-        if batch_size < 1: raise InputError(f"batch_size = {batch_size}: must be at least 1")
-        if layout not in ("packed", "document"): raise InputError(f"layout = {layout!r}: must be packed or document")
-        if split not in splits: raise InputError(f"split = {split!r}: must be one of {', '.join(splits)}")
+        if context < 2:
+            raise InputError(f"context = {context}: must be at least 2")
+        if batch_size < 1:
+            raise InputError(f"batch_size = {batch_size}: must be at least 1")
+        if layout not in ("packed", "document"):
+            raise InputError(f"layout = {layout!r}: must be packed or document")
+        if split not in splits:
+            raise InputError(f"split = {split!r}: must be one of {', '.join(splits)}")
         self.corpus, self.context, self.batch_size, self.seed = corpus, context, batch_size, seed
         self.layout, self.split, self.bos = layout, split, bos and layout == "document"
         self._tokens, self._offsets = corpus.tokens(split), corpus.offsets(split)
-        if len(self._offsets) < 2: raise InputError(f"split {split!r} holds no text: prepared with held_out={corpus.info['held_out']}")
+        if len(self._offsets) < 2:
+            raise InputError(
+                f"split {split!r} holds no text: prepared with held_out={corpus.info['held_out']}"
+            )
         whole, rest = divmod(len(self._tokens), context)
-        self.rows_per_epoch = whole + (rest > 1) if layout == "packed" else len(self._offsets) - 1 # one token alone predicts nothing
-        self.steps_per_epoch = ceil(self.rows_per_epoch / batch_size) # steps until every row has been seen
-        self.artifacts = dict(corpus=np.frombuffer(bytes.fromhex(corpus._files[f"{split}.tokens"]["sha256"]), dtype=np.uint8)) # its hash
+        self.rows_per_epoch = (
+            whole + (rest > 1) if layout == "packed" else len(self._offsets) - 1
+        )  # one token alone predicts nothing
+        self.steps_per_epoch = ceil(self.rows_per_epoch / batch_size)  # steps until every row has been seen
+        self.artifacts = dict(
+            corpus=np.frombuffer(bytes.fromhex(corpus._files[f"{split}.tokens"]["sha256"]), dtype=np.uint8)
+        )  # its hash
 
     @property
-    def tokenizer(self): return self.corpus.tokenizer
+    def tokenizer(self):
+        return self.corpus.tokenizer
 
     @cached_property
-    def tokens_per_batch(self) -> int: # without padding; documents differ in length, so there it is the mean over an epoch
-        if self.layout == "packed": return self.batch_size * self.context
+    def tokens_per_batch(
+        self,
+    ) -> int:  # without padding; documents differ in length, so there it is the mean over an epoch
+        if self.layout == "packed":
+            return self.batch_size * self.context
         total, block = 0, 1 << 20
         for i in range(0, self.rows_per_epoch, block):
-            total += int(np.minimum(np.diff(self._offsets[i:i + block + 1]) + self.bos, self.context).sum())
+            total += int(np.minimum(np.diff(self._offsets[i : i + block + 1]) + self.bos, self.context).sum())
         return max(1, round(self.batch_size * total / self.rows_per_epoch))
 
 # %% ../nbs/core/03_streams.ipynb #d32aaf39
 @patch
-def rows(self: TextStream,
-    step: int, # from 0
-) -> np.ndarray: # (batch,) which windows or documents
+def rows(
+    self: TextStream,
+    step: int,  # from 0
+) -> np.ndarray:  # (batch,) which windows or documents
     "The rows of one step."
     place = step * self.batch_size + np.arange(self.batch_size)
     epoch, place = place // self.rows_per_epoch, place % self.rows_per_epoch
-    return np.concatenate([shuffled(place[epoch == e], self.rows_per_epoch, self.seed, e) for e in np.unique(epoch)])
+    return np.concatenate(
+        [shuffled(place[epoch == e], self.rows_per_epoch, self.seed, e) for e in np.unique(epoch)]
+    )
+
 
 @patch
-def read(self: TextStream,
-    rows: np.ndarray, # (batch,) which windows or documents
-) -> dict[str, np.ndarray]: # as `batch`
+def read(
+    self: TextStream,
+    rows: np.ndarray,  # (batch,) which windows or documents
+) -> dict[str, np.ndarray]:  # as `batch`
     "These rows of the corpus as a batch."
     packed = self.layout == "packed"
-    begins = rows * self.context if packed else self._offsets[rows] - self.bos # an end-of-text token stands before every document
+    begins = (
+        rows * self.context if packed else self._offsets[rows] - self.bos
+    )  # an end-of-text token stands before every document
     ends = np.minimum(begins + self.context, len(self._tokens) if packed else self._offsets[rows + 1])
     input_ids = np.full((len(rows), self.context), self.corpus.end_of_text, dtype=np.int64)
     real = np.arange(self.context) < (ends - begins)[:, None]
-    for row, begin, end in zip(input_ids, begins, ends): row[:end - begin] = self._tokens[begin:end]
+    for row, begin, end in zip(input_ids, begins, ends):
+        row[: end - begin] = self._tokens[begin:end]
     batch = dict(input_ids=input_ids, labels=np.where(real, input_ids, -100))
     return batch if packed else batch | dict(attention_mask=real.astype(np.int64))
 
 # %% ../nbs/core/03_streams.ipynb #af08f5c6
 @patch
-def batch(self: TextStream,
-    step: int, # optimizer updates done so far, from 0
-) -> dict[str, np.ndarray]: # input_ids and labels, each (batch, position) int64; for documents also attention_mask
+def batch(
+    self: TextStream,
+    step: int,  # optimizer updates done so far, from 0
+) -> dict[
+    str, np.ndarray
+]:  # input_ids and labels, each (batch, position) int64; for documents also attention_mask
     "The batch of one step, whatever was asked for before."
     return self.read(self.rows(step))
 
+
 @patch
-def held_out(self: TextStream) -> "TextStream": # of the same shape
+def held_out(self: TextStream) -> "TextStream":  # of the same shape
     "The stream of the text that training never sees."
-    return TextStream(self.corpus, self.context, self.batch_size, self.seed, self.layout, "held_out", self.bos)
+    return TextStream(
+        self.corpus, self.context, self.batch_size, self.seed, self.layout, "held_out", self.bos
+    )
 
 # %% ../nbs/core/03_streams.ipynb #16d1e448
 def held_out_loss(
-    model, # a transformers causal language model, in eval mode
-    context, # has `.stream` with `held_out()`, and `.device`
-    rows: int = 64, # how many held-out rows, if there are as many
-    batch_size: int = 16, # rows per forward pass; does not change the result
-) -> list[dict]: # one row: metric "loss", in nats per token
+    model,  # a transformers causal language model, in eval mode
+    context,  # has `.stream` with `held_out()`, and `.device`
+    rows: int = 64,  # how many held-out rows, if there are as many
+    batch_size: int = 16,  # rows per forward pass; does not change the result
+) -> list[dict]:  # one row: metric "loss", in nats per token
     "Mean loss on text that is never trained on."
     import torch
     from torch.nn.functional import cross_entropy
+
     stream = context.stream.held_out()
     chosen = shuffled(np.arange(min(rows, stream.rows_per_epoch)), stream.rows_per_epoch, "held out loss")
     total, scored = 0.0, 0
     for i in range(0, len(chosen), batch_size):
-        batch = {k: torch.as_tensor(v, device=context.device) for k, v in stream.read(chosen[i:i + batch_size]).items()}
+        batch = {
+            k: torch.as_tensor(v, device=context.device)
+            for k, v in stream.read(chosen[i : i + batch_size]).items()
+        }
         labels = batch.pop("labels")[:, 1:].flatten()
-        with torch.no_grad(): logits = model(**batch).logits[:, :-1].float().flatten(0, 1)
-        total += float(cross_entropy(logits, labels, ignore_index=-100, reduction="sum").double()); scored += int((labels != -100).sum())
+        with torch.no_grad():
+            logits = model(**batch).logits[:, :-1].float().flatten(0, 1)
+        total += float(cross_entropy(logits, labels, ignore_index=-100, reduction="sum").double())
+        scored += int((labels != -100).sum())
     return [dict(metric="loss", value=total / max(1, scored))]

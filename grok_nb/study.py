@@ -17,19 +17,24 @@ from .runs import Config, Run, from_preset
 def cross_entropy(config: Config):
     "The loss of a study that names none: the mean over scored positions."
     from grok_nb.training import mean_loss
+
     return mean_loss
+
 
 def no_probes(config: Config) -> dict:
     "Of a study that asks nothing of checkpoints after training."
     return {}
 
+
 def no_steps(config: Config) -> list:
     "Of a study whose claims compare the last checkpoint with none."
     return []
 
+
 def no_figures(*_) -> list:
     "Of a study that draws nothing of its own."
     return []
+
 
 def no_summary(table) -> dict:
     "Of a study that adds no column to the table of a sweep."
@@ -39,31 +44,44 @@ def no_summary(table) -> dict:
 @dataclass(kw_only=True, eq=False)
 class Study:
     "A study, as the instruments see it. Functions of a run take its configuration, figures take tables."
-    Config: type # a subclass of `runs.Config`, whose `study` is the name
-    presets: dict # name → configuration
-    model: Callable # configuration → transformers model, freshly initialised
-    stream: Callable # configuration → what has `batch(step)`
-    probes: Callable # configuration → {name: probe}, asked at every evaluation
-    headline: dict # selects the study's one curve, as `probes.curve` does
-    question: str = "" # which it answers
-    unit: str = "" # of the headline curve, in words; its metric where nothing is said
-    curves: dict = field(default_factory=dict) # what happens when: label → selection of one curve
-    loss: Callable = cross_entropy # configuration → (logits, labels) → loss
-    grids: dict = field(default_factory=dict) # sweeps by name
-    checkpoint_probes: Callable = no_probes # configuration → {name: probe}, asked of checkpoints afterwards
-    compared_steps: Callable = no_steps # configuration → steps, beside the last, that claims about checkpoints compare
-    figures: Callable | None = None # (table, run → transitions) → [(heading, caption, figure)]; None: its curves
-    checkpoint_figures: Callable = no_figures # (name → run, table of `checkpoint_probes`) → [(heading, caption, figure)]
-    claims: Callable = list # → [`claims.Claim`]
-    contradictions: dict = field(default_factory=dict) # what would contradict the paper → the claim that would then not hold
-    views: tuple = ("curves", "attention") # what its scrubber shows, by name
-    view_module: str = "" # whose import registers views of its own
-    sequence: Callable | None = None # configuration → token ids and their labels, whose attention is worth watching
-    summary: Callable = no_summary # metrics of a run → columns for the table of a sweep
-    sweep_figures: Callable = no_figures # (table, runs, options) → [(heading, caption, figure)]
-    sweep_claims: Callable = list # → [`claims.Claim`], judged on the table of a sweep
-    foreign_probes: Callable | None = None # sources → {name: probe}, asked of checkpoints that are not ours; None: none
-    foreign_curves: dict = field(default_factory=dict) # of those, beside `curves`
+
+    Config: type  # a subclass of `runs.Config`, whose `study` is the name
+    presets: dict  # name → configuration
+    model: Callable  # configuration → transformers model, freshly initialised
+    stream: Callable  # configuration → what has `batch(step)`
+    probes: Callable  # configuration → {name: probe}, asked at every evaluation
+    headline: dict  # selects the study's one curve, as `probes.curve` does
+    question: str = ""  # which it answers
+    unit: str = ""  # of the headline curve, in words; its metric where nothing is said
+    curves: dict = field(default_factory=dict)  # what happens when: label → selection of one curve
+    loss: Callable = cross_entropy  # configuration → (logits, labels) → loss
+    grids: dict = field(default_factory=dict)  # sweeps by name
+    checkpoint_probes: Callable = no_probes  # configuration → {name: probe}, asked of checkpoints afterwards
+    compared_steps: Callable = (
+        no_steps  # configuration → steps, beside the last, that claims about checkpoints compare
+    )
+    figures: Callable | None = (
+        None  # (table, run → transitions) → [(heading, caption, figure)]; None: its curves
+    )
+    checkpoint_figures: Callable = (
+        no_figures  # (name → run, table of `checkpoint_probes`) → [(heading, caption, figure)]
+    )
+    claims: Callable = list  # → [`claims.Claim`]
+    contradictions: dict = field(
+        default_factory=dict
+    )  # what would contradict the paper → the claim that would then not hold
+    views: tuple = ("curves", "attention")  # what its scrubber shows, by name
+    view_module: str = ""  # whose import registers views of its own
+    sequence: Callable | None = (
+        None  # configuration → token ids and their labels, whose attention is worth watching
+    )
+    summary: Callable = no_summary  # metrics of a run → columns for the table of a sweep
+    sweep_figures: Callable = no_figures  # (table, runs, options) → [(heading, caption, figure)]
+    sweep_claims: Callable = list  # → [`claims.Claim`], judged on the table of a sweep
+    foreign_probes: Callable | None = (
+        None  # sources → {name: probe}, asked of checkpoints that are not ours; None: none
+    )
+    foreign_curves: dict = field(default_factory=dict)  # of those, beside `curves`
 
     def __post_init__(self):
         self.curves = self.curves or dict(headline=self.headline)
@@ -79,48 +97,60 @@ class Study:
         "What it calls its headline curve."
         return next((name for name, where in self.curves.items() if where == self.headline), "headline")
 
-    def config(self,
-        preset: str = "", # one of `presets`; the demo, else the one for a text, else the first
-        **changes, # options to change
+    def config(
+        self,
+        preset: str = "",  # one of `presets`; the demo, else the one for a text, else the first
+        **changes,  # options to change
     ) -> Config:
         "A preset with some options changed."
         usual = next(p for p in ("demo", "text", *self.presets) if p in self.presets)
         return from_preset(self.presets, preset or usual, **changes)
 
-    def run(self,
-        preset: str = "", # as in `config`
-        root: str | None = None, # folder of runs, see `runs.runs_root`
-        **changes, # options to change
-    ) -> Run: # finished
+    def run(
+        self,
+        preset: str = "",  # as in `config`
+        root: str | None = None,  # folder of runs, see `runs.runs_root`
+        **changes,  # options to change
+    ) -> Run:  # finished
         "Train a preset, or find it trained."
         from grok_nb.training import train
+
         return train(self.config(preset, **changes), root)
 
-    def scrub(self,
-        runs, # a run of this study, or several, to be seen beside each other
-        **options, # of `see.scrubber.Scrubber`
-    ): # → see.scrubber.Scrubber
+    def scrub(
+        self,
+        runs,  # a run of this study, or several, to be seen beside each other
+        **options,  # of `see.scrubber.Scrubber`
+    ):  # → see.scrubber.Scrubber
         "A slider over training: everything the study shows moves together."
         from grok_nb.see.scrubber import Scrubber
+
         return Scrubber(runs, **options)
 
     def register_views(self):
         "Let the scrubber know the study's own views."
-        if self.view_module: import_module(self.view_module)
+        if self.view_module:
+            import_module(self.view_module)
 
-    def __repr__(self): return f"Study({self.name}: {', '.join(self.presets)})"
+    def __repr__(self):
+        return f"Study({self.name}: {', '.join(self.presets)})"
 
 # %% ../nbs/core/10_study.ipynb #2ae540e4
 class Lazy:
     "A function that is imported when it is called for the first time."
-    def __init__(self,
-        path: str, # module:function
+
+    def __init__(
+        self,
+        path: str,  # module:function
     ):
         self.path = path
 
-    def __call__(self, *arguments, **more): return resolve_name(self.path)(*arguments, **more)
+    def __call__(self, *arguments, **more):
+        return resolve_name(self.path)(*arguments, **more)
 
     @property
-    def __signature__(self): return signature(resolve_name(self.path)) # for whoever asks what it takes
+    def __signature__(self):
+        return signature(resolve_name(self.path))  # for whoever asks what it takes
 
-    def __repr__(self): return f"Lazy({self.path!r})"
+    def __repr__(self):
+        return f"Lazy({self.path!r})"

@@ -20,26 +20,34 @@ from .runs import Busy, Config, Run, from_preset, runs_root
 
 # %% ../nbs/core/09_sweeps.ipynb #00a75eb3
 def expand(
-    study: str, # name of a study
-    preset: str, # one of its presets
-    grid: dict[str, Sequence], # option → its values, or their text
+    study: str,  # name of a study
+    preset: str,  # one of its presets
+    grid: dict[str, Sequence],  # option → its values, or their text
     seeds: Sequence[int] = (0,),
-) -> list[Config]: # seed by seed
+) -> list[Config]:  # seed by seed
     "The configurations of a sweep. Raises InputError for unknown options, no values, and the same run twice."
     base = from_preset(studies[study].presets, preset)
     names = [f.name for f in fields(base)]
     for name, values in dict(grid, seeds=seeds).items():
-        if name != "seeds" and name not in names: raise InputError(f"grid: option {nearest(name, names)}")
-        if isinstance(values, str) or not hasattr(values, "__len__"): raise InputError(f"grid: {name} = {values!r}: must be a list of values")
-        if not len(values): raise InputError(f"grid: {name} has no values")
-    if "seed" in grid: raise InputError("grid: seed is not an axis of the grid; give seeds")
+        if name != "seeds" and name not in names:
+            raise InputError(f"grid: option {nearest(name, names)}")
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise InputError(f"grid: {name} = {values!r}: must be a list of values")
+        if not len(values):
+            raise InputError(f"grid: {name} has no values")
+    if "seed" in grid:
+        raise InputError("grid: seed is not an axis of the grid; give seeds")
     cells, found = [dict(zip(grid, values)) for values in product(*grid.values())], {}
     for seed, cell in product(seeds, cells):
         said = ", ".join(f"{k} = {v}" for k, v in dict(cell, seed=seed).items())
-        try: config = base.replace(**cell, seed=seed)
-        except InputError as e: raise InputError(f"grid, at {said}: {e}") from None
+        try:
+            config = base.replace(**cell, seed=seed)
+        except InputError as e:
+            raise InputError(f"grid, at {said}: {e}") from None
         if config.run_id in found:
-            raise InputError(f"grid, at {said}: the same run as at {found[config.run_id][1]}; give each value once, of options that change a run")
+            raise InputError(
+                f"grid, at {said}: the same run as at {found[config.run_id][1]}; give each value once, of options that change a run"
+            )
         found[config.run_id] = config, said
     return [config for config, _ in found.values()]
 
@@ -47,114 +55,179 @@ def expand(
 @dataclass
 class Task:
     "A run to be trained, and how it stands."
+
     run: Run
-    state: str = "waiting" # running; finished, stopped (early, by a rule), failed; elsewhere: another process has it
+    state: str = (
+        "waiting"  # running; finished, stopped (early, by a rule), failed; elsewhere: another process has it
+    )
     error: str = ""
-    tries: int = 0 # that failed
-    job: object = None # a future
+    tries: int = 0  # that failed
+    job: object = None  # a future
     step: int = 0
-    began_at: int = 0 # step
-    beat: dict | None = None # the last heartbeat that was seen
-    moved: float = 0.0 # when that was, by our clock
-    after: float = 0.0 # not to be given to an engine before
+    began_at: int = 0  # step
+    beat: dict | None = None  # the last heartbeat that was seen
+    moved: float = 0.0  # when that was, by our clock
+    after: float = 0.0  # not to be given to an engine before
+
 
 ended = ("finished", "stopped", "failed")
 
+
 def _submit(engine, task, arguments):
-    facts = dict(study=task.run.config.study, options=task.run.config.options(), root=str(task.run.path.parent)) | arguments
-    extra = dict(pure=False) if type(engine).__module__.startswith("distributed") else {} # a second try is a new job
+    facts = (
+        dict(study=task.run.config.study, options=task.run.config.options(), root=str(task.run.path.parent))
+        | arguments
+    )
+    extra = (
+        dict(pure=False) if type(engine).__module__.startswith("distributed") else {}
+    )  # a second try is a new job
     return engine.submit(call, "grok_nb.engines:train_named", json.dumps(facts), **extra)
+
 
 def _outcome(job):
     "What a job answered, and what it raised."
-    patience = [30] if hasattr(job, "add_done_callback") else [] # seconds, for an engine that lost it
-    try: return job.result(*patience), None
-    except BaseException as e: return None, e
+    patience = [30] if hasattr(job, "add_done_callback") else []  # seconds, for an engine that lost it
+    try:
+        return job.result(*patience), None
+    except BaseException as e:
+        return None, e
+
 
 def _look(task, now, tries, stalled):
     "Bring a task up to date."
-    if task.job is None and task.state != "elsewhere": return
+    if task.job is None and task.state != "elsewhere":
+        return
     if task.job is None or not task.job.done():
         if (beat := task.run.heartbeat()) and beat != task.beat:
             task.beat, task.step, task.moved = beat, beat["step"], now
-            if task.job: task.state = "running"
-        if task.state == "elsewhere" and task.run.finished: task.state = "finished"
-        if task.state not in ("running", "elsewhere") or now - task.moved < stalled: return
-        with suppress(Exception): task.job.cancel()
+            if task.job:
+                task.state = "running"
+        if task.state == "elsewhere" and task.run.finished:
+            task.state = "finished"
+        if task.state not in ("running", "elsewhere") or now - task.moved < stalled:
+            return
+        with suppress(Exception):
+            task.job.cancel()
         where = ", in another process" if task.state == "elsewhere" else ""
         answer, error = None, RunError(f"no step for {stalled:,.0f} seconds{where}")
-    else: answer, error = _outcome(task.job)
+    else:
+        answer, error = _outcome(task.job)
     task.job = None
-    if answer in ended: task.state, task.step = answer, task.run.heartbeat().get("step", task.step)
-    elif isinstance(error, Busy): task.state, task.after, task.moved = "elsewhere", now + 5, now
-    elif isinstance(error, KeyboardInterrupt): raise KeyboardInterrupt
+    if answer in ended:
+        task.state, task.step = answer, task.run.heartbeat().get("step", task.step)
+    elif isinstance(error, Busy):
+        task.state, task.after, task.moved = "elsewhere", now + 5, now
+    elif isinstance(error, KeyboardInterrupt):
+        raise KeyboardInterrupt
     else:
         task.tries += 1
-        task.error = "its process was told to stop" if isinstance(error, SystemExit) else one_line(error) if error else "the engine lost it"
+        task.error = (
+            "its process was told to stop"
+            if isinstance(error, SystemExit)
+            else one_line(error)
+            if error
+            else "the engine lost it"
+        )
         task.state = "failed" if task.tries >= tries or isinstance(error, InputError) else "waiting"
+
 
 def drive(
     tasks: Sequence[Task],
-    engine, # anything with `submit`; at most `limit` jobs at a time where it has such a number
-    arguments: dict, # more arguments of `train_named`
-    show: Callable = lambda tasks: None, # called with the tasks after every look
-    tries: int = 2, # how often a job may fail
-    stalled: float = 1800.0, # seconds without a step
-    every: float = 0.3, # seconds between two looks
+    engine,  # anything with `submit`; at most `limit` jobs at a time where it has such a number
+    arguments: dict,  # more arguments of `train_named`
+    show: Callable = lambda tasks: None,  # called with the tasks after every look
+    tries: int = 2,  # how often a job may fail
+    stalled: float = 1800.0,  # seconds without a step
+    every: float = 0.3,  # seconds between two looks
 ):
     "Have every task done. Returns when all have ended; Ctrl-C raises KeyboardInterrupt."
     limit, wake, shown = getattr(engine, "limit", len(tasks)), threading.Event(), 0.0
     while left := [t for t in tasks if t.state not in ended]:
         now = time.time()
-        ready = [t for t in left if t.job is None and now >= t.after and not (t.state == "elsewhere" and t.run.locked)]
-        ready = ready[:max(0, limit - sum(t.job is not None for t in left))]
+        ready = [
+            t
+            for t in left
+            if t.job is None and now >= t.after and not (t.state == "elsewhere" and t.run.locked)
+        ]
+        ready = ready[: max(0, limit - sum(t.job is not None for t in left))]
         try:
-            with engine.batch() if ready and hasattr(engine, "batch") else nullcontext(): # of submitit: one array of jobs
-                for t in ready: t.beat, t.moved, t.job = t.run.heartbeat(), now, _submit(engine, t, arguments)
-        except Exception as e: raise RunError(f"engine: {one_line(e)}; run it again to go on, on this engine or another") from None
-        for t in ready: getattr(t.job, "add_done_callback", lambda f: None)(lambda job: wake.set())
-        if any(t.job is not None or t.state == "elsewhere" for t in left): wake.wait(every); wake.clear()
-        for t in left: _look(t, time.time(), tries, stalled)
-        if now - shown >= every: show(tasks); shown = now
+            with (
+                engine.batch() if ready and hasattr(engine, "batch") else nullcontext()
+            ):  # of submitit: one array of jobs
+                for t in ready:
+                    t.beat, t.moved, t.job = t.run.heartbeat(), now, _submit(engine, t, arguments)
+        except Exception as e:
+            raise RunError(
+                f"engine: {one_line(e)}; run it again to go on, on this engine or another"
+            ) from None
+        for t in ready:
+            getattr(t.job, "add_done_callback", lambda f: None)(lambda job: wake.set())
+        if any(t.job is not None or t.state == "elsewhere" for t in left):
+            wake.wait(every)
+            wake.clear()
+        for t in left:
+            _look(t, time.time(), tries, stalled)
+        if now - shown >= every:
+            show(tasks)
+            shown = now
     show(tasks)
 
 # %% ../nbs/core/09_sweeps.ipynb #fb204d1c
 def state_lines(
     tasks: Sequence[Task],
-    seconds: float, # since the first job
-    most: int = 12, # runs named one by one
+    seconds: float,  # since the first job
+    most: int = 12,  # runs named one by one
 ) -> list[str]:
     "How a sweep stands."
     steps = sum(t.run.config.steps - t.step for t in tasks if t.state not in ended)
     made = sum(t.step - t.began_at for t in tasks)
-    counts = [f"{n} {state}" for state in ("finished", "stopped", "running", "waiting", "elsewhere", "failed") if (n := sum(t.state == state for t in tasks))]
+    counts = [
+        f"{n} {state}"
+        for state in ("finished", "stopped", "running", "waiting", "elsewhere", "failed")
+        if (n := sum(t.state == state for t in tasks))
+    ]
     left = f"about {steps * seconds / made / 60:,.1f} min left" if made and steps else ""
     lines = [" · ".join([f"{len(tasks)} runs", *counts, *filter(None, [left])])]
     told = [t for t in tasks if t.state in ("running", "failed")]
     for t in told[:most]:
-        shown = "  ".join(f"{k} {v:.3f}" for k, v in t.run.heartbeat().get("shown", {}).items() if v is not None)
-        how = f"failed: {t.error.removeprefix(f'{t.run.run_id}: ')}" if t.state == "failed" else f"{t.step:,} of {t.run.config.steps:,}  {shown}"
+        shown = "  ".join(
+            f"{k} {v:.3f}" for k, v in t.run.heartbeat().get("shown", {}).items() if v is not None
+        )
+        how = (
+            f"failed: {t.error.removeprefix(f'{t.run.run_id}: ')}"
+            if t.state == "failed"
+            else f"{t.step:,} of {t.run.config.steps:,}  {shown}"
+        )
         lines.append(f"  {t.run.run_id}  {how}")
     return lines + ([f"  and {len(told) - most} more"] if len(told) > most else [])
+
 
 @contextmanager
 def _shown(tasks, progress, say=None):
     "Yields what shows the tasks, again and again. `say`: what else is told of a run that is trained."
     began, told, lines = time.time(), {id(t) for t in tasks if t.state in ended}, []
+
     def news():
         "A line for each run that has ended since the last look."
         for t in tasks:
-            if t.state not in ended or id(t) in told: continue
+            if t.state not in ended or id(t) in told:
+                continue
             told.add(id(t))
             more = f": {t.error}" if t.state == "failed" else f". {say(t.run)}" if say else ""
             yield f"{t.run.run_id}: {t.state} ({len(told)} of {len(tasks)}){more}"
+
     def standing():
-        if say: lines.extend(news())
+        if say:
+            lines.extend(news())
         return "\n".join([*lines, *state_lines(tasks, time.time() - began)])
-    if not progress or os.environ.get("TQDM_DISABLE"): yield lambda tasks: None
-    elif not is_watched(): yield lambda tasks: [print(line, file=sys.stderr, flush=True) for line in news()]
+
+    if not progress or os.environ.get("TQDM_DISABLE"):
+        yield lambda tasks: None
+    elif not is_watched():
+        yield lambda tasks: [print(line, file=sys.stderr, flush=True) for line in news()]
     elif "ipykernel" in sys.modules:
         from IPython.display import display
+
         handle = display({"text/plain": standing()}, raw=True, display_id=True)
         yield lambda tasks: handle.update({"text/plain": standing()}, raw=True)
         handle.update({"text/plain": standing()}, raw=True)
@@ -162,182 +235,281 @@ def _shown(tasks, progress, say=None):
         from rich.console import Console
         from rich.live import Live
         from rich.text import Text
+
         with Live(Text(standing()), console=Console(stderr=True), auto_refresh=False) as live:
             yield lambda tasks: live.update(Text(standing()), refresh=True)
 
 # %% ../nbs/core/09_sweeps.ipynb #e43425fd
 def run_all(
-    configs: Sequence[Config], # runs to train, of any studies
-    root: str | Path | None = None, # folder of runs, see `runs_root`
-    engine=None, # see `open_engine`
-    workers: int | None = None, # processes at a time; None: one a core, or one a GPU
-    then: str = "", # path of a function, see `train_named`
-    until: str = "", # path of a rule, see `train_named`
-    keep_best: bool = False, # see `train_named`
-    progress: bool = True, # show how it stands
-    say: Callable[[Run], str] | None = None, # what is told of a run on the screen when it is trained
-    **options, # of the engine, and of `drive`: tries, stalled
-) -> list[Task]: # in the order of `configs`; all have ended
+    configs: Sequence[Config],  # runs to train, of any studies
+    root: str | Path | None = None,  # folder of runs, see `runs_root`
+    engine=None,  # see `open_engine`
+    workers: int | None = None,  # processes at a time; None: one a core, or one a GPU
+    then: str = "",  # path of a function, see `train_named`
+    until: str = "",  # path of a rule, see `train_named`
+    keep_best: bool = False,  # see `train_named`
+    progress: bool = True,  # show how it stands
+    say: Callable[[Run], str] | None = None,  # what is told of a run on the screen when it is trained
+    **options,  # of the engine, and of `drive`: tries, stalled
+) -> list[Task]:  # in the order of `configs`; all have ended
     "Train every run that is not finished. Raises KeyboardInterrupt; not for runs that fail, whose tasks say so."
     check_paths(then, until)
     root = runs_root(root)
     driving = {k: options.pop(k) for k in ("tries", "stalled", "every") if k in options}
     check_engine(engine, **options), check_workers(workers)
-    tasks = [Task(run, "finished" if run.finished else "waiting") for run in (Run.create(c, root) for c in configs)]
+    tasks = [
+        Task(run, "finished" if run.finished else "waiting") for run in (Run.create(c, root) for c in configs)
+    ]
     todo = tasks if then else [t for t in tasks if t.state != "finished"]
-    if not todo: return tasks
-    for t in todo: t.state, t.step = "waiting", max(t.run.steps, default=0); t.began_at = t.step
-    with open_engine(engine, workers, root / "slurm", **options) as made, _shown(tasks, progress and not isinstance(made, Serial), say) as show:
-        arguments = {k: v for k, v in dict(then=then, until=until, keep_best=keep_best, progress=progress and isinstance(made, Serial)).items() if v}
-        try: drive(todo, made, arguments, show, **driving)
-        except KeyboardInterrupt: raise KeyboardInterrupt("stopped; run it again to go on") from None
+    if not todo:
+        return tasks
+    for t in todo:
+        t.state, t.step = "waiting", max(t.run.steps, default=0)
+        t.began_at = t.step
+    with (
+        open_engine(engine, workers, root / "slurm", **options) as made,
+        _shown(tasks, progress and not isinstance(made, Serial), say) as show,
+    ):
+        arguments = {
+            k: v
+            for k, v in dict(
+                then=then, until=until, keep_best=keep_best, progress=progress and isinstance(made, Serial)
+            ).items()
+            if v
+        }
+        try:
+            drive(todo, made, arguments, show, **driving)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; run it again to go on") from None
     return tasks
 
+
 def train_all(
-    configs: Sequence[Config], # runs to train, of any studies
-    root: str | Path | None = None, # folder of runs, see `runs_root`
-    workers: int | None = None, # processes at a time; None: one a core, or one a GPU
-    progress: bool = True, # show how it stands
-    **options, # more of `run_all`
-) -> list[Run]: # in the order of `configs`
+    configs: Sequence[Config],  # runs to train, of any studies
+    root: str | Path | None = None,  # folder of runs, see `runs_root`
+    workers: int | None = None,  # processes at a time; None: one a core, or one a GPU
+    progress: bool = True,  # show how it stands
+    **options,  # more of `run_all`
+) -> list[Run]:  # in the order of `configs`
     "Train every run. All are let end before the first error is raised."
     tasks = run_all(configs, root, workers=workers, progress=progress, **options)
-    if failed := [t for t in tasks if t.state == "failed"]: raise RunError(failed[0].error)
+    if failed := [t for t in tasks if t.state == "failed"]:
+        raise RunError(failed[0].error)
     return [t.run for t in tasks]
 
 # %% ../nbs/core/09_sweeps.ipynb #dab8c287
-def _kind(config): # runs of one kind take as long as each other
-    return tuple(getattr(config, name, None) for name in (
-        "n_parameters", "steps", "batch_size", "accumulation", "optimizer", "precision", "context", "n_shots", "n_eval", "evaluate_every"))
+def _kind(config):  # runs of one kind take as long as each other
+    return tuple(
+        getattr(config, name, None)
+        for name in (
+            "n_parameters",
+            "steps",
+            "batch_size",
+            "accumulation",
+            "optimizer",
+            "precision",
+            "context",
+            "n_shots",
+            "n_eval",
+            "evaluate_every",
+        )
+    )
+
 
 def _timed(config, evaluate_every, steps=20):
     "Seconds of some steps, with evaluations so often."
     from grok_nb.training import train
+
     folder = tempfile.mkdtemp()
     try:
-        short = config.replace(steps=steps, warmup_steps=0, evaluate_every=evaluate_every, checkpoints=1, checkpoint_on_change=0.0)
+        short = config.replace(
+            steps=steps,
+            warmup_steps=0,
+            evaluate_every=evaluate_every,
+            checkpoints=1,
+            checkpoint_on_change=0.0,
+        )
         seconds = [r["seconds"] for r in train(short, folder, progress=False).records()]
-    finally: shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return seconds[-1] - seconds[0]
+
 
 def run_seconds(
     config: Config,
 ) -> float:
     "How long a run takes on this machine, by a short calibration: steps × seconds a step, and evaluations."
-    if (first := _timed(config, 2, 2)) > 10: return config.steps * first / 2 # it also warms up
+    if (first := _timed(config, 2, 2)) > 10:
+        return config.steps * first / 2  # it also warms up
     often, seldom = _timed(config, 4), _timed(config, 20)
     evaluation = max(0.0, often - seldom) / 4
-    return config.steps * max(0.0, seldom - evaluation) / 20 + config.steps / config.evaluate_every * evaluation
+    return (
+        config.steps * max(0.0, seldom - evaluation) / 20 + config.steps / config.evaluate_every * evaluation
+    )
+
 
 def estimate(
-    configs: Sequence[Config], # of a sweep
-    root: str | Path | None = None, # folder of runs
-    workers: int | None = None, # processes at a time; None: one a core
-) -> dict: # runs, finished, workers (at a time), seconds (of one process), minutes (of all together); NaN: not known
+    configs: Sequence[Config],  # of a sweep
+    root: str | Path | None = None,  # folder of runs
+    workers: int | None = None,  # processes at a time; None: one a core
+) -> (
+    dict
+):  # runs, finished, workers (at a time), seconds (of one process), minutes (of all together); NaN: not known
     "What is left to be trained, and how long it will take."
     folder, measured, seconds, finished = runs_root(root), {}, 0.0, 0
     runs = [Run(path) if ((path := folder / c.run_id) / "config.json").is_file() else None for c in configs]
     for c, run in zip(configs, runs):
-        if run is None or not run.finished: continue
+        if run is None or not run.finished:
+            continue
         finished += 1
-        if run.records(): measured.setdefault(_kind(c), run.records()[-1]["seconds"])
+        if run.records():
+            measured.setdefault(_kind(c), run.records()[-1]["seconds"])
     for c, run in zip(configs, runs):
-        if run is not None and run.finished: continue
+        if run is not None and run.finished:
+            continue
         if _kind(c) not in measured:
-            try: measured[_kind(c)] = run_seconds(c)
-            except RunError: measured[_kind(c)] = float("nan") # it diverges in its first steps, and so will the run
+            try:
+                measured[_kind(c)] = run_seconds(c)
+            except RunError:
+                measured[_kind(c)] = float("nan")  # it diverges in its first steps, and so will the run
         seconds += measured[_kind(c)]
     at_once = min(workers or check_workers(), max(1, len(configs) - finished))
-    return dict(runs=len(configs), finished=finished, workers=at_once, seconds=seconds, minutes=seconds / at_once / 60)
+    return dict(
+        runs=len(configs), finished=finished, workers=at_once, seconds=seconds, minutes=seconds / at_once / 60
+    )
 
 # %% ../nbs/core/09_sweeps.ipynb #fe0ce05c
 def summarise(
     runs: Sequence[Run],
-    options: Sequence[str] = (), # of the grid
-): # → pandas: the options, seed, run, state, step, minutes, last, best, best_step, what the study adds, error
+    options: Sequence[str] = (),  # of the grid
+):  # → pandas: the options, seed, run, state, step, minutes, last, best, best_step, what the study adds, error
     "One row a run: how it ended."
     import pandas as pd
     from grok_nb.training import best_step, headline_curve
+
     rows = []
     for run in runs:
         records = run.records()
-        row = {name: getattr(run.config, name) for name in options} | dict(seed=run.config.seed, run=run.run_id, state=run.state, step=0, minutes=0.0)
-        if records: row |= dict(step=records[-1]["step"], minutes=round(records[-1]["seconds"] / 60, 2))
+        row = {name: getattr(run.config, name) for name in options} | dict(
+            seed=run.config.seed, run=run.run_id, state=run.state, step=0, minutes=0.0
+        )
+        if records:
+            row |= dict(step=records[-1]["step"], minutes=round(records[-1]["seconds"] / 60, 2))
         curve = headline_curve(run)
         if (best := best_step(curve, run.study)) is not None:
             row |= dict(last=curve.iloc[-1], best=curve[best], best_step=best)
             row |= run.study.summary(run.metrics())
         failed = run.path / "failed.json"
-        rows.append(row | dict(error=json.loads(failed.read_text()).get("error", "") if failed.is_file() and not run.finished else ""))
+        rows.append(
+            row
+            | dict(
+                error=json.loads(failed.read_text()).get("error", "")
+                if failed.is_file() and not run.finished
+                else ""
+            )
+        )
     return pd.DataFrame(rows)
 
+
 def sweep_folder(
-    facts: dict, # study, preset, grid, seeds, fixed
-    root: str | Path | None = None, # folder of runs
-    name: str = "", # of the sweep; empty: made from the facts
-) -> Path: # need not exist
+    facts: dict,  # study, preset, grid, seeds, fixed
+    root: str | Path | None = None,  # folder of runs
+    name: str = "",  # of the sweep; empty: made from the facts
+) -> Path:  # need not exist
     "Where a sweep is kept. Raises InputError if another sweep is there."
-    if name and not re.fullmatch(r"\w[\w.-]*", name): raise InputError(f"name {name!r}: must be of letters, digits, and . _ - inside")
+    if name and not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"name {name!r}: must be of letters, digits, and . _ - inside")
     text = json.dumps(facts, indent=1)
-    folder = runs_root(root) / "sweeps" / (name or f"{facts['study']}-{facts['preset']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
-    if (there := folder / "sweep.json").is_file() and json.loads(there.read_text())["facts"] != json.loads(text):
-        raise InputError(f"sweep {folder.name}: another sweep is in {folder}; give another name, or remove the folder")
+    folder = (
+        runs_root(root)
+        / "sweeps"
+        / (name or f"{facts['study']}-{facts['preset']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
+    )
+    if (there := folder / "sweep.json").is_file() and json.loads(there.read_text())["facts"] != json.loads(
+        text
+    ):
+        raise InputError(
+            f"sweep {folder.name}: another sweep is in {folder}; give another name, or remove the folder"
+        )
     return folder
 
 # %% ../nbs/core/09_sweeps.ipynb #ad43cf75
 def sweep(
-    study: str, # name of a study
-    preset: str, # one of its presets, or of its `grids`
-    grid: dict[str, Sequence] | None = None, # option → its values; None: as the study's `grids` say
-    seeds: Sequence[int] | None = None, # None: as the study says, else 0
-    engine=None, # see `open_engine`
-    root: str | Path | None = None, # folder of runs, see `runs_root`
-    name: str = "", # of the sweep; empty: made from study, preset, grid and seeds
-    fixed: dict | None = None, # options to change for every run
-    **options, # of `run_all`: workers, then, until, keep_best, progress, tries, stalled; and of the engine
-): # → pandas, see `summarise`; `attrs["folder"]`: where the sweep is kept
+    study: str,  # name of a study
+    preset: str,  # one of its presets, or of its `grids`
+    grid: dict[str, Sequence] | None = None,  # option → its values; None: as the study's `grids` say
+    seeds: Sequence[int] | None = None,  # None: as the study says, else 0
+    engine=None,  # see `open_engine`
+    root: str | Path | None = None,  # folder of runs, see `runs_root`
+    name: str = "",  # of the sweep; empty: made from study, preset, grid and seeds
+    fixed: dict | None = None,  # options to change for every run
+    **options,  # of `run_all`: workers, then, until, keep_best, progress, tries, stalled; and of the engine
+):  # → pandas, see `summarise`; `attrs["folder"]`: where the sweep is kept
     "Train every run of a grid, on any engine, and tell how each ended. Runs that fail are in the table with their error."
     configs, facts = plan(study, preset, grid, seeds, **fixed or {})
     check_paths(options.get("then", ""), options.get("until", ""))
     folder = sweep_folder(facts, root, name)
-    running = {k: options.pop(k) for k in ("then", "until", "keep_best", "progress", "tries", "stalled", "every") if k in options}
+    running = {
+        k: options.pop(k)
+        for k in ("then", "until", "keep_best", "progress", "tries", "stalled", "every")
+        if k in options
+    }
     with open_engine(engine, options.pop("workers", None), runs_root(root) / "slurm", **options) as made:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "sweep.json", json.dumps(dict(facts=facts, runs=[c.run_id for c in configs]), indent=1))
+        write_atomic(
+            folder / "sweep.json", json.dumps(dict(facts=facts, runs=[c.run_id for c in configs]), indent=1)
+        )
         tasks = run_all(configs, root, made, **running)
     table = summarise([t.run for t in tasks], list(facts["grid"]))
     for t in tasks:
-        if t.state == "failed" and not t.run.locked: write_atomic(t.run.path / "failed.json", json.dumps(dict(error=t.error)))
+        if t.state == "failed" and not t.run.locked:
+            write_atomic(t.run.path / "failed.json", json.dumps(dict(error=t.error)))
     table["error"] = [t.error if t.state == "failed" else "" for t in tasks]
     table.to_csv(folder / "table.csv", index=False)
     table.attrs["folder"] = str(folder)
     return table
 
+
 def plan(
-    study: str, # name of a study
-    preset: str, # one of its presets, or of its `grids`
-    grid: dict[str, Sequence] | None = None, # as in `sweep`
-    seeds: Sequence[int] | None = None, # as in `sweep`
-    **fixed, # options to change for every run
-) -> tuple[list[Config], dict]: # its configurations; study, preset, grid, seeds, fixed
+    study: str,  # name of a study
+    preset: str,  # one of its presets, or of its `grids`
+    grid: dict[str, Sequence] | None = None,  # as in `sweep`
+    seeds: Sequence[int] | None = None,  # as in `sweep`
+    **fixed,  # options to change for every run
+) -> tuple[list[Config], dict]:  # its configurations; study, preset, grid, seeds, fixed
     "What a sweep consists of."
     known = studies[study].grids.get(preset, {})
     preset, fixed = known.get("preset", preset), known.get("fixed", {}) | fixed
     seeds = known.get("seeds", (0,)) if seeds is None else seeds
-    if grid is None: grid = {k: v for k, v in known.items() if k not in ("preset", "fixed", "seeds")}
-    if not grid and len(seeds) < 2: raise InputError(f"grid: preset {preset!r} of {study} has none of its own; give one, as n_id=8,16,32")
-    if both := [k for k in fixed if k in grid]: raise InputError(f"{both[0]}: is an axis of the grid, and has one value for every run too")
+    if grid is None:
+        grid = {k: v for k, v in known.items() if k not in ("preset", "fixed", "seeds")}
+    if not grid and len(seeds) < 2:
+        raise InputError(f"grid: preset {preset!r} of {study} has none of its own; give one, as n_id=8,16,32")
+    if both := [k for k in fixed if k in grid]:
+        raise InputError(f"{both[0]}: is an axis of the grid, and has one value for every run too")
     configs = expand(study, preset, dict(grid) | {k: [v] for k, v in fixed.items()}, seeds)
-    values = lambda name: list(dict.fromkeys(getattr(c, name) for c in configs)) # as the configurations have them, not as text
-    return configs, dict(study=study, preset=preset, grid={name: values(name) for name in grid}, seeds=values("seed"),
-                         fixed={name: values(name)[0] for name in fixed})
+    values = lambda name: list(
+        dict.fromkeys(getattr(c, name) for c in configs)
+    )  # as the configurations have them, not as text
+    return configs, dict(
+        study=study,
+        preset=preset,
+        grid={name: values(name) for name in grid},
+        seeds=values("seed"),
+        fixed={name: values(name)[0] for name in fixed},
+    )
+
 
 def read_sweep(
-    folder: str | Path, # as `sweep` left it
-) -> tuple[dict, list[Run]]: # study, preset, grid, seeds, fixed; the runs that have been begun
+    folder: str | Path,  # as `sweep` left it
+) -> tuple[dict, list[Run]]:  # study, preset, grid, seeds, fixed; the runs that have been begun
     "What a sweep was, and its runs."
     path = Path(folder).absolute() / "sweep.json"
-    try: saved = json.loads(path.read_text())
-    except (OSError, ValueError): raise InputError(f"sweep: {folder} is no folder of a sweep (it has no sweep.json that can be read)") from None
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise InputError(
+            f"sweep: {folder} is no folder of a sweep (it has no sweep.json that can be read)"
+        ) from None
     root = path.parent.parent.parent
     return saved["facts"], [Run(root / r) for r in saved["runs"] if (root / r / "config.json").is_file()]

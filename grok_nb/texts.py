@@ -17,131 +17,201 @@ from . import InputError, is_watched
 from .files import file_hash
 
 # %% ../nbs/core/03_texts.ipynb #d68e6ffb
-end_of_text = "<|endoftext|>" # the token after each document, and the line between documents of a .txt file
+end_of_text = "<|endoftext|>"  # the token after each document, and the line between documents of a .txt file
 
-def _open(path): return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
+
+def _open(path):
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
+
 
 def _read_txt(path):
     with _open(path) as file:
         lines = []
         for line in file:
-            if line.strip() == end_of_text: yield "".join(lines); lines = []
-            else: lines.append(line)
+            if line.strip() == end_of_text:
+                yield "".join(lines)
+                lines = []
+            else:
+                lines.append(line)
         yield "".join(lines)
+
 
 def _read_jsonl(path):
     with _open(path) as file:
         for number, line in enumerate(file, 1):
-            if not line.strip(): continue
-            try: row = json.loads(line)
-            except ValueError: raise InputError(f"corpus file {path}, line {number}: not JSON; .jsonl holds one object per line") from None
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                raise InputError(
+                    f"corpus file {path}, line {number}: not JSON; .jsonl holds one object per line"
+                ) from None
             if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                 found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise InputError(f"corpus file {path}, line {number}: no field 'text' that holds a string (found: {found[:80]})")
+                raise InputError(
+                    f"corpus file {path}, line {number}: no field 'text' that holds a string (found: {found[:80]})"
+                )
             yield row["text"]
 
+
 @contextmanager
-def _parquet(path): # opened, once it is clear that it holds text
+def _parquet(path):  # opened, once it is clear that it holds text
     import pyarrow as pa, pyarrow.parquet as pq
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**16) as file: # a column is read on, not as a whole
+
+    with pq.ParquetFile(
+        path, pre_buffer=False, buffer_size=2**16
+    ) as file:  # a column is read on, not as a whole
         field = next((f for f in file.schema_arrow if f.name == "text"), None)
-        if field is None: raise InputError(f"corpus file {path}: no column 'text' (found: {', '.join(file.schema_arrow.names)[:80]})")
+        if field is None:
+            raise InputError(
+                f"corpus file {path}: no column 'text' (found: {', '.join(file.schema_arrow.names)[:80]})"
+            )
         if field.type not in (pa.string(), pa.large_string(), pa.string_view()):
             raise InputError(f"corpus file {path}: column 'text' is {field.type}, it must be string")
         yield file
 
+
 def _read_parquet(path):
     with _parquet(path) as file:
-        for rows in file.iter_batches(batch_size=16, columns=["text"]): yield from rows.column(0).to_pylist()
+        for rows in file.iter_batches(batch_size=16, columns=["text"]):
+            yield from rows.column(0).to_pylist()
 
 # %% ../nbs/core/03_texts.ipynb #57f1e2f0
-_readers = {".txt": _read_txt, ".jsonl": _read_jsonl, ".json": _read_jsonl, ".parquet": _read_parquet,
-            ".txt.gz": _read_txt, ".jsonl.gz": _read_jsonl, ".json.gz": _read_jsonl}
-_allowed = ".txt, .jsonl, .parquet, a folder or list of these, or a data set as owner/name or owner/name:config"
+_readers = {
+    ".txt": _read_txt,
+    ".jsonl": _read_jsonl,
+    ".json": _read_jsonl,
+    ".parquet": _read_parquet,
+    ".txt.gz": _read_txt,
+    ".jsonl.gz": _read_jsonl,
+    ".json.gz": _read_jsonl,
+}
+_allowed = (
+    ".txt, .jsonl, .parquet, a folder or list of these, or a data set as owner/name or owner/name:config"
+)
 
-def _suffix(path): # ".json.gz" counts as one
+
+def _suffix(path):  # ".json.gz" counts as one
     return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
 
-def _files(path): # one file, or those in a folder
-    if not path.exists(): raise InputError(f"corpus file {path}: no such file; allowed: {_allowed}")
-    if not path.is_dir(): return [path]
-    found = sorted(f for f in path.rglob("*") if f.is_file() and _suffix(f) in _readers and not f.name.startswith("."))
-    if not found: raise InputError(f"corpus folder {path} holds no text; allowed in it: .txt, .jsonl, .parquet")
+
+def _files(path):  # one file, or those in a folder
+    if not path.exists():
+        raise InputError(f"corpus file {path}: no such file; allowed: {_allowed}")
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        f for f in path.rglob("*") if f.is_file() and _suffix(f) in _readers and not f.name.startswith(".")
+    )
+    if not found:
+        raise InputError(f"corpus folder {path} holds no text; allowed in it: .txt, .jsonl, .parquet")
     return found
 
+
 def short_hash(
-    facts, # whatever JSON can say
-) -> str: # 16 hexadecimal digits
+    facts,  # whatever JSON can say
+) -> str:  # 16 hexadecimal digits
     "What some facts are known by."
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-def _reason(error): return (str(error) or type(error).__name__).splitlines()[0][:150]
+
+def _reason(error):
+    return (str(error) or type(error).__name__).splitlines()[0][:150]
+
 
 @contextmanager
-def _one_line(path): # whatever goes wrong while reading becomes one line that names the file
-    try: yield
-    except InputError: raise
-    except UnicodeDecodeError: raise InputError(f"corpus file {path}: not UTF-8 text") from None
+def _one_line(path):  # whatever goes wrong while reading becomes one line that names the file
+    try:
+        yield
+    except InputError:
+        raise
+    except UnicodeDecodeError:
+        raise InputError(f"corpus file {path}: not UTF-8 text") from None
     except (OSError, EOFError, ValueError, zlib.error) as e:
-        raise InputError(f"corpus file {path} cannot be read: {getattr(e, 'strerror', None) or _reason(e)}") from None
+        raise InputError(
+            f"corpus file {path} cannot be read: {getattr(e, 'strerror', None) or _reason(e)}"
+        ) from None
 
-def _documents(path): # the documents of one file that are not blank, of which there must be one
+
+def _documents(path):  # the documents of one file that are not blank, of which there must be one
     with _one_line(path):
         empty = True
         for text in _readers[_suffix(path)](path):
-            if text and not text.isspace(): empty = False; yield text
-        if empty: raise InputError(f"corpus file {path} is empty: no text in it")
+            if text and not text.isspace():
+                empty = False
+                yield text
+        if empty:
+            raise InputError(f"corpus file {path} is empty: no text in it")
 
-def _check_text(path): # of a large parquet file when it is read: its first document may lie in one page with all others
+
+def _check_text(
+    path,
+):  # of a large parquet file when it is read: its first document may lie in one page with all others
     if _suffix(path) == ".parquet" and path.stat().st_size > 2**20:
-        with _one_line(path), _parquet(path): return
+        with _one_line(path), _parquet(path):
+            return
     next(_documents(path))
 
 # %% ../nbs/core/03_texts.ipynb #4f1a51f3
 class FileTexts:
     "The documents of files, in order; iterate it as often as you like."
-    def __init__(self,
-        paths: Iterable[str | Path], # each a .txt, .jsonl or .parquet, or a folder of them
+
+    def __init__(
+        self,
+        paths: Iterable[str | Path],  # each a .txt, .jsonl or .parquet, or a folder of them
     ):
         self.files = [file for path in paths for file in _files(Path(path))]
         for path in self.files:
-            if _suffix(path) not in _readers: raise InputError(f"corpus file {path}: unknown kind; allowed: {_allowed}")
+            if _suffix(path) not in _readers:
+                raise InputError(f"corpus file {path}: unknown kind; allowed: {_allowed}")
             _check_text(path)
 
-    def __iter__(self): return (text for path in self.files for text in _documents(path))
-    def __repr__(self): return f"texts from {', '.join(path.name for path in self.files[:3])}{', …' * (len(self.files) > 3)}"
+    def __iter__(self):
+        return (text for path in self.files for text in _documents(path))
+
+    def __repr__(self):
+        return f"texts from {', '.join(path.name for path in self.files[:3])}{', …' * (len(self.files) > 3)}"
 
     @cached_property
-    def fingerprint(self) -> str: # changes with any byte of the files, and with their order; not with their names
+    def fingerprint(
+        self,
+    ) -> str:  # changes with any byte of the files, and with their order; not with their names
         "What the content is known by."
         return short_hash([[_suffix(path), path.stat().st_size, file_hash(path)] for path in self.files])
 
 # %% ../nbs/core/03_texts.ipynb #bf4fb4c0
 class DatasetTexts:
     "The documents of a `datasets.Dataset` or `IterableDataset`, from its column `text`."
-    def __init__(self,
-        dataset, # has a column `text`
-        fingerprint: str, # changes whenever the content does
+
+    def __init__(
+        self,
+        dataset,  # has a column `text`
+        fingerprint: str,  # changes whenever the content does
     ):
         self.dataset, self.fingerprint = dataset, fingerprint
         first = next(iter(dataset), None)
-        if first is None: raise InputError("corpus data set is empty: no rows in it")
+        if first is None:
+            raise InputError("corpus data set is empty: no rows in it")
         if not isinstance(first.get("text"), str):
             raise InputError(f"corpus data set: no column 'text' of strings (found: {', '.join(first)[:80]})")
 
     def __iter__(self):
         for rows in self.dataset.select_columns(["text"]).iter(batch_size=16):
             for text in rows["text"]:
-                if text and not text.isspace(): yield text
+                if text and not text.isspace():
+                    yield text
 
-    def __repr__(self): return f"texts from {type(self.dataset).__name__} {self.fingerprint}"
+    def __repr__(self):
+        return f"texts from {type(self.dataset).__name__} {self.fingerprint}"
 
 # %% ../nbs/core/03_texts.ipynb #05e07dec
 def load_dataset_texts(
-    name: str, # `owner/name`, or a local folder laid out like one; after a colon its configuration: `allenai/c4:en`
-) -> DatasetTexts: # its split `train`, streamed: nothing is downloaded but what is read
+    name: str,  # `owner/name`, or a local folder laid out like one; after a colon its configuration: `allenai/c4:en`
+) -> DatasetTexts:  # its split `train`, streamed: nothing is downloaded but what is read
     "Texts of a data set on the Hugging Face hub. Raises InputError if it cannot be reached or has no such configuration."
     import datasets, huggingface_hub
+
     path, _, config = name.partition(":")
     try:
         commit = None if Path(path).is_dir() else huggingface_hub.HfApi().dataset_info(path, timeout=10).sha
@@ -149,138 +219,208 @@ def load_dataset_texts(
         content = commit or FileTexts(builder.config.data_files["train"]).fingerprint
         dataset = datasets.load_dataset(path, config or None, split="train", streaming=True, revision=commit)
         return DatasetTexts(dataset, short_hash([path if commit else "", config, content]))
-    except InputError: raise
-    except Exception as e: # the hub, the network and the builders raise dozens of kinds
-        raise InputError(f"corpus {name!r}: no such file, and not loaded as a data set ({_reason(e)}); allowed: {_allowed}") from None
+    except InputError:
+        raise
+    except Exception as e:  # the hub, the network and the builders raise dozens of kinds
+        raise InputError(
+            f"corpus {name!r}: no such file, and not loaded as a data set ({_reason(e)}); allowed: {_allowed}"
+        ) from None
 
 # %% ../nbs/core/03_texts.ipynb #6ee1db7e
 def open_texts(
-    source, # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
-    fingerprint: str | None = None, # what the content must be known by; an `IterableDataset` in memory takes it as given
-) -> FileTexts | DatasetTexts: # iterable, any number of times
+    source,  # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
+    fingerprint: str
+    | None = None,  # what the content must be known by; an `IterableDataset` in memory takes it as given
+) -> FileTexts | DatasetTexts:  # iterable, any number of times
     "Documents of a source, opened and checked. Raises InputError, in one line, before anything is written."
     texts = _open_texts(source, fingerprint)
     if fingerprint not in (None, texts.fingerprint):
-        raise InputError(f"corpus: the content of {texts!r} has changed (fingerprint {texts.fingerprint}, not {fingerprint})")
+        raise InputError(
+            f"corpus: the content of {texts!r} has changed (fingerprint {texts.fingerprint}, not {fingerprint})"
+        )
     return texts
+
 
 def _open_texts(source, fingerprint):
     if "datasets" in sys.modules:
         import datasets
-        if isinstance(source, datasets.Dataset): return DatasetTexts(source, source._fingerprint)
+
+        if isinstance(source, datasets.Dataset):
+            return DatasetTexts(source, source._fingerprint)
         if isinstance(source, datasets.IterableDataset):
-            if fingerprint is None: raise InputError("fingerprint: an IterableDataset needs one, a name that it is known by")
+            if fingerprint is None:
+                raise InputError("fingerprint: an IterableDataset needs one, a name that it is known by")
             return DatasetTexts(source, fingerprint)
-    if isinstance(source, (list, tuple)) and source: return FileTexts(source) if len(source) > 1 else _open_texts(source[0], fingerprint)
-    if not isinstance(source, (str, Path)) or not str(source): raise InputError(f"corpus is {source!r:.80}; allowed: {_allowed}")
+    if isinstance(source, (list, tuple)) and source:
+        return FileTexts(source) if len(source) > 1 else _open_texts(source[0], fingerprint)
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise InputError(f"corpus is {source!r:.80}; allowed: {_allowed}")
     name, path = str(source), Path(source)
-    is_name = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) or (":" in name and Path(name.partition(":")[0]).is_dir())
-    return load_dataset_texts(name) if is_name and not path.exists() and _suffix(path) not in _readers else FileTexts([path])
+    is_name = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) or (
+        ":" in name and Path(name.partition(":")[0]).is_dir()
+    )
+    return (
+        load_dataset_texts(name)
+        if is_name and not path.exists() and _suffix(path) not in _readers
+        else FileTexts([path])
+    )
 
 # %% ../nbs/core/03_texts.ipynb #1d5e8c19
 def check_vocab_size(
-    size: int, # tokens
+    size: int,  # tokens
 ):
     "Raise InputError for a vocabulary that cannot hold the bytes."
-    if size < 257: raise InputError(f"vocab_size = {size}: must be at least 257: 256 bytes and the end-of-text token")
+    if size < 257:
+        raise InputError(f"vocab_size = {size}: must be at least 257: 256 bytes and the end-of-text token")
+
 
 def progress_bar(
-    description: str, # what stands before it
-    unit: str, # what is counted
-    total: int | None = None, # how many there will be; None: not known
-): # a `tqdm` bar, to be used in a `with`
+    description: str,  # what stands before it
+    unit: str,  # what is counted
+    total: int | None = None,  # how many there will be; None: not known
+):  # a `tqdm` bar, to be used in a `with`
     "A bar where someone can see it."
     from tqdm.auto import tqdm
+
     return tqdm(desc=description, unit=unit, unit_scale=True, total=total, disable=not is_watched())
 
+
 def train_tokenizer(
-    texts: Iterable[str], # read once
-    vocab_size: int, # at least 257: the bytes and the end-of-text token; a small text may not fill it
-    characters: int = 40_000_000, # read no further than this
-): # a `transformers.PreTrainedTokenizerFast` whose begin, end and padding token is `<|endoftext|>`
+    texts: Iterable[str],  # read once
+    vocab_size: int,  # at least 257: the bytes and the end-of-text token; a small text may not fill it
+    characters: int = 40_000_000,  # read no further than this
+):  # a `transformers.PreTrainedTokenizerFast` whose begin, end and padding token is `<|endoftext|>`
     "Train a byte-level BPE tokenizer. Raises InputError for a vocabulary that cannot hold the bytes."
     check_vocab_size(vocab_size)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
     def sample(bar):
         left = characters
         for text in texts:
             yield text[:left]
-            left -= len(text); bar.update(len(text))
-            if left <= 0: return
+            left -= len(text)
+            bar.update(len(text))
+            if left <= 0:
+                return
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[end_of_text], show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
-    with progress_bar("tokenizer", "char") as bar: bpe.train_from_iterator(sample(bar), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[end_of_text],
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    with progress_bar("tokenizer", "char") as bar:
+        bpe.train_from_iterator(sample(bar), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text
+    )
 
 # %% ../nbs/core/03_texts.ipynb #6d25e179
 def check_tokenizer(
-    name: str | Path, # folder or hub name
+    name: str | Path,  # folder or hub name
 ):
     "Raise InputError if there is no such tokenizer, without loading it."
-    wrong = lambda reason: InputError(f"tokenizer {str(name)!r}: {reason}; allowed: a folder with tokenizer.json, or a hub name")
+    wrong = lambda reason: InputError(
+        f"tokenizer {str(name)!r}: {reason}; allowed: a folder with tokenizer.json, or a hub name"
+    )
     if Path(name).is_dir():
-        if any((Path(name)/file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")): return
+        if any((Path(name) / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
+            return
         raise wrong("no tokenizer in this folder")
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)): raise wrong("no such folder")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
+        raise wrong("no such folder")
     import huggingface_hub
-    if isinstance(huggingface_hub.try_to_load_from_cache(str(name), "tokenizer_config.json"), str): return
-    try: huggingface_hub.HfApi().model_info(str(name), timeout=10)
-    except Exception as e: raise wrong(f"no such folder, and not found on the hub ({_reason(e)})") from None
+
+    if isinstance(huggingface_hub.try_to_load_from_cache(str(name), "tokenizer_config.json"), str):
+        return
+    try:
+        huggingface_hub.HfApi().model_info(str(name), timeout=10)
+    except Exception as e:
+        raise wrong(f"no such folder, and not found on the hub ({_reason(e)})") from None
+
 
 def load_tokenizer(
-    tokenizer, # folder, hub name, or a fast tokenizer itself
-): # a `transformers.PreTrainedTokenizerFast` with an end-of-text token
+    tokenizer,  # folder, hub name, or a fast tokenizer itself
+):  # a `transformers.PreTrainedTokenizerFast` with an end-of-text token
     "A given tokenizer, checked. Raises InputError if there is none, or if it cannot mark the end of a document."
     name = str(getattr(tokenizer, "name_or_path", None) or tokenizer)
     if isinstance(tokenizer, (str, Path)):
         check_tokenizer(tokenizer)
         from transformers import AutoTokenizer
-        try: tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except Exception as e: raise InputError(f"tokenizer {name!r} cannot be loaded: {_reason(e)}") from None # kinds fail in many ways
-    if not getattr(tokenizer, "is_fast", False): raise InputError(f"tokenizer {name!r} has no fast version (tokenizer.json)")
-    if tokenizer.eos_token_id is None: raise InputError(f"tokenizer {name!r} has no end-of-text token (eos_token)")
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except Exception as e:
+            raise InputError(
+                f"tokenizer {name!r} cannot be loaded: {_reason(e)}"
+            ) from None  # kinds fail in many ways
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(f"tokenizer {name!r} has no fast version (tokenizer.json)")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"tokenizer {name!r} has no end-of-text token (eos_token)")
     return tokenizer
 
 # %% ../nbs/core/03_texts.ipynb #d494fa60
-_cut = re.compile(r"[^\W\d_](?= [^\W\d_])") # the last letter of a word, when a blank and a letter follow
+_cut = re.compile(r"[^\W\d_](?= [^\W\d_])")  # the last letter of a word, when a blank and a letter follow
 
-def _pieces(text, size): # of about `size` characters
+
+def _pieces(text, size):  # of about `size` characters
     while len(text) > size and (found := _cut.search(text, size)):
-        yield text[:found.end()]
-        text = text[found.end():]
+        yield text[: found.end()]
+        text = text[found.end() :]
     yield text
 
-def _is_cuttable(encoder): # bytes in, bytes out, and no token reaches from a letter over the blank after it
+
+def _is_cuttable(encoder):  # bytes in, bytes out, and no token reaches from a letter over the blank after it
     rules = json.loads(encoder.to_str())
-    bytewise = rules["normalizer"] is None and '"ByteLevel", "add_prefix_space": false' in json.dumps(rules["pre_tokenizer"])
-    return bytewise and [span for _, span in encoder.pre_tokenizer.pre_tokenize_str("ab cd")] == [(0, 2), (2, 5)]
+    bytewise = rules["normalizer"] is None and '"ByteLevel", "add_prefix_space": false' in json.dumps(
+        rules["pre_tokenizer"]
+    )
+    return bytewise and [span for _, span in encoder.pre_tokenizer.pre_tokenize_str("ab cd")] == [
+        (0, 2),
+        (2, 5),
+    ]
+
 
 def encode_texts(
     texts: Iterable[str],
-    tokenizer, # fast tokenizer
-    batch: int = 1_000_000, # characters encoded at a time, on all cores
-) -> Iterator[np.ndarray]: # per document its token ids, int64, without special tokens
+    tokenizer,  # fast tokenizer
+    batch: int = 1_000_000,  # characters encoded at a time, on all cores
+) -> Iterator[np.ndarray]:  # per document its token ids, int64, without special tokens
     "Encode documents lazily. Memory holds one batch, and the document at hand."
     from tokenizers import Tokenizer
+
     encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    encoder.encode_special_tokens = True; encoder.no_truncation(); encoder.no_padding()
+    encoder.encode_special_tokens = True
+    encoder.no_truncation()
+    encoder.no_padding()
     cuttable = _is_cuttable(encoder)
     pieces, ends, waiting = [], [], 0
+
     def flush(done):
         for encoded, end in zip(encoder.encode_batch_fast(pieces, add_special_tokens=False), ends):
             done.append(np.asarray(encoded.ids, dtype=np.int64))
             if end:
-                ids = np.concatenate(done); done.clear()
-                if len(ids): yield ids # some tokenizers strip a text to nothing
-        pieces.clear(); ends.clear()
+                ids = np.concatenate(done)
+                done.clear()
+                if len(ids):
+                    yield ids  # some tokenizers strip a text to nothing
+        pieces.clear()
+        ends.clear()
+
     done = []
     for text in texts:
         parts = list(_pieces(text, 16_384)) if cuttable else [text]
         for part in parts:
-            pieces.append(part); ends.append(False); waiting += len(part)
-            if part is parts[-1]: ends[-1] = True
-            if waiting >= batch: yield from flush(done); waiting = 0
+            pieces.append(part)
+            ends.append(False)
+            waiting += len(part)
+            if part is parts[-1]:
+                ends[-1] = True
+            if waiting >= batch:
+                yield from flush(done)
+                waiting = 0
     yield from flush(done)

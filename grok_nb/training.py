@@ -32,30 +32,34 @@ from .runs import Busy, Checkpoint, Config, Context, Run, is_checkpoint, pick, p
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
-    config: Config, # schedule, warmup_steps, warmup_start, decay_share, final_lr, steps
-    step: int, # optimiser steps done before this update
-) -> float: # learning rate as a share of its peak
+    config: Config,  # schedule, warmup_steps, warmup_start, decay_share, final_lr, steps
+    step: int,  # optimiser steps done before this update
+) -> float:  # learning rate as a share of its peak
     "Linear warm-up from `warmup_start`, then constant, or a decay to `final_lr` at the last step; of `wsd` in the last `decay_share` of the steps."
-    if step < config.warmup_steps: return config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
-    stable = round((1 - config.decay_share) * config.steps) if config.schedule == "wsd" else 0 # warm-up, stable, decay
+    if step < config.warmup_steps:
+        return config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
+    stable = (
+        round((1 - config.decay_share) * config.steps) if config.schedule == "wsd" else 0
+    )  # warm-up, stable, decay
     begin = max(config.warmup_steps, stable)
-    if config.schedule == "constant" or step < begin: return 1.0
+    if config.schedule == "constant" or step < begin:
+        return 1.0
     done = (step - begin) / max(1, config.steps - begin)
     shape = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     return config.final_lr + (1 - config.final_lr) * shape
 
-
 # %% ../nbs/core/05_training.ipynb #f2de9f2e
 def orthogonalised(
-    matrix: torch.Tensor, # a direction of descent
-    rounds: int = 5, # of the iteration
-) -> torch.Tensor: # the same singular vectors, singular values near 1; float32 on a CPU, else bfloat16
+    matrix: torch.Tensor,  # a direction of descent
+    rounds: int = 5,  # of the iteration
+) -> torch.Tensor:  # the same singular vectors, singular values near 1; float32 on a CPU, else bfloat16
     "A few rounds of Newton–Schulz, with Jordan's coefficients."
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.size(0) > matrix.size(1)
     x = matrix.clone() if matrix.device.type == "cpu" else matrix.bfloat16()
-    if tall: x = x.T
-    x.div_(x.norm().clamp(min=1e-7)) # no singular value above 1
+    if tall:
+        x = x.T
+    x.div_(x.norm().clamp(min=1e-7))  # no singular value above 1
     for _ in range(rounds):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -64,11 +68,13 @@ def orthogonalised(
 # %% ../nbs/core/05_training.ipynb #e7ca3e61
 class Muon(torch.optim.Optimizer):
     "Momentum, made orthogonal; steps as large as AdamW's (Liu et al. 2025, arXiv 2502.16982)."
-    def __init__(self,
-        params, # matrices
+
+    def __init__(
+        self,
+        params,  # matrices
         lr: float,
-        weight_decay: float = 0.1, # times the learning rate, of the weights
-        momentum: float = 0.95, # Nesterov's
+        weight_decay: float = 0.1,  # times the learning rate, of the weights
+        momentum: float = 0.95,  # Nesterov's
     ):
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
 
@@ -78,9 +84,11 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             lr, momentum = group["lr"], group["momentum"]
             for p in group["params"]:
-                if p.grad is None: continue
+                if p.grad is None:
+                    continue
                 state = self.state[p]
-                if not state: state["momentum_buffer"] = torch.zeros_like(p.grad)
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(p.grad)
                 average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
                 update = orthogonalised(p.grad.lerp(average, momentum))
                 p.mul_(1 - lr * group["weight_decay"])
@@ -88,27 +96,40 @@ class Muon(torch.optim.Optimizer):
 
 # %% ../nbs/core/05_training.ipynb #456d3a19
 def make_optimizers(
-    model, # a transformers model
-    config: Config, # optimizer, lr, weight decay, …
-) -> list[torch.optim.Optimizer]: # AdamW, and Muon first if asked for; each group carries `initial_lr`
+    model,  # a transformers model
+    config: Config,  # optimizer, lr, weight decay, …
+) -> list[torch.optim.Optimizer]:  # AdamW, and Muon first if asked for; each group carries `initial_lr`
     "The optimisers of a run."
-    outside = {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outside] if config.optimizer == "muon" else []
+    outside = {
+        id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None
+    }
+    matrices = (
+        [p for p in model.parameters() if p.ndim == 2 and id(p) not in outside]
+        if config.optimizer == "muon"
+        else []
+    )
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    groups = [dict(params=[p for p in rest if p.ndim >= 2], weight_decay=config.weight_decay),
-              dict(params=[p for p in rest if p.ndim < 2], weight_decay=0.0)]
-    optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)]
+    groups = [
+        dict(params=[p for p in rest if p.ndim >= 2], weight_decay=config.weight_decay),
+        dict(params=[p for p in rest if p.ndim < 2], weight_decay=0.0),
+    ]
+    optimizers = [
+        torch.optim.AdamW(
+            groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
+        )
+    ]
     if matrices:
         optimizers.insert(0, Muon(matrices, config.muon_lr, config.muon_weight_decay, config.muon_momentum))
     for o in optimizers:
-        for g in o.param_groups: g["initial_lr"] = g["lr"]
+        for g in o.param_groups:
+            g["initial_lr"] = g["lr"]
     return optimizers
 
 # %% ../nbs/core/05_training.ipynb #2dd75dd6
 def mean_loss(
-    logits: torch.Tensor, # (batch, position, vocabulary)
-    targets: torch.Tensor, # the token that each position should name, (batch, position); −100 is not scored
-) -> torch.Tensor: # nats per scored token
+    logits: torch.Tensor,  # (batch, position, vocabulary)
+    targets: torch.Tensor,  # the token that each position should name, (batch, position); −100 is not scored
+) -> torch.Tensor:  # nats per scored token
     "Next-token cross-entropy, the mean over scored positions. A study may name another one."
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
@@ -116,7 +137,11 @@ def mean_loss(
 def checkpoint_steps(config: Config) -> list[int]:
     "Planned checkpoint steps: 0, the last, and `config.checkpoints` in between, spaced evenly or logarithmically."
     n = min(config.checkpoints, config.steps)
-    spaced = np.geomspace(1, config.steps, n) if config.spacing == "log" else np.linspace(config.steps / n, config.steps, n)
+    spaced = (
+        np.geomspace(1, config.steps, n)
+        if config.spacing == "log"
+        else np.linspace(config.steps / n, config.steps, n)
+    )
     return sorted({0, config.steps, *(int(s) for s in spaced.round())})
 
 # %% ../nbs/core/05_training.ipynb #5a9e109d
@@ -125,18 +150,22 @@ def _random_state():
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"random.cpu": torch.get_rng_state()} | {f"random.cuda{i}": s for i, s in enumerate(cuda)}
 
+
 def save_state(
-    folder: Path, # checkpoint folder being written
+    folder: Path,  # checkpoint folder being written
     optimizers: list[torch.optim.Optimizer],
-    **facts, # JSON values to go with it
+    **facts,  # JSON values to go with it
 ):
     "Write `training_state.safetensors` and `training_state.json`."
     tensors = _random_state()
     for i, o in enumerate(optimizers):
         for p, state in o.state_dict()["state"].items():
-            tensors |= {f"{i}.{p}.{k}": torch.as_tensor(v).detach().cpu().contiguous() for k, v in state.items()}
+            tensors |= {
+                f"{i}.{p}.{k}": torch.as_tensor(v).detach().cpu().contiguous() for k, v in state.items()
+            }
     save_file(tensors, folder / "training_state.safetensors")
     (folder / "training_state.json").write_text(json.dumps(facts))
+
 
 def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) -> dict:
     "Restore optimisers and random-number state; returns the facts that were saved with them."
@@ -144,37 +173,45 @@ def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) 
     for i, o in enumerate(optimizers):
         fresh, state = o.state_dict(), {}
         for name, t in tensors.items():
-            if name.startswith(f"{i}."): state.setdefault(int(name.split(".")[1]), {})[name.split(".", 2)[2]] = t
+            if name.startswith(f"{i}."):
+                state.setdefault(int(name.split(".")[1]), {})[name.split(".", 2)[2]] = t
         o.load_state_dict(dict(state=state, param_groups=fresh["param_groups"]))
     torch.set_rng_state(tensors["random.cpu"])
     cuda = [tensors[n] for n in sorted(tensors) if n.startswith("random.cuda")]
-    if cuda and len(cuda) == torch.cuda.device_count(): torch.cuda.set_rng_state_all(cuda)
+    if cuda and len(cuda) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)
     return json.loads((checkpoint.path / "training_state.json").read_text())
 
 # %% ../nbs/core/05_training.ipynb #c9549434
 class TrainingDiverged(RunError):
     "The loss or a weight is no longer finite; the last good checkpoint is kept."
 
+
 def commit(
     run: Run,
-    step: int, # optimiser steps done
-    model, # unwrapped transformers model
+    step: int,  # optimiser steps done
+    model,  # unwrapped transformers model
     optimizers: list[torch.optim.Optimizer],
-    passing: bool = False, # is it to go when a better one comes?
-    best: int | None = None, # the step where the headline was best so far
-    **facts, # JSON values that resuming needs
+    passing: bool = False,  # is it to go when a better one comes?
+    best: int | None = None,  # the step where the headline was best so far
+    **facts,  # JSON values that resuming needs
 ):
     "Save a checkpoint as a whole, then forget those that were passing, and optimiser states older than `keep_states`."
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()): raise TrainingDiverged
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise TrainingDiverged
     stream = run.stream
-    about = dict(step=step, tokens=step * stream.tokens_per_batch, run=run.run_id) | (dict(passing=True) if passing else {})
+    about = dict(step=step, tokens=step * stream.tokens_per_batch, run=run.run_id) | (
+        dict(passing=True) if passing else {}
+    )
     with atomic_folder(run.folder(step), **about) as folder:
         model.save_pretrained(folder)
-        if getattr(stream, "tokenizer", None): stream.tokenizer.save_pretrained(folder)
+        if getattr(stream, "tokenizer", None):
+            stream.tokenizer.save_pretrained(folder)
         save_state(folder, optimizers, **facts)
     forget_worse(run, best)
     with_state = [c for c in run.checkpoints if c.has_state]
-    for c in with_state[:-run.config.keep_states]: c.drop_state()
+    for c in with_state[: -run.config.keep_states]:
+        c.drop_state()
 
 # %% ../nbs/core/05_training.ipynb #0742c6ad
 def save_artifacts(run: Run):
@@ -182,26 +219,38 @@ def save_artifacts(run: Run):
     arrays = {k: np.ascontiguousarray(v) for k, v in getattr(run.stream, "artifacts", {}).items()}
     path = run.path / "artifacts.safetensors"
     if not path.exists():
-        save_arrays(arrays, path.with_suffix(".partial")); os.replace(path.with_suffix(".partial"), path)
-    try: saved = load_arrays(path)
-    except SafetensorError as e: raise InputError(f"run: {path} cannot be read ({e}); it was damaged") from None
+        save_arrays(arrays, path.with_suffix(".partial"))
+        os.replace(path.with_suffix(".partial"), path)
+    try:
+        saved = load_arrays(path)
+    except SafetensorError as e:
+        raise InputError(f"run: {path} cannot be read ({e}); it was damaged") from None
     if set(saved) != set(arrays) or any(not np.array_equal(saved[k], arrays[k]) for k in arrays):
-        raise InputError(f"run: the data of {run.run_id} cannot be made again by this version; its artifacts.safetensors differ")
+        raise InputError(
+            f"run: the data of {run.run_id} cannot be made again by this version; its artifacts.safetensors differ"
+        )
 
 # %% ../nbs/core/05_training.ipynb #f65bc0e6
 def check_device(
-    device: str | None, # "cpu", "cuda" or "mps"; None: the best there is
-) -> str: # the device to use
+    device: str | None,  # "cpu", "cuda" or "mps"; None: the best there is
+) -> str:  # the device to use
     "The device asked for; an `InputError` if this machine has none such."
     has = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    if device is not None and not has.get(device): raise InputError(f"device = {device!r}: this machine has {', '.join(d for d in has if has[d])}")
+    if device is not None and not has.get(device):
+        raise InputError(f"device = {device!r}: this machine has {', '.join(d for d in has if has[d])}")
     return device or next(d for d in has if has[d])
+
 
 def _accelerator(config, device):
     "accelerate's front to device, mixed precision and processes; a second training in one process may choose anew."
-    if PartialState._shared_state: AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
-    return Accelerator(cpu=check_device(device) == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no",
-                       kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
+    if PartialState._shared_state:
+        AcceleratorState._reset_state(reset_partial_state=PartialState().num_processes == 1)
+    return Accelerator(
+        cpu=check_device(device) == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+
 
 def _set_threads(run, model, threads, processes):
     "Set torch's CPU threads: as asked, else as the run began, else one for a small model, and for others `OMP_NUM_THREADS` or a process's share of the cores."
@@ -209,65 +258,86 @@ def _set_threads(run, model, threads, processes):
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
     here = get_int_from_env(["LOCAL_WORLD_SIZE"], processes)
     given = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    torch.set_num_threads(threads or began or (1 if small else given or max(1, len(os.sched_getaffinity(0)) // here)))
+    torch.set_num_threads(
+        threads or began or (1 if small else given or max(1, len(os.sched_getaffinity(0)) // here))
+    )
 
 # %% ../nbs/core/05_training.ipynb #740bba7a
 @contextmanager
 def stop_on_signal():
     "Yields a list that is empty until a signal to stop arrives; it then holds the signal's number."
     received, old = [], {}
+
     def handler(number, frame):
-        if number == signal.SIGINT and number in received: raise KeyboardInterrupt
+        if number == signal.SIGINT and number in received:
+            raise KeyboardInterrupt
         received.append(number)
+
     if threading.current_thread() is threading.main_thread():
         old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try: yield received
+    try:
+        yield received
     finally:
-        for s, h in old.items(): signal.signal(s, h)
+        for s, h in old.items():
+            signal.signal(s, h)
 
 # %% ../nbs/core/05_training.ipynb #ca49d82e
-def headline_curve(run: Run) -> pd.Series: # value over step, evaluations without one left out
+def headline_curve(run: Run) -> pd.Series:  # value over step, evaluations without one left out
     "The headline metric of a run so far."
     values = {r["step"]: pick(r["rows"], run.study.headline) for r in run.records()}
     return pd.Series({s: v for s, v in values.items() if v is not None}, dtype=float)
 
+
 def rule_name(rule: Callable) -> str:
     "A rule in words, as `stopped.json` has it: a function's name, with the arguments that `functools.partial` gives it."
-    if not isinstance(rule, partial): return getattr(rule, "__name__", None) or repr(rule)
+    if not isinstance(rule, partial):
+        return getattr(rule, "__name__", None) or repr(rule)
     given = [*map(repr, rule.args), *(f"{k}={v!r}" for k, v in rule.keywords.items())]
     return f"{rule_name(rule.func)}({', '.join(given)})"
 
 # %% ../nbs/core/05_training.ipynb #daa56b52
 def best_step(
-    curve: pd.Series, # headline over step
-    study, # its `headline` says what the metric is
-) -> int | None: # None: no evaluation has a value
+    curve: pd.Series,  # headline over step
+    study,  # its `headline` says what the metric is
+) -> int | None:  # None: no evaluation has a value
     "The first step at which the headline was best: highest, or lowest where it is a loss."
     curve = (curve if "loss" not in study.headline["metric"] else -curve).dropna()
     return int(curve.idxmax()) if len(curve) else None
 
+
 def forget_worse(run: Run, best: int | None):
     "Once the best checkpoint is there, remove those that were kept only for being the best until then."
-    if best is None or not is_checkpoint(run.folder(best)): return
+    if best is None or not is_checkpoint(run.folder(best)):
+        return
     for c in run.checkpoints:
-        if c.step < best and c.manifest.get("passing"): remove_folder(c.path)
+        if c.step < best and c.manifest.get("passing"):
+            remove_folder(c.path)
 
 # %% ../nbs/core/05_training.ipynb #282ec9a2
-ENOUGH = 1 # the rule's word to stop; larger ones are signals
+ENOUGH = 1  # the rule's word to stop; larger ones are signals
+
 
 def check_processes(config: Config):
     "An `InputError` if the rows of a batch cannot be shared out evenly among the processes that were started."
     world = get_int_from_env(["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"], 1)
     if config.batch_size % world or config.batch_size // world < config.accumulation:
-        rows = f", with a row for each of accumulation = {config.accumulation} parts in every process" if config.accumulation > 1 else ""
-        raise InputError(f"batch_size = {config.batch_size}: must be a multiple of {world}, the number of processes{rows}")
+        rows = (
+            f", with a row for each of accumulation = {config.accumulation} parts in every process"
+            if config.accumulation > 1
+            else ""
+        )
+        raise InputError(
+            f"batch_size = {config.batch_size}: must be a multiple of {world}, the number of processes{rows}"
+        )
+
 
 def agree(
     accelerator: Accelerator,
-    word: int, # 0, `ENOUGH`, or the number of a signal
-) -> int: # the largest word of all processes
+    word: int,  # 0, `ENOUGH`, or the number of a signal
+) -> int:  # the largest word of all processes
     "Why to stop here, the same for every process; 0: go on."
     return int(accelerator.gather(torch.tensor([word], device=accelerator.device)).max())
+
 
 def was_left(error: RuntimeError) -> bool:
     "Does the error say that another process is gone? (gloo says it in words only.)"
@@ -278,45 +348,59 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     "Tidy rows of every probe, the model in eval mode and without gradients."
     context = Context(run.config, run.stream, step, step * run.stream.tokens_per_batch, device)
     model.eval()
-    with torch.no_grad(): rows = [dict(probe=name) | row for name, probe in probes.items() for row in probe(model, context)]
+    with torch.no_grad():
+        rows = [dict(probe=name) | row for name, probe in probes.items() for row in probe(model, context)]
     model.train()
     return rows
 
 # %% ../nbs/core/05_training.ipynb #10339be5
 def train(
-    config: Config, # what to train; its study is looked up by name
-    root: str | Path | None = None, # folder of runs, see `runs_root`
-    device: str | None = None, # "cpu", "cuda" or "mps"; None: the best there is
-    threads: int | None = None, # CPU threads; None: see above
-    progress: bool = True, # show a progress bar in a terminal or a notebook
-    until: Callable[[pd.Series], bool] | None = None, # of the headline curve so far: is it enough? Asked after each evaluation
-    keep_best: bool = False, # keep the checkpoint at which the headline was best
-) -> Run: # finished, or ended by `until`
+    config: Config,  # what to train; its study is looked up by name
+    root: str | Path | None = None,  # folder of runs, see `runs_root`
+    device: str | None = None,  # "cpu", "cuda" or "mps"; None: the best there is
+    threads: int | None = None,  # CPU threads; None: see above
+    progress: bool = True,  # show a progress bar in a terminal or a notebook
+    until: Callable[[pd.Series], bool]
+    | None = None,  # of the headline curve so far: is it enough? Asked after each evaluation
+    keep_best: bool = False,  # keep the checkpoint at which the headline was best
+) -> Run:  # finished, or ended by `until`
     "Train the run of this configuration to its last step; goes on where it was stopped. Raises `TrainingDiverged`, `RunError`, `KeyboardInterrupt`."
     check_device(device)
     check_processes(config)
     run = Run.create(config, root)
-    if run.finished or until and run.stopped and until(headline_curve(run)): return run
+    if run.finished or until and run.stopped and until(headline_curve(run)):
+        return run
     transformers_logging.disable_progress_bar()
     config, study, stream = run.config, run.study, run.stream
     accelerator = _accelerator(config, device)
     main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
-    with run.lock(wait=True) if main else nullcontext() as claim, full_disk_is_named(run.path), stop_on_signal() as stop:
-        if world == 1 and run.finished: return run  # by the process that held it
+    with (
+        run.lock(wait=True) if main else nullcontext() as claim,
+        full_disk_is_named(run.path),
+        stop_on_signal() as stop,
+    ):
+        if world == 1 and run.finished:
+            return run  # by the process that held it
         torch.manual_seed(config.seed)
         origin = run.resumable
         model = origin.model if origin else study.model(config)
         _set_threads(run, model, threads, world)
-        with warnings.catch_warnings(action="ignore", category=FutureWarning): model = accelerator.prepare(model.train())
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            model = accelerator.prepare(model.train())
         bare = accelerator.unwrap_model(model)
         optimizers = make_optimizers(bare, config)
-        facts = load_state(origin, optimizers) if origin else dict(loss_sum=0.0, loss_steps=0, seconds=0.0, headline=None)
+        facts = (
+            load_state(origin, optimizers)
+            if origin
+            else dict(loss_sum=0.0, loss_steps=0, seconds=0.0, headline=None)
+        )
         step = origin.step if origin else 0
         probes, loss_function = study.probes(config), study.loss(config)
         planned, headline, shown = set(checkpoint_steps(config)), facts["headline"], {}
         name = study.headline_name
         scored = getattr(stream, "scored_positions", None)
-        if scored is not None: scored = torch.as_tensor(scored, device=accelerator.device)
+        if scored is not None:
+            scored = torch.as_tensor(scored, device=accelerator.device)
         loss_sum = torch.tensor(facts["loss_sum"], dtype=torch.float32, device=accelerator.device)
         loss_steps, began = facts["loss_steps"], time.time() - facts["seconds"]
         if main:
@@ -324,75 +408,130 @@ def train(
             run.cut_back(step if origin else -1)
             curve = headline_curve(run)
             forget_worse(run, best_step(curve, study) if keep_best else None)
-            for past in ("failed.json", "stopped.json"): (run.path / past).unlink(missing_ok=True)
-            for left in run.path.glob("checkpoints/.step-*"): shutil.rmtree(left)  # by a kill
+            for past in ("failed.json", "stopped.json"):
+                (run.path / past).unlink(missing_ok=True)
+            for left in run.path.glob("checkpoints/.step-*"):
+                shutil.rmtree(left)  # by a kill
             card = dict(card=torch.cuda.get_device_name()) if accelerator.device.type == "cuda" else {}
-            run.begin_session(step=step, device=str(accelerator.device), **card, compiled=accelerator.state.dynamo_plugin.backend.value.lower(),
-                              threads=torch.get_num_threads(), processes=world)
+            run.begin_session(
+                step=step,
+                device=str(accelerator.device),
+                **card,
+                compiled=accelerator.state.dynamo_plugin.backend.value.lower(),
+                threads=torch.get_num_threads(),
+                processes=world,
+            )
 
         def check_claim():
-            if claim.compromise: raise Busy(f"run: {run.run_id}: this process stood still for too long, and another one has taken the run over")
+            if claim.compromise:
+                raise Busy(
+                    f"run: {run.run_id}: this process stood still for too long, and another one has taken the run over"
+                )
 
         def measure():
             "Evaluate, write the line of metrics, start a new mean of the loss."
             nonlocal loss_sum, loss_steps
             check_claim()
-            loss = [dict(probe="train", metric="loss", value=loss_sum.item() / loss_steps)] if loss_steps else []
-            if loss and not math.isfinite(loss[0]["value"]): raise TrainingDiverged
+            loss = (
+                [dict(probe="train", metric="loss", value=loss_sum.item() / loss_steps)] if loss_steps else []
+            )
+            if loss and not math.isfinite(loss[0]["value"]):
+                raise TrainingDiverged
             rows = loss + evaluate(run, bare, step, accelerator.device, probes)
-            run.append(step=step, tokens=step * stream.tokens_per_batch, seconds=round(time.time() - began, 2), rows=rows)
+            run.append(
+                step=step,
+                tokens=step * stream.tokens_per_batch,
+                seconds=round(time.time() - began, 2),
+                rows=rows,
+            )
             loss_sum, loss_steps = torch.zeros_like(loss_sum), 0
             shown.update({"loss": loss[0]["value"] if loss else None, name: pick(rows, study.headline)})
-            if shown[name] is not None: curve.loc[step] = shown[name]
+            if shown[name] is not None:
+                curve.loc[step] = shown[name]
             return shown[name]
 
         def save(best=None, passing=False):
             check_claim()
-            facts = dict(loss_sum=loss_sum.item(), loss_steps=loss_steps, seconds=time.time() - began, headline=headline)
+            facts = dict(
+                loss_sum=loss_sum.item(),
+                loss_steps=loss_steps,
+                seconds=time.time() - began,
+                headline=headline,
+            )
             commit(run, step, bare, optimizers, passing, best, **facts)
 
         try:
-            if not origin and main: headline = measure(); save()
+            if not origin and main:
+                headline = measure()
+                save()
             bar, last_beat, halt = progress_bar(run, step, progress and main), 0.0, 0
             while step < config.steps:
                 share = learning_rate_share(config, step)
                 for o in optimizers:
-                    for g in o.param_groups: g["lr"] = g["initial_lr"] * share
-                if rank: torch.manual_seed(int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0]))  # its own dropout
+                    for g in o.param_groups:
+                        g["lr"] = g["initial_lr"] * share
+                if rank:
+                    torch.manual_seed(
+                        int(np.random.SeedSequence([config.seed, step, rank]).generate_state(1)[0])
+                    )  # its own dropout
                 for part in split(stream.batch(step), config.accumulation, rank, world):
                     weight = part.pop("weight")
-                    part = {k: torch.from_numpy(v).to(accelerator.device, non_blocking=True) for k, v in part.items()}
+                    part = {
+                        k: torch.from_numpy(v).to(accelerator.device, non_blocking=True)
+                        for k, v in part.items()
+                    }
                     labels = part.pop("labels")
-                    if scored is None: logits, targets = model(**part, use_cache=False).logits[:, :-1], labels[:, 1:]
-                    else: logits, targets = logits_at(model, scored, **part, use_cache=False), labels[:, scored + 1]
+                    if scored is None:
+                        logits, targets = model(**part, use_cache=False).logits[:, :-1], labels[:, 1:]
+                    else:
+                        logits, targets = (
+                            logits_at(model, scored, **part, use_cache=False),
+                            labels[:, scored + 1],
+                        )
                     loss = loss_function(logits, targets) * weight
                     accelerator.backward(loss)
                     loss_sum += loss.detach()
-                if config.clip: accelerator.clip_grad_norm_(model.parameters(), config.clip)
-                for o in optimizers: o.step(); o.zero_grad(set_to_none=True)
+                if config.clip:
+                    accelerator.clip_grad_norm_(model.parameters(), config.clip)
+                for o in optimizers:
+                    o.step()
+                    o.zero_grad(set_to_none=True)
                 step, loss_steps = step + 1, loss_steps + 1
                 bar.update()
                 due = step % config.evaluate_every == 0 or step == config.steps
                 meet = world > 1 and (due or step in planned or step % 10 == 0)
-                if meet: loss_sum = accelerator.reduce(loss_sum, "mean")
+                if meet:
+                    loss_sum = accelerator.reduce(loss_sum, "mean")
                 evaluated = main and due
                 value = measure() if evaluated else None
-                if due and not main: loss_sum, loss_steps = torch.zeros_like(loss_sum), 0
-                moved = config.checkpoint_on_change and value is not None and abs(value - (headline or 0.0)) >= config.checkpoint_on_change
+                if due and not main:
+                    loss_sum, loss_steps = torch.zeros_like(loss_sum), 0
+                moved = (
+                    config.checkpoint_on_change
+                    and value is not None
+                    and abs(value - (headline or 0.0)) >= config.checkpoint_on_change
+                )
                 best = best_step(curve, study) if keep_best and evaluated else None
                 enough = until is not None and value is not None and step < config.steps and until(curve)
                 halt = stop[0] if stop else ENOUGH if enough else 0
-                if world > 1: halt = agree(accelerator, halt) if meet else 0
+                if world > 1:
+                    halt = agree(accelerator, halt) if meet else 0
                 if main and (step in planned or moved or best == step or halt):
                     lasting = step in planned or moved
-                    if lasting and value is not None: headline = value
-                    if halt == ENOUGH: write_atomic(run.path / "stopped.json", json.dumps(dict(step=step, rule=rule_name(until))))
+                    if lasting and value is not None:
+                        headline = value
+                    if halt == ENOUGH:
+                        write_atomic(
+                            run.path / "stopped.json", json.dumps(dict(step=step, rule=rule_name(until)))
+                        )
                     save(best, passing=not (lasting or halt))
                 if main and (evaluated or time.time() - last_beat > 1):
                     last_beat = time.time()
                     run.beat(step=step, shown=shown)
-                    if evaluated: bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None})
-                if halt: break
+                    if evaluated:
+                        bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None})
+                if halt:
+                    break
             bar.close()
             accelerator.wait_for_everyone()
         except TrainingDiverged:
@@ -401,7 +540,8 @@ def train(
             write_atomic(run.path / "failed.json", json.dumps(dict(step=step, error=message)))
             raise TrainingDiverged(message) from None
         except RuntimeError as e:
-            if not was_left(e): raise
+            if not was_left(e):
+                raise
             message = f"{run.run_id}: another process of this job ended; the last checkpoint is step {max(run.steps, default=None)}, run it again to go on"
             raise RunError(message) from None
     if halt > ENOUGH and step < config.steps:
@@ -411,13 +551,15 @@ def train(
 
 # %% ../nbs/core/05_training.ipynb #a889bab9
 def split(
-    batch: dict, # arrays `(batch, …)`, of all processes together
-    parts: int, # how many pieces a process computes one after the other
-    rank: int = 0, # of which process
-    world: int = 1, # processes
+    batch: dict,  # arrays `(batch, …)`, of all processes together
+    parts: int,  # how many pieces a process computes one after the other
+    rank: int = 0,  # of which process
+    world: int = 1,  # processes
 ):
     "A process's pieces of a batch, each with its `weight`: its share of the scored positions, so that gradients add up to the whole batch's."
-    if parts == world == 1: yield batch | dict(weight=1.0); return
+    if parts == world == 1:
+        yield batch | dict(weight=1.0)
+        return
     scored = lambda labels: (labels[:, 1:] != -100).sum()
     total = scored(batch["labels"]) / world  # the mean over processes follows
     pieces = {k: np.array_split(v[rank::world], parts) for k, v in batch.items()}

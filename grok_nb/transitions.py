@@ -12,38 +12,56 @@ import numpy as np
 import pandas as pd
 from . import InputError, nearest
 from .intervals import Interval, check_direction, points
-from .ramps import ar1_deviance, average_blocks, critical_evidence, fewest, find_legs, noise_p_value, rise_shapes, standardise
+from grok_nb.ramps import (
+    ar1_deviance,
+    average_blocks,
+    critical_evidence,
+    fewest,
+    find_legs,
+    noise_p_value,
+    rise_shapes,
+    standardise,
+)
 
 # %% ../nbs/core/08_transitions.ipynb #4487140a
 @dataclass(frozen=True)
 class Transition:
     "One change of level of a curve, with the time of its 10, 50 and 90 % points as intervals."
-    direction: str # "up" or "down"
-    baseline: float # level before
-    plateau: float # level after; the level at the end so far, if not saturated
-    onset: Interval # 10 % of the way from baseline to plateau
-    midpoint: Interval # 50 %
-    saturation: Interval # 90 %; `hi` is infinite if the curve may still be moving at the end of the run
-    sharpness: float # midpoint divided by the width from 10 to 90 %
-    shape: str # "abrupt", "smooth" or "undecided"
-    step_over_ramp: float # difference in BIC; positive: a step explains the curve better
-    p_value: float # how often noise gives evidence as strong
-    noise: float # standard deviation of the values around the fit
-    persistence: float # autocorrelation of that noise, 0 to .8
+
+    direction: str  # "up" or "down"
+    baseline: float  # level before
+    plateau: float  # level after; the level at the end so far, if not saturated
+    onset: Interval  # 10 % of the way from baseline to plateau
+    midpoint: Interval  # 50 %
+    saturation: Interval  # 90 %; `hi` is infinite if the curve may still be moving at the end of the run
+    sharpness: float  # midpoint divided by the width from 10 to 90 %
+    shape: str  # "abrupt", "smooth" or "undecided"
+    step_over_ramp: float  # difference in BIC; positive: a step explains the curve better
+    p_value: float  # how often noise gives evidence as strong
+    noise: float  # standard deviation of the values around the fit
+    persistence: float  # autocorrelation of that noise, 0 to .8
 
     @property
-    def height(self) -> float: return self.plateau - self.baseline
-    @property
-    def saturated(self) -> bool: return self.saturation.reached
+    def height(self) -> float:
+        return self.plateau - self.baseline
 
-    def row(self) -> dict: # every field; intervals as two columns
+    @property
+    def saturated(self) -> bool:
+        return self.saturation.reached
+
+    def row(self) -> dict:  # every field; intervals as two columns
         "The transition as a row of a table."
-        return {k: v for f, x in self.__dict__.items() for k, v in
-                ({f"{f}_lo": x.lo, f"{f}_hi": x.hi} if isinstance(x, Interval) else {f: x}).items()}
+        return {
+            k: v
+            for f, x in self.__dict__.items()
+            for k, v in ({f"{f}_lo": x.lo, f"{f}_hi": x.hi} if isinstance(x, Interval) else {f: x}).items()
+        }
 
     def __str__(self):
-        return (f"{self.direction} {self.baseline:.3g} → {self.plateau:.3g}: onset {self.onset}, midpoint {self.midpoint}, "
-                f"saturation {self.saturation}; {self.shape}, sharpness {self.sharpness:.2g}")
+        return (
+            f"{self.direction} {self.baseline:.3g} → {self.plateau:.3g}: onset {self.onset}, midpoint {self.midpoint}, "
+            f"saturation {self.saturation}; {self.shape}, sharpness {self.sharpness:.2g}"
+        )
 
 # %% ../nbs/core/08_transitions.ipynb #319a1592
 def _locate(values, first, last, sign, open_end, abrupt, p_value):
@@ -54,22 +72,39 @@ def _locate(values, first, last, sign, open_end, abrupt, p_value):
     deviance = np.where((slope * sign > 0) & (times[:, 1] < n - (2 if open_end else 1)), deviance, np.inf)
     best = deviance.argmin()
     near = deviance <= deviance[best] + 6
-    slack = .25 * max(1, n / 48) # knots are on a grid
+    slack = 0.25 * max(1, n / 48)  # knots are on a grid
     lo = np.maximum(np.floor(times[near].min(0) - slack), 0).astype(int)
     hi = np.minimum(np.ceil(times[near].max(0) + slack), n - 1).astype(int)
-    onset, midpoint, saturation = (Interval(float(first[l]), float(last[h])) for l, h in zip(np.minimum(lo, hi - 1), hi))
-    if open_end and rising[near].any(): saturation = Interval(saturation.lo, np.inf)
+    onset, midpoint, saturation = (
+        Interval(float(first[l]), float(last[h])) for l, h in zip(np.minimum(lo, hi - 1), hi)
+    )
+    if open_end and rising[near].any():
+        saturation = Interval(saturation.lo, np.inf)
     clock = (first + last) / 2
     at = np.interp(times, np.arange(n), clock)
-    width = np.where(gap, np.diff(clock)[np.floor(times[:, 1]).astype(int).clip(0, n - 2)], at[:, 2] - at[:, 0])
-    unresolved = ((shapes > .1) & (shapes < .9)).sum(1) <= 1
+    width = np.where(
+        gap, np.diff(clock)[np.floor(times[:, 1]).astype(int).clip(0, n - 2)], at[:, 2] - at[:, 0]
+    )
+    unresolved = ((shapes > 0.1) & (shapes < 0.9)).sum(1) <= 1
     may_be_step, is_ramp = unresolved | (width <= abrupt * at[:, 1]), width > abrupt * at[:, 1]
     step, ramp = (np.min(deviance, where=w, initial=np.inf) for w in (may_be_step, is_ramp))
     margin = float(np.clip(ramp - step, -999, 999))
     shape = "smooth" if margin < -6 else "abrupt" if margin > 6 and saturation.reached else "undecided"
     level, fit = _levels(shapes[best], values)
-    return Transition("up" if sign > 0 else "down", *level, onset, midpoint, saturation, float(at[best, 1] / width[best]),
-                      shape, margin, float(p_value), float(np.std(values - fit)), float(rho[best]))
+    return Transition(
+        "up" if sign > 0 else "down",
+        *level,
+        onset,
+        midpoint,
+        saturation,
+        float(at[best, 1] / width[best]),
+        shape,
+        margin,
+        float(p_value),
+        float(np.std(values - fit)),
+        float(rho[best]),
+    )
+
 
 def _levels(shape, values):
     design = np.stack([np.ones(len(shape)), shape], 1)
@@ -78,16 +113,20 @@ def _levels(shape, values):
 
 # %% ../nbs/core/08_transitions.ipynb #2c531379
 def transitions(
-    curve: pd.Series | tuple, # values over steps (or tokens), 8 evaluations or more
-    alpha: float = .025, # largest p value; .025 keeps false positives below 5 %
-    min_share: float = .2, # movements below this share of the largest one are left out
-    abrupt: float = .25, # a step takes at most this share of the time before its midpoint
-) -> list[Transition]: # in order of time; empty: nothing that noise does not do
+    curve: pd.Series | tuple,  # values over steps (or tokens), 8 evaluations or more
+    alpha: float = 0.025,  # largest p value; .025 keeps false positives below 5 %
+    min_share: float = 0.2,  # movements below this share of the largest one are left out
+    abrupt: float = 0.25,  # a step takes at most this share of the time before its midpoint
+) -> list[Transition]:  # in order of time; empty: nothing that noise does not do
     "All changes of level of a curve, upward and downward."
     steps, values = points(curve)
-    if len(steps) < fewest: raise InputError(f"curve: {len(steps)} evaluations; {fewest} are needed to tell a transition from noise")
+    if len(steps) < fewest:
+        raise InputError(
+            f"curve: {len(steps)} evaluations; {fewest} are needed to tell a transition from noise"
+        )
     for name, x in dict(alpha=alpha, min_share=min_share, abrupt=abrupt).items():
-        if not 0 < x < 1: raise InputError(f"{name}: {x} is not between 0 and 1")
+        if not 0 < x < 1:
+            raise InputError(f"{name}: {x} is not between 0 and 1")
     values, first, last = average_blocks(steps, values)
     y, n = standardise(values), len(values)
     legs = find_legs(y, critical_evidence(alpha), min_share) if y.any() else []
@@ -96,37 +135,52 @@ def transitions(
         start, end = legs[i - 1][1] if i else 0, legs[i + 1][0] if i + 1 < len(legs) else n - 1
         start, end = max(0, min(start, end - 3)), min(n - 1, max(end, start + 3))
         part = slice(start, end + 1)
-        found.append(_locate(values[part], first[part], last[part], np.sign(height), i + 1 == len(legs), abrupt, p_value))
+        found.append(
+            _locate(
+                values[part], first[part], last[part], np.sign(height), i + 1 == len(legs), abrupt, p_value
+            )
+        )
     return found
 
+
 def transition(
-    curve: pd.Series | tuple, # values over steps (or tokens), 8 evaluations or more
-    direction: str | None = None, # "up" or "down"; by default the larger
-    **options, # as for `transitions`
-) -> Transition | None: # None: no such transition
+    curve: pd.Series | tuple,  # values over steps (or tokens), 8 evaluations or more
+    direction: str | None = None,  # "up" or "down"; by default the larger
+    **options,  # as for `transitions`
+) -> Transition | None:  # None: no such transition
     "The largest change of level of a curve."
-    if direction is not None: check_direction(direction)
-    return max((t for t in transitions(curve, **options) if direction in (None, t.direction)), key=lambda t: abs(t.height), default=None)
+    if direction is not None:
+        check_direction(direction)
+    return max(
+        (t for t in transitions(curve, **options) if direction in (None, t.direction)),
+        key=lambda t: abs(t.height),
+        default=None,
+    )
 
 # %% ../nbs/core/08_transitions.ipynb #edef1d45
-colors = dict(up="#009E73", down="#D55E00") # of the Okabe–Ito palette, safe for colour-blind readers
+colors = dict(up="#009E73", down="#D55E00")  # of the Okabe–Ito palette, safe for colour-blind readers
+
 
 def mark(
-    ax, # matplotlib axes, in the clock of the transition
-    transition, # a `Transition`, or a row of `transition_table`
-    color: str | None = None, # by default green for up, vermilion and hatched for down
-    label: str | None = None, # for the legend
+    ax,  # matplotlib axes, in the clock of the transition
+    transition,  # a `Transition`, or a row of `transition_table`
+    color: str | None = None,  # by default green for up, vermilion and hatched for down
+    label: str | None = None,  # for the legend
 ):
     "Shade a transition from onset to saturation, darker where the midpoint may be; a dotted line where an open saturation begins."
     row = transition.row() if isinstance(transition, Transition) else transition
-    if row["direction"] not in colors: return ax
+    if row["direction"] not in colors:
+        return ax
     color = color or colors[row["direction"]]
     left, right = ax.get_xlim()
     end = row["saturation_hi"] if np.isfinite(row["saturation_hi"]) else right
     hatch = None if row["direction"] == "up" else "//"
-    ax.axvspan(row["onset_lo"], end, facecolor=color, edgecolor=color, alpha=.2, lw=0, hatch=hatch, label=label)
-    ax.axvspan(row["midpoint_lo"], row["midpoint_hi"], facecolor=color, alpha=.5, lw=0)
-    if end != row["saturation_hi"]: ax.axvline(row["saturation_lo"], color=color, ls=":", lw=1)
+    ax.axvspan(
+        row["onset_lo"], end, facecolor=color, edgecolor=color, alpha=0.2, lw=0, hatch=hatch, label=label
+    )
+    ax.axvspan(row["midpoint_lo"], row["midpoint_hi"], facecolor=color, alpha=0.5, lw=0)
+    if end != row["saturation_hi"]:
+        ax.axvline(row["saturation_lo"], color=color, ls=":", lw=1)
     ax.set_xlim(left, right)
     return ax
 
@@ -137,55 +191,84 @@ def _complete(curve, evaluations, alpha):
     found = transitions(curve, alpha) if len(steps) >= fewest else []
     return [t for t in found if t.saturated and (steps > t.saturation.hi).sum() >= evaluations]
 
+
 def arrived(
-    curve: pd.Series | tuple, # values over steps so far
-    evaluations: int = 5, # how many must lie after the saturation
-    direction: str = "up", # "down" for a loss
-    alpha: float = .001, # largest p value
+    curve: pd.Series | tuple,  # values over steps so far
+    evaluations: int = 5,  # how many must lie after the saturation
+    direction: str = "up",  # "down" for a loss
+    alpha: float = 0.001,  # largest p value
 ) -> bool:
     "Has the ability come, and stayed for some evaluations?"
     check_direction(direction)
     return any(t.direction == direction for t in _complete(curve, evaluations, alpha))
 
+
 def decayed(
-    curve: pd.Series | tuple, # values over steps so far
-    evaluations: int = 5, # how many must lie after the fall
-    alpha: float = .001, # largest p value
+    curve: pd.Series | tuple,  # values over steps so far
+    evaluations: int = 5,  # how many must lie after the fall
+    alpha: float = 0.001,  # largest p value
 ) -> bool:
     "Has the ability come, and gone again for some evaluations?"
     found = [t.direction for t in _complete(curve, evaluations, alpha)]
-    return "up" in found and "down" in found[found.index("up"):]
+    return "up" in found and "down" in found[found.index("up") :]
 
 # %% ../nbs/core/08_transitions.ipynb #320e87fd
 def transition_table(
-    table: pd.DataFrame, # long: run, step, tokens, probe, <keys…>, metric, value
-    by: Iterable[str] | None = None, # columns that tell curves apart; by default all but step, tokens and value
-    clock: str = "step", # or "tokens"
-    **options, # as for `transitions`
-) -> pd.DataFrame: # the columns `by`, then those of `Transition.row`, `evaluations` and `last`
+    table: pd.DataFrame,  # long: run, step, tokens, probe, <keys…>, metric, value
+    by: Iterable[str]
+    | None = None,  # columns that tell curves apart; by default all but step, tokens and value
+    clock: str = "step",  # or "tokens"
+    **options,  # as for `transitions`
+) -> pd.DataFrame:  # the columns `by`, then those of `Transition.row`, `evaluations` and `last`
     "Every transition of every curve; curves without one have direction `none`, those too short to tell `untested`."
-    by = [c for c in table if c not in ("step", "tokens", "value")] if by is None else [by] if isinstance(by, str) else list(by)
+    by = (
+        [c for c in table if c not in ("step", "tokens", "value")]
+        if by is None
+        else [by]
+        if isinstance(by, str)
+        else list(by)
+    )
     for column in [*by, clock, "value"]:
-        if column not in table: raise InputError(f"table: column {nearest(column, table.columns)}")
+        if column not in table:
+            raise InputError(f"table: column {nearest(column, table.columns)}")
     rows = []
     for key, part in table.groupby(by, dropna=False, sort=False) if by else [((), table)]:
         series = part.set_index(clock).value.dropna()
         common = dict(zip(by, key)) | dict(evaluations=len(series), last=float(series.index.max()))
-        if len(series) < fewest: rows.append(common | _nothing("untested", series)); continue
+        if len(series) < fewest:
+            rows.append(common | _nothing("untested", series))
+            continue
         found = transitions(series, **options)
-        rows += [common | t.row() for t in found] or [common | _nothing("none", series) | dict(p_value=noise_p_value(series))]
-    columns = [*by, *Transition("", 0, 0, *[Interval(0, 0)] * 3, 0, "", 0, 0, 0, 0).row(), "evaluations", "last"]
+        rows += [common | t.row() for t in found] or [
+            common | _nothing("none", series) | dict(p_value=noise_p_value(series))
+        ]
+    columns = [
+        *by,
+        *Transition("", 0, 0, *[Interval(0, 0)] * 3, 0, "", 0, 0, 0, 0).row(),
+        "evaluations",
+        "last",
+    ]
     return pd.DataFrame(rows, columns=columns)
+
 
 def _nothing(direction, series):
     level, end = float(series.mean()), float(series.index.max())
-    times = {f"{f}_{e}": x for f in ("onset", "midpoint", "saturation") for e, x in (("lo", end), ("hi", np.inf))}
-    return dict(direction=direction, baseline=level, plateau=level, shape="none", noise=float(series.std(ddof=0))) | times
+    times = {
+        f"{f}_{e}": x for f in ("onset", "midpoint", "saturation") for e, x in (("lo", end), ("hi", np.inf))
+    }
+    return (
+        dict(
+            direction=direction, baseline=level, plateau=level, shape="none", noise=float(series.std(ddof=0))
+        )
+        | times
+    )
+
 
 def intervals(
-    table: pd.DataFrame, # of `transition_table`
-    what: str = "midpoint", # or "onset", "saturation"
-) -> list[Interval]: # one for each row
+    table: pd.DataFrame,  # of `transition_table`
+    what: str = "midpoint",  # or "onset", "saturation"
+) -> list[Interval]:  # one for each row
     "The times of a transition table as intervals."
-    if what not in ("onset", "midpoint", "saturation"): raise InputError(f"what: {nearest(what, ('onset', 'midpoint', 'saturation'))}")
+    if what not in ("onset", "midpoint", "saturation"):
+        raise InputError(f"what: {nearest(what, ('onset', 'midpoint', 'saturation'))}")
     return [Interval(lo, hi) for lo, hi in zip(table[f"{what}_lo"], table[f"{what}_hi"])]

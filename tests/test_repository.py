@@ -90,12 +90,9 @@ def test_page_shows_no_failure_and_no_machine(page):
     assert "widgets" not in json.loads(read(page))["metadata"], "saved widget state breaks the documentation"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.name != "_modidx.py"], ids=str)
-def test_module_is_short(module):
-    lines = read(module).splitlines()
-    assert len(lines) <= 550, "split the notebook"
-    wide = [i for i, line in enumerate(lines, 1) if len(line) > 160 and not line.startswith("# %% ") and "__all__" not in line]
-    assert not wide, f"lines over 160 characters: {wide}"
+def test_notebooks_are_formatted():
+    done = subprocess.run([sys.executable, "-m", "ruff", "format", "--check", "nbs"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"run `ruff format nbs`: {done.stdout}{done.stderr}"
 
 
 def test_no_machine_paths_and_no_package_index():

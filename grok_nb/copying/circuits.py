@@ -24,41 +24,63 @@ from ..streams import rng as generator
 # %% ../../nbs/copying/03_circuits.ipynb #4139dbaa
 def _induction(model, s=None):
     "Induction scores, on a sequence as long as the model allows and the paper's at most."
-    return induction_scores(model, s=s or min(100, model.config.vocab_size - 3, model.config.max_position_embeddings//2))
+    return induction_scores(
+        model, s=s or min(100, model.config.vocab_size - 3, model.config.max_position_embeddings // 2)
+    )
+
 
 def rank_heads(
-    scores, # rows of `induction_scores` of one checkpoint
-    *by: str, # metric; with several, the best of each in turn
-) -> list[tuple[int, int]]: # (layer, head), the highest score first
+    scores,  # rows of `induction_scores` of one checkpoint
+    *by: str,  # metric; with several, the best of each in turn
+) -> list[tuple[int, int]]:  # (layer, head), the highest score first
     "Heads in the order of a score."
     table = pd.DataFrame(scores)
-    if table.empty or "metric" not in table: raise InputError("scores: must be the rows of induction_scores")
+    if table.empty or "metric" not in table:
+        raise InputError("scores: must be the rows of induction_scores")
     for metric in by:
-        if metric not in set(table["metric"]): raise InputError(f"by: metric {nearest(metric, set(table['metric']))}")
-    ordered = [table[table["metric"] == m].sort_values("value", ascending=False, kind="stable")[["layer", "head"]].astype(int) for m in by]
-    return list(dict.fromkeys(head for turn in zip(*(o.itertuples(index=False, name=None) for o in ordered)) for head in turn))
+        if metric not in set(table["metric"]):
+            raise InputError(f"by: metric {nearest(metric, set(table['metric']))}")
+    ordered = [
+        table[table["metric"] == m]
+        .sort_values("value", ascending=False, kind="stable")[["layer", "head"]]
+        .astype(int)
+        for m in by
+    ]
+    return list(
+        dict.fromkeys(
+            head for turn in zip(*(o.itertuples(index=False, name=None) for o in ordered)) for head in turn
+        )
+    )
+
 
 def _others(named, heads, draws, rng, same_layers):
     "Different random sets of as many heads, or of as many in each layer."
     pools = [(heads, len(named))]
-    if same_layers: pools = [([h for h in heads if h[0] == layer], n) for layer, n in Counter(layer for layer, _ in named).items()]
+    if same_layers:
+        pools = [
+            ([h for h in heads if h[0] == layer], n)
+            for layer, n in Counter(layer for layer, _ in named).items()
+        ]
     found = {}
-    for _ in range(20*draws): # there may be fewer than `draws`
+    for _ in range(20 * draws):  # there may be fewer than `draws`
         drawn = tuple(sorted(pool[i] for pool, n in pools for i in rng.choice(len(pool), n, replace=False)))
-        if drawn != tuple(sorted(named)) and len(found) < draws: found[drawn] = list(drawn)
+        if drawn != tuple(sorted(named)) and len(found) < draws:
+            found[drawn] = list(drawn)
     return list(found.values())
 
+
 def head_sets(
-    scores, # rows of `induction_scores` of one checkpoint
-    top: tuple = (1,), # sizes of the sets of top heads
-    by: tuple = ("induction_score", "previous_token"), # the scores that name them
-    draws: int = 10, # random sets for each, at most
-    seed: int = 0, # of the draws
-) -> list[dict]: # kind (single, layer, top, random, same layers), by, n, draw, heads
+    scores,  # rows of `induction_scores` of one checkpoint
+    top: tuple = (1,),  # sizes of the sets of top heads
+    by: tuple = ("induction_score", "previous_token"),  # the scores that name them
+    draws: int = 10,  # random sets for each, at most
+    seed: int = 0,  # of the draws
+) -> list[dict]:  # kind (single, layer, top, random, same layers), by, n, draw, heads
     "Which heads to remove: single ones, whole layers, the top of each score, and as many others."
     heads = sorted(rank_heads(scores, by[0]))
     for n in top:
-        if not 1 <= n < len(heads): raise InputError(f"top = {n}: must be from 1 to {len(heads) - 1}, of {len(heads)} heads")
+        if not 1 <= n < len(heads):
+            raise InputError(f"top = {n}: must be from 1 to {len(heads) - 1}, of {len(heads)} heads")
     sets = [dict(kind="single", by="", n=1, draw=0, heads=[head]) for head in heads]
     for layer in sorted({layer for layer, _ in heads}):
         members = [head for head in heads if head[0] == layer]
@@ -69,281 +91,459 @@ def head_sets(
             sets.append(dict(kind="top", by=metric, n=n, draw=0, heads=named))
             for kind in ("random", "same layers"):
                 others = _others(named, heads, draws, generator(seed, metric, n, kind), kind == "same layers")
-                sets += [dict(kind=kind, by=metric, n=n, draw=i, heads=drawn) for i, drawn in enumerate(others)]
+                sets += [
+                    dict(kind=kind, by=metric, n=n, draw=i, heads=drawn) for i, drawn in enumerate(others)
+                ]
     return sets
 
 # %% ../../nbs/copying/03_circuits.ipynb #da467812
 def _text(model, input_ids, copyable):
     "Token ids and masks of the tokens but the first, checked."
     if input_ids is None:
-        if copyable is not None: raise InputError("copyable: needs input_ids, whose tokens it marks")
+        if copyable is not None:
+            raise InputError("copyable: needs input_ids, whose tokens it marks")
         return None
     ids = checked_token_ids(model, input_ids)
     masks = dict(loss=np.ones(ids.shape, bool))
     if copyable is not None:
         mask = np.asarray(copyable)
         if mask.shape != ids.shape or mask.dtype != bool:
-            raise InputError(f"copyable: {mask.dtype} of shape {mask.shape}: must be bool, {tuple(ids.shape)}, as input_ids")
+            raise InputError(
+                f"copyable: {mask.dtype} of shape {mask.shape}: must be bool, {tuple(ids.shape)}, as input_ids"
+            )
         masks |= dict(loss_copyable=mask, loss_other=~mask)
     return ids, {name: mask[:, 1:] for name, mask in masks.items()}
 
+
 def _copied(model, test):
     "Accuracy over all queries."
-    right = test.answers(model) == test.asked[:, :, test.prefix:]
+    right = test.answers(model) == test.asked[:, :, test.prefix :]
     return dict(exact=float(right.all(-1).mean()), token=float(right.mean()))
+
 
 def _own_sequences(model, test, room=2**27):
     "Contexts of the test with one query each, every query in its turn, (sample, position); `room`: numbers held at once."
-    size = test.longest*model.config.hidden_size*model.config.num_hidden_layers
-    samples = np.arange(min(test.n_samples, max(16, room//size)))
+    size = test.longest * model.config.hidden_size * model.config.num_hidden_layers
+    samples = np.arange(min(test.n_samples, max(16, room // size)))
     return np.hstack([test.contexts[samples], test.asked[samples, samples % len(test.queried), :-1]])
+
 
 def _asker(model, test, text=None, mean_over=None):
     "A function: heads that are gone, and how → what is measured. No set is measured twice."
     own = _own_sequences(model, test)
+
     @cache
     def ask(heads, mode):
-        def gone(over): return ablate_heads(model, heads, mode, (over if mean_over is None else mean_over) if mode == "mean" else None)
-        with gone(own): found = _copied(model, test)
+        def gone(over):
+            return ablate_heads(
+                model, heads, mode, (over if mean_over is None else mean_over) if mode == "mean" else None
+            )
+
+        with gone(own):
+            found = _copied(model, test)
         if text:
             ids, masks = text
-            with gone(ids): nats = token_losses(model, ids.cpu(), model.device)
+            with gone(ids):
+                nats = token_losses(model, ids.cpu(), model.device)
             found |= {name: float(nats[mask].mean()) for name, mask in masks.items() if mask.any()}
         return found
+
     return ask
+
 
 def _within(model, heads):
     "Heads as pairs of whole numbers that the model has."
     layers, n = model.config.num_hidden_layers, model.config.num_attention_heads
-    try: pairs = sorted({(int(layer), int(head)) for layer, head in heads})
-    except (TypeError, ValueError): raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
+    try:
+        pairs = sorted({(int(layer), int(head)) for layer, head in heads})
+    except (TypeError, ValueError):
+        raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
     for layer, head in pairs:
         if not (0 <= layer < layers and 0 <= head < n):
-            raise InputError(f"heads = ({layer}, {head}): must be (layer, head), layer 0 to {layers - 1}, head 0 to {n - 1}")
+            raise InputError(
+                f"heads = ({layer}, {head}): must be (layer, head), layer 0 to {layers - 1}, head 0 to {n - 1}"
+            )
     return tuple(pairs)
 
-def _named(heads): return " ".join(f"{layer}.{head}" for layer, head in heads)
+
+def _named(heads):
+    return " ".join(f"{layer}.{head}" for layer, head in heads)
+
 
 def ablation(
-    model, # transformers causal language model, in evaluation mode
-    test, # `CopyTest`
-    sets: list[dict], # of `head_sets`; or any dicts with `heads`, a list of (layer, head)
-    modes: tuple = ("mean", "zero"), # how heads are removed
-    input_ids=None, # text for the loss, (row, position)
-    copyable=None, # which of its tokens could be copied, (row, position) bool
-    mean_over=None, # token ids, (row, position), for every mean; None: see the text
-) -> list[dict]: # kind, by, n, draw, heads, mode, metric, value
+    model,  # transformers causal language model, in evaluation mode
+    test,  # `CopyTest`
+    sets: list[dict],  # of `head_sets`; or any dicts with `heads`, a list of (layer, head)
+    modes: tuple = ("mean", "zero"),  # how heads are removed
+    input_ids=None,  # text for the loss, (row, position)
+    copyable=None,  # which of its tokens could be copied, (row, position) bool
+    mean_over=None,  # token ids, (row, position), for every mean; None: see the text
+) -> list[dict]:  # kind, by, n, draw, heads, mode, metric, value
     "Copying accuracy and loss without sets of heads: exact, token, loss, loss_copyable, loss_other (nats), and the `…_change` of each."
     check_weights(model)
-    if wrong := [m for m in modes if m not in ("mean", "zero")]: raise InputError(f"modes: {nearest(wrong[0], ('mean', 'zero'))}")
-    text, sets = _text(model, input_ids, copyable), [s | dict(heads=_within(model, s.get("heads"))) for s in sets]
+    if wrong := [m for m in modes if m not in ("mean", "zero")]:
+        raise InputError(f"modes: {nearest(wrong[0], ('mean', 'zero'))}")
+    text, sets = (
+        _text(model, input_ids, copyable),
+        [s | dict(heads=_within(model, s.get("heads"))) for s in sets],
+    )
     ask = _asker(model, test, text, mean_over)
     intact = ask((), "zero")
-    rows = [dict(kind="intact", by="", n=0, draw=0, heads="", mode="", metric=metric, value=value) for metric, value in intact.items()]
+    rows = [
+        dict(kind="intact", by="", n=0, draw=0, heads="", mode="", metric=metric, value=value)
+        for metric, value in intact.items()
+    ]
     for one in sets:
         for mode in modes:
-            about = dict(kind="chosen", by="", n=len(one["heads"]), draw=0) | one | dict(heads=_named(one["heads"]), mode=mode)
+            about = (
+                dict(kind="chosen", by="", n=len(one["heads"]), draw=0)
+                | one
+                | dict(heads=_named(one["heads"]), mode=mode)
+            )
             for metric, value in ask(one["heads"], mode).items():
-                rows += [about | dict(metric=metric, value=value), about | dict(metric=f"{metric}_change", value=value - intact[metric])]
+                rows += [
+                    about | dict(metric=metric, value=value),
+                    about | dict(metric=f"{metric}_change", value=value - intact[metric]),
+                ]
     return rows
 
 # %% ../../nbs/copying/03_circuits.ipynb #2a2ec504
 def excess(
-    table: pd.DataFrame, # rows of `ablation` of one checkpoint a run, with a column `run` if there are several
-    null: str = "same layers", # or "random"
-    by: str = "induction_score", # the score whose top heads are meant
-    n: int = 1, # how many
-    mode: str = "mean", # or "zero"
-    metric: str = "exact", # or "token", "loss", "loss_copyable", "loss_other"
-) -> pd.DataFrame: # run, top, others, excess, sets, p_value
+    table: pd.DataFrame,  # rows of `ablation` of one checkpoint a run, with a column `run` if there are several
+    null: str = "same layers",  # or "random"
+    by: str = "induction_score",  # the score whose top heads are meant
+    n: int = 1,  # how many
+    mode: str = "mean",  # or "zero"
+    metric: str = "exact",  # or "token", "loss", "loss_copyable", "loss_other"
+) -> pd.DataFrame:  # run, top, others, excess, sets, p_value
     "How much more is lost (in accuracy or nats) without the top heads than without others, and how often others are missed as much."
     check_table(table, ("kind", "by", "n", "mode", "metric", "value"))
-    if null not in ("random", "same layers"): raise InputError(f"null: {nearest(null, ('random', 'same layers'))}")
+    if null not in ("random", "same layers"):
+        raise InputError(f"null: {nearest(null, ('random', 'same layers'))}")
     table = table if "run" in table else table.assign(run="")
-    table = table[(table["by"] == by) & (table["n"] == n) & (table["mode"] == mode) & (table["metric"] == f"{metric}_change")]
+    table = table[
+        (table["by"] == by)
+        & (table["n"] == n)
+        & (table["mode"] == mode)
+        & (table["metric"] == f"{metric}_change")
+    ]
     sign, rows = 1 if metric.startswith("loss") else -1, []
     for run, part in table.groupby("run"):
-        top, others = (sign*part.loc[part["kind"] == kind, "value"].to_numpy() for kind in ("top", null))
-        if len(top) != 1: raise InputError(f"table: {len(top)} sets of {n} top heads by {by} in run {run!r}; one checkpoint a run is needed")
-        rows.append(dict(run=run, top=top[0], others=others.mean() if len(others) else np.nan, sets=len(others),
-                         p_value=(1 + (others >= top[0]).sum())/(1 + len(others))))
-    if not rows: raise InputError(f"table: no rows with by={by}, n={n}, mode={mode}, metric={metric}_change")
+        top, others = (sign * part.loc[part["kind"] == kind, "value"].to_numpy() for kind in ("top", null))
+        if len(top) != 1:
+            raise InputError(
+                f"table: {len(top)} sets of {n} top heads by {by} in run {run!r}; one checkpoint a run is needed"
+            )
+        rows.append(
+            dict(
+                run=run,
+                top=top[0],
+                others=others.mean() if len(others) else np.nan,
+                sets=len(others),
+                p_value=(1 + (others >= top[0]).sum()) / (1 + len(others)),
+            )
+        )
+    if not rows:
+        raise InputError(f"table: no rows with by={by}, n={n}, mode={mode}, metric={metric}_change")
     table = pd.DataFrame(rows)
     return table.assign(excess=table["top"] - table["others"])
 
 # %% ../../nbs/copying/03_circuits.ipynb #ceeb3753
 _blue, _red, _green, _orange, _sky = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9"
-_styles = {"random": dict(marker="o", color="#B5B5B5"), "same layers": dict(marker="o", color=_sky), "single": dict(marker=".", color="black"),
-           "layer": dict(marker="s", color=_green), "top": dict(marker="D", color=_red)}
-_axes = dict(exact="exact accuracy", token="token accuracy", loss="loss, nats", loss_copyable="loss on copyable tokens, nats",
-             loss_other="loss on other tokens, nats")
+_styles = {
+    "random": dict(marker="o", color="#B5B5B5"),
+    "same layers": dict(marker="o", color=_sky),
+    "single": dict(marker=".", color="black"),
+    "layer": dict(marker="s", color=_green),
+    "top": dict(marker="D", color=_red),
+}
+_axes = dict(
+    exact="exact accuracy",
+    token="token accuracy",
+    loss="loss, nats",
+    loss_copyable="loss on copyable tokens, nats",
+    loss_other="loss on other tokens, nats",
+)
+
 
 def _group(kind, by, n):
     "The line of the figure on which a set is drawn."
     named = f"best {'head' if n == 1 else n} by {by.replace('_', ' ')}" if by else "chosen"
     return dict(single="single heads", layer="whole layers").get(kind, named)
 
+
 def ablation_figure(
-    table: pd.DataFrame, # rows of `ablation` of one checkpoint a run, with a column `run` if there are several
-    metrics: tuple = ("exact", "loss_copyable", "loss_other"), # of which the change is shown, where they were measured
-): # → matplotlib Figure
+    table: pd.DataFrame,  # rows of `ablation` of one checkpoint a run, with a column `run` if there are several
+    metrics: tuple = (
+        "exact",
+        "loss_copyable",
+        "loss_other",
+    ),  # of which the change is shown, where they were measured
+):  # → matplotlib Figure
     "A mark for each removed set of heads, filled: mean, open: zero; a bar: 95 % interval of the mean over runs."
     import matplotlib.pyplot as plt
+
     check_table(table, ("kind", "by", "n", "mode", "metric", "value"))
     parts = {m: table[table["metric"] == f"{m}_change"] for m in metrics}
-    parts = {m: part.assign(group=[_group(*row) for row in zip(part["kind"], part["by"], part["n"])]) for m, part in parts.items() if len(part)}
-    if not parts: raise InputError(f"table: no changes of {', '.join(metrics)}; it must hold rows of ablation")
+    parts = {
+        m: part.assign(group=[_group(*row) for row in zip(part["kind"], part["by"], part["n"])])
+        for m, part in parts.items()
+        if len(part)
+    }
+    if not parts:
+        raise InputError(f"table: no changes of {', '.join(metrics)}; it must hold rows of ablation")
     groups = list(dict.fromkeys(next(iter(parts.values()))["group"]))
-    fig, axes = plt.subplots(1, len(parts), figsize=(3.4*len(parts) + 1.2, .55*len(groups) + 1.6), layout="constrained", sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1,
+        len(parts),
+        figsize=(3.4 * len(parts) + 1.2, 0.55 * len(groups) + 1.6),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
     for ax, (metric, part) in zip(axes[0], parts.items()):
         for (group, kind, mode), few in part.groupby(["group", "kind", "mode"]):
-            y = groups.index(group) + (.2 if mode == "zero" else -.2) + {"top": -.12, "random": .12}.get(kind, 0)
+            y = (
+                groups.index(group)
+                + (0.2 if mode == "zero" else -0.2)
+                + {"top": -0.12, "random": 0.12}.get(kind, 0)
+            )
             style = _styles.get(kind, _styles["top"])
             face = "white" if mode == "zero" else style["color"]
-            ax.plot(few["value"], np.full(len(few), y), linestyle="", markersize=5, alpha=.8, markerfacecolor=face, **style)
+            ax.plot(
+                few["value"],
+                np.full(len(few), y),
+                linestyle="",
+                markersize=5,
+                alpha=0.8,
+                markerfacecolor=face,
+                **style,
+            )
             if kind == "top" and "run" in few and few["run"].nunique() > 1:
-                ax.hlines(y, *over_seeds(dict(enumerate(few.groupby("run")["value"].mean()))).interval, color=style["color"], linewidth=1.5)
-        ax.axvline(0, color="grey", linewidth=.8)
+                ax.hlines(
+                    y,
+                    *over_seeds(dict(enumerate(few.groupby("run")["value"].mean()))).interval,
+                    color=style["color"],
+                    linewidth=1.5,
+                )
+        ax.axvline(0, color="grey", linewidth=0.8)
         ax.set_xlabel(f"change of {_axes[metric]}")
     axes[0, 0].set_yticks(range(len(groups)), groups)
     axes[0, 0].invert_yaxis()
     kinds = [kind for kind in _styles if (table["kind"] == kind).any()]
-    names = dict(random="random heads", layer="a layer", top="top heads", single="one head") | {"same layers": "others of the same layers"}
-    marks = [plt.Line2D([], [], linestyle="", markersize=5, **_styles[kind], label=names[kind]) for kind in kinds]
+    names = dict(random="random heads", layer="a layer", top="top heads", single="one head") | {
+        "same layers": "others of the same layers"
+    }
+    marks = [
+        plt.Line2D([], [], linestyle="", markersize=5, **_styles[kind], label=names[kind]) for kind in kinds
+    ]
     for mode, face in (("mean", "grey"), ("zero", "white")):
-        marks.append(plt.Line2D([], [], linestyle="", marker="s", color="grey", markerfacecolor=face, label=mode))
-    fig.legend(handles=marks, loc="outside lower center", ncols=3 + 4*(len(parts) > 1), frameon=False, fontsize=8)
+        marks.append(
+            plt.Line2D([], [], linestyle="", marker="s", color="grey", markerfacecolor=face, label=mode)
+        )
+    fig.legend(
+        handles=marks, loc="outside lower center", ncols=3 + 4 * (len(parts) > 1), frameon=False, fontsize=8
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/copying/03_circuits.ipynb #1b718dad
 def keep_only(
-    model, # transformers causal language model, in evaluation mode
-    test, # `CopyTest`
-    ranking: list[tuple[int, int]] | None = None, # all heads, the most wanted first; None: induction score and previous token in turn
-    search: tuple = ("backward", "ranked", "random"), # ways of choosing what is kept; backward only up to `most` heads
-    sizes: tuple | None = None, # how many heads are kept, ranked and random; None: all numbers up to 16, then some
-    mode: str = "mean", # or "zero", see `ablation`
-    draws: int = 5, # random sets of each size
-    seed: int = 0, # of the draws
-    most: int = 32, # heads that backward elimination is tried with
-) -> list[dict]: # search, n, draw, heads (kept), mode, metric (exact, token), value
+    model,  # transformers causal language model, in evaluation mode
+    test,  # `CopyTest`
+    ranking: list[tuple[int, int]]
+    | None = None,  # all heads, the most wanted first; None: induction score and previous token in turn
+    search: tuple = (
+        "backward",
+        "ranked",
+        "random",
+    ),  # ways of choosing what is kept; backward only up to `most` heads
+    sizes: tuple
+    | None = None,  # how many heads are kept, ranked and random; None: all numbers up to 16, then some
+    mode: str = "mean",  # or "zero", see `ablation`
+    draws: int = 5,  # random sets of each size
+    seed: int = 0,  # of the draws
+    most: int = 32,  # heads that backward elimination is tried with
+) -> list[dict]:  # search, n, draw, heads (kept), mode, metric (exact, token), value
     "Copying accuracy with all heads removed but n."
     check_weights(model)
-    if wrong := set(search) - {"backward", "ranked", "random"}: raise InputError(f"search: {nearest(min(wrong), ('backward', 'ranked', 'random'))}")
-    every = [(layer, head) for layer in range(model.config.num_hidden_layers) for head in range(model.config.num_attention_heads)]
-    ranking = rank_heads(_induction(model), "induction_score", "previous_token") if ranking is None else list(dict.fromkeys(ranking))
-    if _within(model, ranking) != tuple(every): raise InputError(f"ranking: {len(ranking)} heads; must hold each of the {len(every)} once")
-    if sizes is None: sizes = np.unique(np.r_[np.arange(min(17, len(every) + 1)), np.geomspace(1, len(every), 17).round().astype(int)])
+    if wrong := set(search) - {"backward", "ranked", "random"}:
+        raise InputError(f"search: {nearest(min(wrong), ('backward', 'ranked', 'random'))}")
+    every = [
+        (layer, head)
+        for layer in range(model.config.num_hidden_layers)
+        for head in range(model.config.num_attention_heads)
+    ]
+    ranking = (
+        rank_heads(_induction(model), "induction_score", "previous_token")
+        if ranking is None
+        else list(dict.fromkeys(ranking))
+    )
+    if _within(model, ranking) != tuple(every):
+        raise InputError(f"ranking: {len(ranking)} heads; must hold each of the {len(every)} once")
+    if sizes is None:
+        sizes = np.unique(
+            np.r_[np.arange(min(17, len(every) + 1)), np.geomspace(1, len(every), 17).round().astype(int)]
+        )
     for n in sizes:
-        if not 0 <= n <= len(every): raise InputError(f"sizes = {n}: must be from 0 to {len(every)}, the heads of the model")
+        if not 0 <= n <= len(every):
+            raise InputError(f"sizes = {n}: must be from 0 to {len(every)}, the heads of the model")
     g, ask, chosen = generator(seed, "keep"), _asker(model, _fresh(test)), []
-    if "ranked" in search: chosen = [("ranked", 0, ranking[:n]) for n in sizes]
-    def some(n): return [every[i] for i in g.choice(len(every), n, replace=False)]
-    if "random" in search: chosen += [("random", i, some(n)) for n in sizes for i in range(draws)]
-    if "backward" in search and len(every) <= most: chosen += [("backward", 0, kept) for kept in _backward(model, test, ranking, mode)]
+    if "ranked" in search:
+        chosen = [("ranked", 0, ranking[:n]) for n in sizes]
+
+    def some(n):
+        return [every[i] for i in g.choice(len(every), n, replace=False)]
+
+    if "random" in search:
+        chosen += [("random", i, some(n)) for n in sizes for i in range(draws)]
+    if "backward" in search and len(every) <= most:
+        chosen += [("backward", 0, kept) for kept in _backward(model, test, ranking, mode)]
     rows = []
     for name, draw, kept in chosen:
         about = dict(search=name, n=len(kept), draw=draw, heads=_named(sorted(kept)), mode=mode)
-        rows += [about | dict(metric=m, value=value) for m, value in ask(tuple(h for h in every if h not in kept), mode).items()]
+        rows += [
+            about | dict(metric=m, value=value)
+            for m, value in ask(tuple(h for h in every if h not in kept), mode).items()
+        ]
     return rows
+
 
 def _fresh(test):
     "The same test with other sequences."
     other = copy(test)
     other.seed += 1
-    for drawn in ("sequences", "contexts"): vars(other).pop(drawn, None)
+    for drawn in ("sequences", "contexts"):
+        vars(other).pop(drawn, None)
     return other
+
 
 def _backward(model, test, ranking, mode):
     "Sets of heads, each smaller by the head that costs least; among equals the last of the ranking goes."
     kept, sets, ask = list(ranking), [list(ranking)], _asker(model, test)
+
     def without(head):
         found = ask(tuple(h for h in sorted(ranking) if h not in kept or h == head), mode)
         return found["exact"], found["token"]
+
     while kept:
         kept.remove(max(reversed(kept), key=without))
         sets.append(list(kept))
     return sets
 
+
 def smallest_circuit(
-    table: pd.DataFrame, # rows of `keep_only`, of one model
-    share: float = .9, # of the intact accuracy that has to be preserved
-    metric: str = "exact", # or "token"
-) -> pd.DataFrame: # search, n, heads, value, intact
+    table: pd.DataFrame,  # rows of `keep_only`, of one model
+    share: float = 0.9,  # of the intact accuracy that has to be preserved
+    metric: str = "exact",  # or "token"
+) -> pd.DataFrame:  # search, n, heads, value, intact
     "The fewest heads with which each search preserves copying; of random sets, the median has to."
     check_table(table, ("search", "n", "heads", "metric", "value"), [metric])
     part = table[table["metric"] == metric]
     intact = part.loc[part["n"] == part["n"].max(), "value"].median()
-    if intact < .1: raise InputError(f"table: the intact model copies {intact:.0%}: there is nothing to preserve")
+    if intact < 0.1:
+        raise InputError(f"table: the intact model copies {intact:.0%}: there is nothing to preserve")
     rows = []
     for name, few in part.groupby("search", sort=False):
         by_size = few.groupby("n")["value"].median()
-        n = by_size.index[by_size >= share*intact].min()
+        n = by_size.index[by_size >= share * intact].min()
         heads = "" if name == "random" else few.loc[few["n"] == n, "heads"].iloc[0]
         rows.append(dict(search=name, n=n, heads=heads, value=by_size[n], intact=intact))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/copying/03_circuits.ipynb #8bec2603
 def keep_only_figure(
-    table: pd.DataFrame, # rows of `keep_only`, with a column `run` if there are several
-    metric: str = "exact", # or "token"
-    share: float = .9, # of the intact accuracy, drawn as a line
-): # → matplotlib Figure
+    table: pd.DataFrame,  # rows of `keep_only`, with a column `run` if there are several
+    metric: str = "exact",  # or "token"
+    share: float = 0.9,  # of the intact accuracy, drawn as a line
+):  # → matplotlib Figure
     "Copying accuracy over the number of heads that are kept."
     import matplotlib.pyplot as plt
+
     check_table(table, ("search", "n", "metric", "value"), [metric])
     part = table[table["metric"] == metric]
     fig, ax = plt.subplots(figsize=(5.6, 3), layout="constrained")
     few = part[part["search"] == "random"]
-    ax.plot(few["n"], few["value"], "o", color="#7A7A7A", markersize=9, markerfacecolor="none", label="random heads")
-    for name, label, style in (("ranked", "in the order of scores", dict(color=_blue, marker="s", markersize=7)),
-                               ("backward", "backward elimination", dict(color=_red, marker="D", markersize=4, linestyle="--"))):
+    ax.plot(
+        few["n"],
+        few["value"],
+        "o",
+        color="#7A7A7A",
+        markersize=9,
+        markerfacecolor="none",
+        label="random heads",
+    )
+    for name, label, style in (
+        ("ranked", "in the order of scores", dict(color=_blue, marker="s", markersize=7)),
+        ("backward", "backward elimination", dict(color=_red, marker="D", markersize=4, linestyle="--")),
+    ):
         runs = part[part["search"] == name]
         for i, (_, one) in enumerate(runs.groupby("run") if "run" in runs else [("", runs)]):
             ax.plot(one["n"], one["value"], label=None if i else label, **style)
     whole = part[part["n"] == part["n"].max()]
-    for i, value in enumerate(whole.groupby("run")["value"].mean() if "run" in whole else [whole["value"].mean()]):
-        ax.axhline(share*value, color="black", linestyle=":", linewidth=1, label=None if i else f"{share:.0%} of the intact model")
-    ax.set(xlabel="heads kept", ylabel=f"{_axes[metric]} of copying", ylim=(-.03, 1.03))
+    for i, value in enumerate(
+        whole.groupby("run")["value"].mean() if "run" in whole else [whole["value"].mean()]
+    ):
+        ax.axhline(
+            share * value,
+            color="black",
+            linestyle=":",
+            linewidth=1,
+            label=None if i else f"{share:.0%} of the intact model",
+        )
+    ax.set(xlabel="heads kept", ylabel=f"{_axes[metric]} of copying", ylim=(-0.03, 1.03))
     fig.legend(loc="outside right center", frameon=False, fontsize=8)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/copying/03_circuits.ipynb #b95ed399
 def causes(
-    model, # transformers causal language model, in evaluation mode
-    context, # of a run; with a stream, the loss is measured too
-    test=None, # `CopyTest`; needed
-    top: tuple = (1,), # see `head_sets`
-    draws: int = 5, # see `head_sets`
-    modes: tuple = ("mean", "zero"), # see `ablation`
-    rows: int = 64, # of text, for the loss
-    s: int | None = None, # of `induction_scores`; None: 100, or as long as the model allows
-) -> list[dict]: # the rows of `ablation`
+    model,  # transformers causal language model, in evaluation mode
+    context,  # of a run; with a stream, the loss is measured too
+    test=None,  # `CopyTest`; needed
+    top: tuple = (1,),  # see `head_sets`
+    draws: int = 5,  # see `head_sets`
+    modes: tuple = ("mean", "zero"),  # see `ablation`
+    rows: int = 64,  # of text, for the loss
+    s: int | None = None,  # of `induction_scores`; None: 100, or as long as the model allows
+) -> list[dict]:  # the rows of `ablation`
     "A probe: what the heads of this checkpoint are needed for."
-    if test is None: raise InputError("test: a CopyTest is needed: partial(causes, test=CopyTest(…))")
-    ids, copyable = evaluation_rows(context.stream, rows) if getattr(context, "stream", None) is not None else (None, None)
+    if test is None:
+        raise InputError("test: a CopyTest is needed: partial(causes, test=CopyTest(…))")
+    ids, copyable = (
+        evaluation_rows(context.stream, rows)
+        if getattr(context, "stream", None) is not None
+        else (None, None)
+    )
     return ablation(model, test, head_sets(_induction(model, s), top, draws=draws), modes, ids, copyable)
 
+
 def course_figure(
-    table: pd.DataFrame, # rows of the probe `causes`, one run, several checkpoints
-    mode: str = "mean", # or "zero"
-    metric: str = "exact", # or another
-): # → matplotlib Figure
+    table: pd.DataFrame,  # rows of the probe `causes`, one run, several checkpoints
+    mode: str = "mean",  # or "zero"
+    metric: str = "exact",  # or another
+):  # → matplotlib Figure
     "The intact model over training, and without each single head."
     import matplotlib.pyplot as plt
+
     check_table(table, ("step", "kind", "heads", "mode", "metric", "value"), [metric])
     part = table[(table["metric"] == metric) & (table["mode"].isin(["", mode]))]
     fig, ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
     single = part[part["kind"] == "single"]
-    lost = single.groupby("heads")["value"].last().sort_values(ascending=metric in ("exact", "token")) # the most missed first
+    lost = (
+        single.groupby("heads")["value"].last().sort_values(ascending=metric in ("exact", "token"))
+    )  # the most missed first
     for i, heads in enumerate(lost.index):
         few = single[single["heads"] == heads].set_index("step")["value"]
-        style = dict(color=(_red, _blue, _green, _orange)[i], marker="o", markersize=3, label=f"without {heads}") if i < 4 else dict(
-            color="#B5B5B5", linewidth=.8, label="without another head" if i == 4 else None)
+        style = (
+            dict(color=(_red, _blue, _green, _orange)[i], marker="o", markersize=3, label=f"without {heads}")
+            if i < 4
+            else dict(color="#B5B5B5", linewidth=0.8, label="without another head" if i == 4 else None)
+        )
         ax.plot(few, **style)
-    ax.plot(part[part["kind"] == "intact"].set_index("step")["value"], color="black", linewidth=2, label="intact")
+    ax.plot(
+        part[part["kind"] == "intact"].set_index("step")["value"], color="black", linewidth=2, label="intact"
+    )
     ax.set(xlabel="optimizer steps", ylabel=_axes[metric])
     fig.legend(loc="outside right center", frameon=False, fontsize=8)
     plt.close(fig)

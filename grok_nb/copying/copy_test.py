@@ -20,82 +20,124 @@ from ..streams import rng
 
 # %% ../../nbs/copying/01_copy_test.ipynb #a46e5714
 alphabets = "vocabulary", "hex"
-hex_characters = "0123456789abcdef\n" # the newline ends each sequence
+hex_characters = "0123456789abcdef\n"  # the newline ends each sequence
+
 
 def drawable_tokens(
-    vocab_size: int, # tokens of the model's vocabulary
-    alphabet: str = "vocabulary", # vocabulary, or hex: sixteen characters and a newline
-    tokenizer=None, # of transformers; without one every number below `vocab_size` is an ordinary token
-    special: tuple = (), # token ids never drawn, besides the tokenizer's special ones
-) -> np.ndarray: # token ids, int64, (token,); of hex the sixteen characters in order and then the newline
+    vocab_size: int,  # tokens of the model's vocabulary
+    alphabet: str = "vocabulary",  # vocabulary, or hex: sixteen characters and a newline
+    tokenizer=None,  # of transformers; without one every number below `vocab_size` is an ordinary token
+    special: tuple = (),  # token ids never drawn, besides the tokenizer's special ones
+) -> np.ndarray:  # token ids, int64, (token,); of hex the sixteen characters in order and then the newline
     "The tokens that sequences are made of."
-    if alphabet not in alphabets: raise InputError(f"alphabet {nearest(alphabet, alphabets)}")
-    if beyond := [i for i in special if not 0 <= i < vocab_size]: raise InputError(f"special = {beyond[0]}: must be from 0 to {vocab_size - 1}")
+    if alphabet not in alphabets:
+        raise InputError(f"alphabet {nearest(alphabet, alphabets)}")
+    if beyond := [i for i in special if not 0 <= i < vocab_size]:
+        raise InputError(f"special = {beyond[0]}: must be from 0 to {vocab_size - 1}")
     if tokenizer is not None and not hasattr(tokenizer, "get_vocab"):
-        raise InputError(f"tokenizer = {tokenizer!r}: must be a tokenizer of transformers, such as AutoTokenizer.from_pretrained makes")
-    if tokenizer is None: named, special = {str(i): i for i in range(vocab_size)}, set(special)
-    else: named, special = tokenizer.get_vocab(), {*special, *tokenizer.all_special_ids, *_marked(tokenizer)}
+        raise InputError(
+            f"tokenizer = {tokenizer!r}: must be a tokenizer of transformers, such as AutoTokenizer.from_pretrained makes"
+        )
+    if tokenizer is None:
+        named, special = {str(i): i for i in range(vocab_size)}, set(special)
+    else:
+        named, special = tokenizer.get_vocab(), {*special, *tokenizer.all_special_ids, *_marked(tokenizer)}
     usable = sorted({i for i in named.values() if i < vocab_size} - special)
     if len(usable) < 2:
         who = "special" if tokenizer is None else "tokenizer"
-        raise InputError(f"{who}: leaves {len(usable)} of {vocab_size} tokens that may be drawn, at least 2 are needed")
-    if alphabet == "vocabulary": return np.array(usable)
-    if tokenizer is None: found = dict(zip(hex_characters, usable))
-    else: found = {c: i for c in hex_characters for name in _spellings.get(c, c) if (i := named.get(name)) in usable}
+        raise InputError(
+            f"{who}: leaves {len(usable)} of {vocab_size} tokens that may be drawn, at least 2 are needed"
+        )
+    if alphabet == "vocabulary":
+        return np.array(usable)
+    if tokenizer is None:
+        found = dict(zip(hex_characters, usable))
+    else:
+        found = {
+            c: i for c in hex_characters for name in _spellings.get(c, c) if (i := named.get(name)) in usable
+        }
     if missing := [c for c in hex_characters if c not in found]:
-        raise InputError(f"alphabet = 'hex': no token for {', '.join(map(repr, missing))}; sixteen characters and the newline need one each")
+        raise InputError(
+            f"alphabet = 'hex': no token for {', '.join(map(repr, missing))}; sixteen characters and the newline need one each"
+        )
     return np.array([found[c] for c in hex_characters])
 
-_spellings = {"\n": ("\n", "Ċ", "<0x0A>")} # in a byte-level vocabulary, or as a byte
 
-def _marked(tokenizer): # not all of them are among `all_special_ids`, such as those reserved for later
+_spellings = {"\n": ("\n", "Ċ", "<0x0A>")}  # in a byte-level vocabulary, or as a byte
+
+
+def _marked(tokenizer):  # not all of them are among `all_special_ids`, such as those reserved for later
     return [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
 
 # %% ../../nbs/copying/01_copy_test.ipynb #56cb78d3
 def _distinct(
-    generator: np.random.Generator, # source of the draw
-    symbols: int, # in the alphabet, at least 2
-    count: int, # sequences, at most symbols ** length
-    length: int, # symbols in each
-) -> np.ndarray: # numbers of symbols, int64, (sequence, position)
+    generator: np.random.Generator,  # source of the draw
+    symbols: int,  # in the alphabet, at least 2
+    count: int,  # sequences, at most symbols ** length
+    length: int,  # symbols in each
+) -> np.ndarray:  # numbers of symbols, int64, (sequence, position)
     "Random sequences, no two alike."
-    tail = min(length, int(62/log2(symbols)))
+    tail = min(length, int(62 / log2(symbols)))
     numbers = generator.choice(symbols**tail, count, replace=False)
-    last = numbers[:, None]//symbols**np.arange(tail) % symbols
+    last = numbers[:, None] // symbols ** np.arange(tail) % symbols
     return np.hstack([generator.integers(symbols, size=(count, length - tail)), last])
 
 # %% ../../nbs/copying/01_copy_test.ipynb #eff2b8e4
 class CopyTest:
     "Random sequences, and the question how some of them went on. Source: Lv et al. 2025, arXiv 2409.09281, §2."
-    def __init__(self,
-        vocab_size: int, # tokens of the model's vocabulary
-        n_sequences: int = 50, # sequences in a sample
-        prefix: int = 12, # tokens of a sequence that come again
-        suffix: int = 6, # tokens of a sequence to be copied
-        n_samples: int = 500, # samples; each is asked for every queried sequence
-        every: int = 5, # sequences number every, 2·every, … are queried
-        seed: int = 0, # of the sequences
-        alphabet: str = "vocabulary", # see `drawable_tokens`
-        tokenizer=None, # see `drawable_tokens`
-        special: tuple = (), # see `drawable_tokens`
+
+    def __init__(
+        self,
+        vocab_size: int,  # tokens of the model's vocabulary
+        n_sequences: int = 50,  # sequences in a sample
+        prefix: int = 12,  # tokens of a sequence that come again
+        suffix: int = 6,  # tokens of a sequence to be copied
+        n_samples: int = 500,  # samples; each is asked for every queried sequence
+        every: int = 5,  # sequences number every, 2·every, … are queried
+        seed: int = 0,  # of the sequences
+        alphabet: str = "vocabulary",  # see `drawable_tokens`
+        tokenizer=None,  # see `drawable_tokens`
+        special: tuple = (),  # see `drawable_tokens`
     ):
-        options = dict(vocab_size=vocab_size, n_sequences=n_sequences, prefix=prefix, suffix=suffix, n_samples=n_samples, every=every, seed=seed)
+        options = dict(
+            vocab_size=vocab_size,
+            n_sequences=n_sequences,
+            prefix=prefix,
+            suffix=suffix,
+            n_samples=n_samples,
+            every=every,
+            seed=seed,
+        )
         for name, value in options.items():
-            try: options[name] = operator.index(value)
-            except TypeError: raise InputError(f"{name} = {value!r}: must be a whole number") from None
-            if name != "seed" and options[name] < 1: raise InputError(f"{name} = {value}: must be at least 1")
-        if every > n_sequences: raise InputError(f"every = {every}: must be at most n_sequences = {n_sequences}, or nothing is asked")
+            try:
+                options[name] = operator.index(value)
+            except TypeError:
+                raise InputError(f"{name} = {value!r}: must be a whole number") from None
+            if name != "seed" and options[name] < 1:
+                raise InputError(f"{name} = {value}: must be at least 1")
+        if every > n_sequences:
+            raise InputError(
+                f"every = {every}: must be at most n_sequences = {n_sequences}, or nothing is asked"
+            )
         vars(self).update(options, alphabet=alphabet, tokenizer=tokenizer)
         self.tokens = drawable_tokens(self.vocab_size, alphabet, tokenizer, tuple(special))
-        self.newline = self.tokens[16:] if alphabet == "hex" else self.tokens[:0] # what ends a sequence, (0 or 1 token,)
-        self.symbols = self.tokens[:16] if alphabet == "hex" else self.tokens # what it is made of
+        self.newline = (
+            self.tokens[16:] if alphabet == "hex" else self.tokens[:0]
+        )  # what ends a sequence, (0 or 1 token,)
+        self.symbols = self.tokens[:16] if alphabet == "hex" else self.tokens  # what it is made of
         for name, length in dict(prefix=self.prefix, suffix=self.suffix).items():
-            if (different := len(self.symbols)**length) < self.n_sequences:
-                raise InputError(f"{name} = {length}: {len(self.symbols)} tokens make {different} different ones, "
-                                 f"n_sequences = {self.n_sequences} are needed; take a longer {name} or a larger vocabulary")
-        self.queried = np.arange(self.every, self.n_sequences + 1, self.every) # numbers of the queried sequences, from 1
-        self.each = self.prefix + self.suffix + len(self.newline) # tokens of a sequence
-        self.longest = self.n_sequences*self.each + self.prefix + self.suffix - 1 # tokens that a model reads for one query
+            if (different := len(self.symbols) ** length) < self.n_sequences:
+                raise InputError(
+                    f"{name} = {length}: {len(self.symbols)} tokens make {different} different ones, "
+                    f"n_sequences = {self.n_sequences} are needed; take a longer {name} or a larger vocabulary"
+                )
+        self.queried = np.arange(
+            self.every, self.n_sequences + 1, self.every
+        )  # numbers of the queried sequences, from 1
+        self.each = self.prefix + self.suffix + len(self.newline)  # tokens of a sequence
+        self.longest = (
+            self.n_sequences * self.each + self.prefix + self.suffix - 1
+        )  # tokens that a model reads for one query
 
     def __repr__(self):
         options = ("vocab_size", "n_sequences", "prefix", "suffix", "n_samples", "every", "seed", "alphabet")
@@ -105,9 +147,16 @@ class CopyTest:
     @cached_property
     def sequences(self) -> np.ndarray:
         "Token ids of every sequence, (sample, sequence, prefix + suffix)."
+
         def sample(i):
             generator = rng(self.seed, "copy test", i)
-            return np.hstack([_distinct(generator, len(self.symbols), self.n_sequences, n) for n in (self.prefix, self.suffix)])
+            return np.hstack(
+                [
+                    _distinct(generator, len(self.symbols), self.n_sequences, n)
+                    for n in (self.prefix, self.suffix)
+                ]
+            )
+
         return self.symbols[np.stack([sample(i) for i in range(self.n_samples)])]
 
     @cached_property
@@ -117,47 +166,63 @@ class CopyTest:
         return np.concatenate([self.sequences, ends], 2).reshape(self.n_samples, -1)
 
     @property
-    def asked(self) -> np.ndarray: "The queried sequences, (sample, query, prefix + suffix)."; return self.sequences[:, self.queried - 1]
+    def asked(self) -> np.ndarray:
+        "The queried sequences, (sample, query, prefix + suffix)."
+        return self.sequences[:, self.queried - 1]
 
 # %% ../../nbs/copying/01_copy_test.ipynb #db4662f7
 @patch
-def text(self: CopyTest,
-    sample: int = 0, # which
-    number: int | None = None, # of the queried sequence, from 1; None: the first that is queried
-) -> str: # a line for each sequence; the last is the query
+def text(
+    self: CopyTest,
+    sample: int = 0,  # which
+    number: int | None = None,  # of the queried sequence, from 1; None: the first that is queried
+) -> str:  # a line for each sequence; the last is the query
     "A sample, to be read: prefixes and suffixes apart. (The model sees no such gap.)"
     written = dict(zip(self.tokens.tolist(), hex_characters)) if self.alphabet == "hex" else {}
+
     def show(ids):
-        if self.tokenizer: return self.tokenizer.decode(ids)
+        if self.tokenizer:
+            return self.tokenizer.decode(ids)
         return ("" if written else " ").join(written.get(i, str(i)) for i in ids.tolist())
+
     sequences, p = self.sequences[sample], self.prefix
     query = sequences[(number or self.queried[0]) - 1]
     return "\n".join([*(f"{show(s[:p])}  {show(s[p:])}" for s in sequences), f"{show(query[:p])}  ?"])
 
 # %% ../../nbs/copying/01_copy_test.ipynb #56d93146
 @patch
-def ambiguity(self: CopyTest,
-    most: int = 4, # tokens at the end of a prefix, at most
-    samples: int = 50, # samples to count in, the first ones
-) -> list[dict]: # rows: tokens, elsewhere (places besides the right one, mean), unique (share of the queries without such a place)
+def ambiguity(
+    self: CopyTest,
+    most: int = 4,  # tokens at the end of a prefix, at most
+    samples: int = 50,  # samples to count in, the first ones
+) -> list[
+    dict
+]:  # rows: tokens, elsewhere (places besides the right one, mean), unique (share of the queries without such a place)
     "Where else the last tokens of a query have occurred before."
-    asked, contexts = self.asked[:samples, :, :self.prefix], self.contexts[:samples]
+    asked, contexts = self.asked[:samples, :, : self.prefix], self.contexts[:samples]
     rows = []
     for m in range(1, min(most, self.prefix) + 1):
-        read = np.concatenate([np.repeat(contexts[:, None], len(self.queried), 1), asked], 2) # (sample, query, position)
+        read = np.concatenate(
+            [np.repeat(contexts[:, None], len(self.queried), 1), asked], 2
+        )  # (sample, query, position)
         earlier = np.lib.stride_tricks.sliding_window_view(read[..., :-1], m, axis=2)
-        elsewhere = (earlier == asked[:, :, None, -m:]).all(-1).sum(-1) - 1 # the right place is one of them
+        elsewhere = (earlier == asked[:, :, None, -m:]).all(-1).sum(-1) - 1  # the right place is one of them
         rows.append(dict(tokens=m, elsewhere=float(elsewhere.mean()), unique=float((elsewhere == 0).mean())))
     return rows
 
 # %% ../../nbs/copying/01_copy_test.ipynb #3364308f
 @patch
-def chance(self: CopyTest) -> dict[str, np.ndarray]: # metric → value for each queried sequence
+def chance(self: CopyTest) -> dict[str, np.ndarray]:  # metric → value for each queried sequence
     "What two kinds of guessing score: a token of the alphabet each time, or one of this sample's suffixes."
     n, symbols, like_others = len(self.queried), len(self.symbols), 0
-    for suffix in self.sequences[:, :, self.prefix:].swapaxes(0, 1): like_others += (suffix[:, None] == self.asked[:, :, self.prefix:]).mean((0, 2))
-    return dict(chance_exact=np.full(n, float(symbols)**-self.suffix), chance_token=np.full(n, 1/symbols),
-                any_suffix_exact=np.full(n, 1/self.n_sequences), any_suffix_token=like_others/self.n_sequences)
+    for suffix in self.sequences[:, :, self.prefix :].swapaxes(0, 1):
+        like_others += (suffix[:, None] == self.asked[:, :, self.prefix :]).mean((0, 2))
+    return dict(
+        chance_exact=np.full(n, float(symbols) ** -self.suffix),
+        chance_token=np.full(n, 1 / symbols),
+        any_suffix_exact=np.full(n, 1 / self.n_sequences),
+        any_suffix_token=like_others / self.n_sequences,
+    )
 
 # %% ../../nbs/copying/01_copy_test.ipynb #64744371
 def _layout(test):
@@ -165,55 +230,86 @@ def _layout(test):
     trunk, branch = test.contexts.shape[1], test.prefix + test.suffix - 1
     query = np.arange(len(test.queried))
     whose = np.concatenate([np.zeros(trunk, int), np.repeat(query + 1, branch)])
-    return whose[None], trunk + query[:, None]*branch + test.prefix - 1 + np.arange(test.suffix)
+    return whose[None], trunk + query[:, None] * branch + test.prefix - 1 + np.arange(test.suffix)
 
 # %% ../../nbs/copying/01_copy_test.ipynb #27cf67c2
 def tree_figure(
-    test: CopyTest, # a small one
-): # → matplotlib Figure
+    test: CopyTest,  # a small one
+):  # → matplotlib Figure
     "Who sees whom in the row with branches."
     import matplotlib.pyplot as plt
     from matplotlib.colors import ListedColormap
+
     whose, scored = _layout(test)
     seen = tree_inputs(whose, torch.float32)["attention_mask"][0, 0].numpy() == 0
     fig, ax = plt.subplots(figsize=(4.8, 4.2), layout="constrained")
-    ax.imshow(seen*np.where(whose[0] == 0, 1, 2), cmap=ListedColormap(["white", "#56B4E9", "#0072B2"]), interpolation="nearest")
-    ax.plot(np.full(scored.size, len(whose[0]) + 1), scored.ravel(), linestyle="", marker="<", markersize=3, color="#D55E00", clip_on=False,
-            label="a suffix token is predicted")
+    ax.imshow(
+        seen * np.where(whose[0] == 0, 1, 2),
+        cmap=ListedColormap(["white", "#56B4E9", "#0072B2"]),
+        interpolation="nearest",
+    )
+    ax.plot(
+        np.full(scored.size, len(whose[0]) + 1),
+        scored.ravel(),
+        linestyle="",
+        marker="<",
+        markersize=3,
+        color="#D55E00",
+        clip_on=False,
+        label="a suffix token is predicted",
+    )
     starts = np.flatnonzero(np.diff(whose[0], prepend=-1))
     ax.set_yticks(starts, ["context", *(f"query {i}" for i in test.queried)])
-    ax.set(xlabel="seen token (position in the row)", xlim=(-.5, len(whose[0]) + 2))
-    for side in ("top", "right"): ax.spines[side].set_visible(False)
+    ax.set(xlabel="seen token (position in the row)", xlim=(-0.5, len(whose[0]) + 2))
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
     ax.legend(loc="upper right", frameon=False, fontsize=8)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/copying/01_copy_test.ipynb #27585058
 @patch
-def check(self: CopyTest,
-    model, # transformers causal language model
+def check(
+    self: CopyTest,
+    model,  # transformers causal language model
 ):
     "Raise `InputError` if the test does not fit the model."
     config = getattr(model, "module", model).config
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"model: {config.model_type!r} has an encoder; the copy test asks a decoder alone")
     if config.vocab_size <= self.tokens.max():
-        raise InputError(f"vocab_size = {self.vocab_size}: the test draws token {self.tokens.max()}, the model's vocabulary has {config.vocab_size}")
+        raise InputError(
+            f"vocab_size = {self.vocab_size}: the test draws token {self.tokens.max()}, the model's vocabulary has {config.vocab_size}"
+        )
     context = getattr(config, "max_position_embeddings", None)
     if context and self.longest > context:
-        most = (context - self.prefix - self.suffix + 1)//self.each
-        advice = f"the largest that fits is n_sequences = {most}" if most > 0 else f"not even one sequence of {self.each} fits"
-        raise InputError(f"n_sequences = {self.n_sequences}: the test reads {self.longest} tokens, the model's context holds {context}; {advice}")
+        most = (context - self.prefix - self.suffix + 1) // self.each
+        advice = (
+            f"the largest that fits is n_sequences = {most}"
+            if most > 0
+            else f"not even one sequence of {self.each} fits"
+        )
+        raise InputError(
+            f"n_sequences = {self.n_sequences}: the test reads {self.longest} tokens, the model's context holds {context}; {advice}"
+        )
+
 
 def _check_causal(test, model):
     "Raise `InputError` if logits are not numbers, or if they know of later tokens."
-    half = min(16, test.longest//2)
+    half = min(16, test.longest // 2)
     first = torch.as_tensor(test.contexts[:1, :half])
-    rows = [torch.cat([first, torch.full_like(first, token)], 1).to(model.device) for token in test.tokens[:2].tolist()]
+    rows = [
+        torch.cat([first, torch.full_like(first, token)], 1).to(model.device)
+        for token in test.tokens[:2].tolist()
+    ]
     one, other = (model(input_ids=row, use_cache=False).logits[:, :half] for row in rows)
-    if one.isnan().any(): raise InputError(_not_numbers)
-    if (one - other).abs().max() > max(1e-4, 2*torch.finfo(one.dtype).eps)*one.abs().max():
-        raise InputError("model: its logits change when later tokens do, so it has no causal mask, and the copy test would show it the answer")
+    if one.isnan().any():
+        raise InputError(_not_numbers)
+    if (one - other).abs().max() > max(1e-4, 2 * torch.finfo(one.dtype).eps) * one.abs().max():
+        raise InputError(
+            "model: its logits change when later tokens do, so it has no causal mask, and the copy test would show it the answer"
+        )
+
 
 _not_numbers = "model: its logits are not numbers (NaN); so the weights, or their precision, are broken"
 
@@ -221,148 +317,249 @@ _not_numbers = "model: its logits are not numbers (NaN); so the weights, or thei
 def _best(logits):
     "The likeliest tokens; of equal ones the first, as in greedy generation."
     highest = logits.max(-1)
-    if highest.values.isnan().any(): raise InputError(_not_numbers)
+    if highest.values.isnan().any():
+        raise InputError(_not_numbers)
     return highest.indices
 
-def _tree(test, model, samples): # which, (sample,) → (sample, query·suffix)
+
+def _tree(test, model, samples):  # which, (sample,) → (sample, query·suffix)
     whose, scored = _layout(test)
     queries = test.asked[samples, :, :-1].reshape(len(samples), -1)
     ids = torch.as_tensor(np.hstack([test.contexts[samples], queries]), device=model.device)
-    return _best(logits_at(model, torch.as_tensor(scored.ravel()), input_ids=ids, use_cache=False, **tree_inputs(whose, model.dtype, model.device)))
+    return _best(
+        logits_at(
+            model,
+            torch.as_tensor(scored.ravel()),
+            input_ids=ids,
+            use_cache=False,
+            **tree_inputs(whose, model.dtype, model.device),
+        )
+    )
 
-def _plain(test, model, queries): # which, counted over samples, (query,) → token ids, (query, position)
+
+def _plain(test, model, queries):  # which, counted over samples, (query,) → token ids, (query, position)
     sample, query = np.divmod(queries, len(test.queried))
     return torch.as_tensor(np.hstack([test.contexts[sample], test.asked[sample, query]]), device=model.device)
 
-def _rows(test, model, queries): # → (query, suffix)
-    return _best(logits_at(model, range(-test.suffix, 0), input_ids=_plain(test, model, queries)[:, :-1], use_cache=False))
+
+def _rows(test, model, queries):  # → (query, suffix)
+    return _best(
+        logits_at(
+            model, range(-test.suffix, 0), input_ids=_plain(test, model, queries)[:, :-1], use_cache=False
+        )
+    )
 
 # %% ../../nbs/copying/01_copy_test.ipynb #b11747f3
-def _generate(test, model, queries): # → (query, suffix)
-    ids = _plain(test, model, queries)[:, :-test.suffix]
+def _generate(test, model, queries):  # → (query, suffix)
+    ids = _plain(test, model, queries)[:, : -test.suffix]
     with _own_settings(model):
-        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=test.suffix, do_sample=False, use_cache=True,
-                             return_dict_in_generate=True, output_logits=True)
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=test.suffix,
+            do_sample=False,
+            use_cache=True,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
     _best(torch.stack(out.logits, 1))
-    return out.sequences[:, -test.suffix:]
+    return out.sequences[:, -test.suffix :]
+
 
 @contextmanager
 def _own_settings(model):
     "While open, a model generates without the settings that it came with."
     from transformers import GenerationConfig
+
     settings = model.generation_config
     model.generation_config = GenerationConfig()
-    try: yield
-    finally: model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = settings
+
 
 def _branches_are_exact(test, model):
     "Is a row with branches the same as a row for each?"
     window = getattr(model.config, "sliding_window", None)
-    return (model.config.model_type in adapters and model.config._attn_implementation in ("sdpa", "eager")
-            and (window is None or window >= test.longest))
+    return (
+        model.config.model_type in adapters
+        and model.config._attn_implementation in ("sdpa", "eager")
+        and (window is None or window >= test.longest)
+    )
 
 # %% ../../nbs/copying/01_copy_test.ipynb #2e5f875c
 methods = "teacher", "rows", "generate"
 
+
 @patch
-def answers(self: CopyTest,
-    model, # transformers causal language model
-    method: str = "teacher", # teacher, rows or generate
-    tokens_per_pass: int | None = None, # which bounds the memory; None: 4096 on a CPU, 65 536 elsewhere
-) -> np.ndarray: # the model's tokens in the places of the suffixes, int64, (sample, query, suffix)
+def answers(
+    self: CopyTest,
+    model,  # transformers causal language model
+    method: str = "teacher",  # teacher, rows or generate
+    tokens_per_pass: int | None = None,  # which bounds the memory; None: 4096 on a CPU, 65 536 elsewhere
+) -> np.ndarray:  # the model's tokens in the places of the suffixes, int64, (sample, query, suffix)
     "What a model says. The places after its first mistake are not alike: `generate` goes on from the mistake, the others from the true token."
-    if method not in methods: raise InputError(f"method {nearest(method, methods)}")
+    if method not in methods:
+        raise InputError(f"method {nearest(method, methods)}")
     self.check(model)
-    model = getattr(model, "module", model) # inside DistributedDataParallel
+    model = getattr(model, "module", model)  # inside DistributedDataParallel
     queries = len(self.queried)
-    if method == "teacher" and _branches_are_exact(self, model): ask, count, tokens = _tree, self.n_samples, _layout(self)[0].size
-    else: ask, count, tokens = _generate if method == "generate" else _rows, self.n_samples*queries, self.longest
-    at_once = max(1, (tokens_per_pass or (4096 if model.device.type == "cpu" else 65_536))//tokens)
+    if method == "teacher" and _branches_are_exact(self, model):
+        ask, count, tokens = _tree, self.n_samples, _layout(self)[0].size
+    else:
+        ask, count, tokens = (
+            _generate if method == "generate" else _rows,
+            self.n_samples * queries,
+            self.longest,
+        )
+    at_once = max(1, (tokens_per_pass or (4096 if model.device.type == "cpu" else 65_536)) // tokens)
     with torch.no_grad(), left_as_found(model, eager=False):
         _check_causal(self, model)
-        said = [ask(self, model, which).cpu() for which in np.split(np.arange(count), range(at_once, count, at_once))]
+        said = [
+            ask(self, model, which).cpu()
+            for which in np.split(np.arange(count), range(at_once, count, at_once))
+        ]
     return torch.cat(said).reshape(self.n_samples, queries, self.suffix).numpy()
 
 # %% ../../nbs/copying/01_copy_test.ipynb #9f749eed
 @patch
-def accuracy(self: CopyTest,
-    model, # transformers causal language model
-    method: str = "teacher", # teacher, rows or generate
-    tokens_per_pass: int | None = None, # see `answers`
-) -> list[dict]: # rows: position (number of the queried sequence, as text, or "mean"), distance (tokens), metric, value
+def accuracy(
+    self: CopyTest,
+    model,  # transformers causal language model
+    method: str = "teacher",  # teacher, rows or generate
+    tokens_per_pass: int | None = None,  # see `answers`
+) -> list[
+    dict
+]:  # rows: position (number of the queried sequence, as text, or "mean"), distance (tokens), metric, value
     "How often a model copies, by queried sequence and on average; beside it what guessing scores, see `chance`."
-    right = self.answers(model, method, tokens_per_pass) == self.asked[:, :, self.prefix:]
+    right = self.answers(model, method, tokens_per_pass) == self.asked[:, :, self.prefix :]
     metrics = dict(exact=right.all(-1).mean(0), token=right.mean((0, 2))) | self.chance()
-    distances = (self.n_sequences - self.queried + 1)*self.each # from a suffix to where it is to be said again
-    places = [*zip(map(str, self.queried), distances, np.arange(len(self.queried))), ("mean", distances.mean(), slice(None))]
-    return [dict(position=position, distance=float(distance), metric=metric, value=float(values[i].mean()))
-            for position, distance, i in places for metric, values in metrics.items()]
+    distances = (
+        self.n_sequences - self.queried + 1
+    ) * self.each  # from a suffix to where it is to be said again
+    places = [
+        *zip(map(str, self.queried), distances, np.arange(len(self.queried))),
+        ("mean", distances.mean(), slice(None)),
+    ]
+    return [
+        dict(position=position, distance=float(distance), metric=metric, value=float(values[i].mean()))
+        for position, distance, i in places
+        for metric, values in metrics.items()
+    ]
+
 
 @patch
-def __call__(self: CopyTest,
-    model, # transformers causal language model
-    context=None, # of a probe, not needed
-    **how, # method, tokens_per_pass
-) -> list[dict]: # rows, see `accuracy`
+def __call__(
+    self: CopyTest,
+    model,  # transformers causal language model
+    context=None,  # of a probe, not needed
+    **how,  # method, tokens_per_pass
+) -> list[dict]:  # rows, see `accuracy`
     "As a probe: `accuracy`."
     return self.accuracy(model, **how)
 
 # %% ../../nbs/copying/01_copy_test.ipynb #51c02008
 def copier(
-    vocab_size: int, # tokens
-    context: int = 1024, # longest sequence, tokens
-    width: int = 64, # of the code of a token; the hidden size is three times as wide
-    sharpness: float = 16.0, # attention score of a match, in the second head
-    rope_base: float = 10_000.0, # RoPE's θ; the smaller, the worse far matches are found
-    seed: int = 0, # of the codes
-): # LlamaForCausalLM on the CPU, fp32, in evaluation mode
+    vocab_size: int,  # tokens
+    context: int = 1024,  # longest sequence, tokens
+    width: int = 64,  # of the code of a token; the hidden size is three times as wide
+    sharpness: float = 16.0,  # attention score of a match, in the second head
+    rope_base: float = 10_000.0,  # RoPE's θ; the smaller, the worse far matches are found
+    seed: int = 0,  # of the codes
+):  # LlamaForCausalLM on the CPU, fp32, in evaluation mode
     "A Llama that copies, made by hand: a previous-token head, then an induction head. Other weights are zero."
     from transformers import LlamaConfig, LlamaForCausalLM
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=vocab_size, hidden_size=3*width, intermediate_size=1, num_hidden_layers=2, num_attention_heads=1, head_dim=2*width,
-        attention_bias=True, max_position_embeddings=context, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None,
-        rope_parameters=dict(rope_type="default", rope_theta=rope_base))).eval().requires_grad_(False)
-    for name, p in model.named_parameters(): p.fill_(1.0 if "norm" in name else 0.0)
-    token, before, copied = (slice(i*width, (i + 1)*width) for i in range(3)) # of the residual stream: this token, the one before, what to say
-    code = torch.nn.functional.normalize(torch.randn(vocab_size, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+    model = (
+        LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocab_size,
+                hidden_size=3 * width,
+                intermediate_size=1,
+                num_hidden_layers=2,
+                num_attention_heads=1,
+                head_dim=2 * width,
+                attention_bias=True,
+                max_position_embeddings=context,
+                tie_word_embeddings=False,
+                bos_token_id=None,
+                eos_token_id=None,
+                rope_parameters=dict(rope_type="default", rope_theta=rope_base),
+            )
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+    for name, p in model.named_parameters():
+        p.fill_(1.0 if "norm" in name else 0.0)
+    token, before, copied = (
+        slice(i * width, (i + 1) * width) for i in range(3)
+    )  # of the residual stream: this token, the one before, what to say
+    code = torch.nn.functional.normalize(
+        torch.randn(vocab_size, width, generator=torch.Generator().manual_seed(seed)), dim=1
+    )
     model.model.embed_tokens.weight[:, token], model.lm_head.weight[:, copied] = code, code
     first, second = (layer.self_attn for layer in model.model.layers)
-    eye, half, norms = torch.eye(width), width//2, ((3*width)**.5, (1.5*width)**.5) # a code's length behind the first and the second norm
-    angle = rope_base**-(torch.arange(half)/width) # by which one position turns the fast half of the dimensions
+    eye, half, norms = (
+        torch.eye(width),
+        width // 2,
+        ((3 * width) ** 0.5, (1.5 * width) ** 0.5),
+    )  # a code's length behind the first and the second norm
+    angle = rope_base ** -(
+        torch.arange(half) / width
+    )  # by which one position turns the fast half of the dimensions
     first.q_proj.bias[:half] = first.k_proj.bias[:half] = 12
-    first.k_proj.bias[:half], first.k_proj.bias[width:width + half] = 12*angle.cos(), 12*angle.sin() # turned by one position
-    slow = [*range(half, width), *range(width + half, 2*width)] # hardly turned at all
-    strength = (sharpness*(2*width)**.5)**.5/norms[1]
-    second.q_proj.weight[slow, token], second.k_proj.weight[slow, before] = strength*eye, strength*eye
+    first.k_proj.bias[:half], first.k_proj.bias[width : width + half] = (
+        12 * angle.cos(),
+        12 * angle.sin(),
+    )  # turned by one position
+    slow = [*range(half, width), *range(width + half, 2 * width)]  # hardly turned at all
+    strength = (sharpness * (2 * width) ** 0.5) ** 0.5 / norms[1]
+    second.q_proj.weight[slow, token], second.k_proj.weight[slow, before] = strength * eye, strength * eye
     for head, target, norm in ((first, before, norms[0]), (second, copied, norms[1])):
-        head.v_proj.weight[:width, token], head.o_proj.weight[target, :width] = eye, eye/norm
+        head.v_proj.weight[:width, token], head.o_proj.weight[target, :width] = eye, eye / norm
     return model
 
 # %% ../../nbs/copying/01_copy_test.ipynb #c98ae80b
 _colours = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
+
 def copy_figure(
-    tables: dict, # name → rows of `accuracy`, of one model or checkpoint each
-    metric: str = "exact", # exact or token
-): # → matplotlib Figure
+    tables: dict,  # name → rows of `accuracy`, of one model or checkpoint each
+    metric: str = "exact",  # exact or token
+):  # → matplotlib Figure
     "Accuracy by queried sequence, with what guessing scores."
     import matplotlib.pyplot as plt
     import pandas as pd
-    if metric not in ("exact", "token"): raise InputError(f"metric {nearest(metric, ('exact', 'token'))}")
+
+    if metric not in ("exact", "token"):
+        raise InputError(f"metric {nearest(metric, ('exact', 'token'))}")
     tables = {name: pd.DataFrame(rows).query("position != 'mean'") for name, rows in tables.items()}
     for name, table in tables.items():
-        if table.duplicated(["position", "metric"]).any(): raise InputError(f"tables: {name!r} holds more than one model or checkpoint")
+        if table.duplicated(["position", "metric"]).any():
+            raise InputError(f"tables: {name!r} holds more than one model or checkpoint")
     fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    colours = _colours if len(tables) <= len(_colours) else plt.get_cmap("viridis")(np.linspace(0, .9, len(tables))) # many: in order of training
+    colours = (
+        _colours
+        if len(tables) <= len(_colours)
+        else plt.get_cmap("viridis")(np.linspace(0, 0.9, len(tables)))
+    )  # many: in order of training
     for (name, table), colour in zip(tables.items(), colours):
-        wide = table.assign(position=table["position"].astype(int)).pivot(index="position", columns="metric", values="value")
+        wide = table.assign(position=table["position"].astype(int)).pivot(
+            index="position", columns="metric", values="value"
+        )
         ax.plot(wide[metric], color=colour, marker="o", markersize=4, label=name)
-        for kind, style in (("any_suffix", "--"), ("chance", ":")): ax.plot(wide[f"{kind}_{metric}"], color=colour, linestyle=style, linewidth=1)
+        for kind, style in (("any_suffix", "--"), ("chance", ":")):
+            ax.plot(wide[f"{kind}_{metric}"], color=colour, linestyle=style, linewidth=1)
     for label, style in (("guess: a suffix of the sample", "--"), ("guess: a token each time", ":")):
         ax.plot([], [], color="black", linestyle=style, linewidth=1, label=label)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel="queried sequence, by number (the last is the nearest)", ylim=(-.03, 1.03),
-           ylabel={"exact": "share of suffixes copied whole", "token": "share of suffix tokens copied"}[metric])
+    ax.set(
+        xlabel="queried sequence, by number (the last is the nearest)",
+        ylim=(-0.03, 1.03),
+        ylabel={"exact": "share of suffixes copied whole", "token": "share of suffix tokens copied"}[metric],
+    )
     fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     plt.close(fig)
     return fig

@@ -12,58 +12,81 @@ from .presets import in_context
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #71ea38d4
 def foreign_probes(
-    corpus=(), # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name; the losses are measured on it
-    samples: int = 100, # of the copy test
-) -> dict: # name → probe
+    corpus=(),  # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name; the losses are measured on it
+    samples: int = 100,  # of the copy test
+) -> dict:  # name → probe
     "What can be asked of checkpoints that are not ours."
     from functools import partial
     from grok_nb.texts import open_texts
-    found = dict(induction=heads_of_its_own, copy=partial(copies_of_its_own, samples=samples)) # heads first: not every architecture shows them
-    if not corpus: return found
+
+    found = dict(
+        induction=heads_of_its_own, copy=partial(copies_of_its_own, samples=samples)
+    )  # heads first: not every architecture shows them
+    if not corpus:
+        return found
     sources = [corpus] if isinstance(corpus, str) else [*corpus]
     text = dict(corpus=sources, known=open_texts(sources).fingerprint)
     return found | {name: partial(on_text, name, **text) for name in ("losses", "in_context")}
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #647013f0
-def _positions(model): return getattr(model.config, "max_position_embeddings", 1024) # that it holds; some architectures have no limit
+def _positions(model):
+    return getattr(
+        model.config, "max_position_embeddings", 1024
+    )  # that it holds; some architectures have no limit
+
 
 def copies_of_its_own(
-    model, # transformers causal language model
-    context=None, # of a probe, not needed
+    model,  # transformers causal language model
+    context=None,  # of a probe, not needed
     *,
     samples: int = 100,
-) -> list[dict]: # the rows of `CopyTest.accuracy`
+) -> list[dict]:  # the rows of `CopyTest.accuracy`
     "The copy test in the model's own tokens, 50 sequences of 12 + 6 as in the paper, or as many as its context holds; of 5 + 3 below 256 positions."
     from grok_nb.copying.copy_test import CopyTest
     from grok_nb.series import tokenizer_of
+
     longest = _positions(model)
     prefix, suffix = (12, 6) if longest >= 256 else (5, 3)
     n = min(50, max(1, (longest - prefix - suffix + 1) // (prefix + suffix)))
-    return CopyTest(model.config.vocab_size, n, prefix, suffix, samples, 5 if n >= 10 else 1, tokenizer=tokenizer_of(model)).accuracy(model)
+    return CopyTest(
+        model.config.vocab_size,
+        n,
+        prefix,
+        suffix,
+        samples,
+        5 if n >= 10 else 1,
+        tokenizer=tokenizer_of(model),
+    ).accuracy(model)
+
 
 def heads_of_its_own(
-    model, # transformers causal language model
-    context=None, # of a probe, not needed
-) -> list[dict]: # the rows of `induction_scores`
+    model,  # transformers causal language model
+    context=None,  # of a probe, not needed
+) -> list[dict]:  # the rows of `induction_scores`
     "Induction scores on sequences of 100 tokens, or as many as fit twice."
     from grok_nb.copying.induction import induction_scores
+
     return induction_scores(model, s=min(100, _positions(model) // 2, model.config.vocab_size - 4))
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #4cfc0732
 def on_text(
-    name: str, # losses or in_context
-    model, # transformers causal language model
-    context, # of a probe
+    name: str,  # losses or in_context
+    model,  # transformers causal language model
+    context,  # of a probe
     *,
-    corpus: list, # of `open_texts`
-    known: str, # its fingerprint
-) -> list[dict]: # the rows of that probe
+    corpus: list,  # of `open_texts`
+    known: str,  # its fingerprint
+) -> list[dict]:  # the rows of that probe
     "What a model makes of a text, its first 200 000 tokens; rows of 512, or as many as its context holds."
     from dataclasses import replace
     from grok_nb.runs import runs_root
     from grok_nb.series import tokenizer_of
     from grok_nb.streams import TextStream, prepare_corpus
-    if (tokenizer := tokenizer_of(model)) is None: raise InputError(f"corpus: no tokenizer lies beside the model in {model.name_or_path}")
-    text = prepare_corpus(corpus, runs_root() / "corpora", tokenizer, limit_tokens=200_000, held_out=0.5, fingerprint=known)
+
+    if (tokenizer := tokenizer_of(model)) is None:
+        raise InputError(f"corpus: no tokenizer lies beside the model in {model.name_or_path}")
+    text = prepare_corpus(
+        corpus, runs_root() / "corpora", tokenizer, limit_tokens=200_000, held_out=0.5, fingerprint=known
+    )
     here = replace(context, stream=TextStream(text, min(512, _positions(model)), 1))
     return dict(losses=language.losses, in_context=in_context)[name](model, here)

@@ -26,54 +26,74 @@ from ..intervals import Interval
 @dataclass(frozen=True)
 class Finding:
     "What an experiment found."
+
     question: str
-    runs: list # trained, `runs.Run`
-    table: pd.DataFrame # its numbers
-    figure: object # matplotlib Figure
-    verdicts: Ledger # the claims that it tests
+    runs: list  # trained, `runs.Run`
+    table: pd.DataFrame  # its numbers
+    figure: object  # matplotlib Figure
+    verdicts: Ledger  # the claims that it tests
 
     def _repr_html_(self):
         from grok_nb.see.report import picture, table_html
+
         return f"<p><b>{escape(self.question)}</b></p>{picture(self.figure, self.question, 90)}{table_html(self.table)}{self.verdicts._repr_html_()}"
 
+
 def trained(
-    presets: Sequence[str], # of the study
+    presets: Sequence[str],  # of the study
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs, see `runs.runs_root`
-) -> list[Run]: # finished: every preset with every seed
+    root: str | None = None,  # folder of runs, see `runs.runs_root`
+) -> list[Run]:  # finished: every preset with every seed
     "Train every preset with every seed, or find them trained."
     return train_all([study.config(name, seed=seed) for seed in seeds for name in presets], root)
 
+
 def together(
     runs: Sequence[Run],
-) -> pd.DataFrame: # what was measured during training, long, with preset, fidelity and seed
+) -> pd.DataFrame:  # what was measured during training, long, with preset, fidelity and seed
     "The metrics of several runs in one table."
     about = describe(runs)[["run", "study", "preset", "fidelity", "seed"]]
     return pd.concat([r.metrics() for r in runs], ignore_index=True).merge(about, on="run")
 
-def _judged(table, *names): return ledger([c for c in study.claims() if c.name in names], table)
+
+def _judged(table, *names):
+    return ledger([c for c in study.claims() if c.name in names], table)
+
 
 def _per_run(table, **measures):
     "One row for each run: preset, seed, and what each function makes of the run's rows."
     groups = table.groupby(["preset", "seed"], sort=False)
-    return pd.DataFrame([dict(preset=preset, seed=seed) | {name: measure(rows) for name, measure in measures.items()} for (preset, seed), rows in groups])
+    return pd.DataFrame(
+        [
+            dict(preset=preset, seed=seed) | {name: measure(rows) for name, measure in measures.items()}
+            for (preset, seed), rows in groups
+        ]
+    )
+
 
 def _over_seeds(per_run, column, unit=""):
     "Preset → mean over seeds with its 95 % interval, as text."
+
     def said(rows):
         found = over_seeds(dict(zip(rows["seed"], rows[column])), unit)
         low, high = found.interval
         return f"{found.effect:.3g}" + (f" [{low:.3g}, {high:.3g}]" if np.isfinite([low, high]).all() else "")
+
     return {preset: said(rows) for preset, rows in per_run.groupby("preset", sort=False)}
 
-def _when(rows): return emergence(rows)
-def _at_end(name): return lambda rows: curve(rows, **study.curves[name]).iloc[-3:].mean()
+
+def _when(rows):
+    return emergence(rows)
+
+
+def _at_end(name):
+    return lambda rows: curve(rows, **study.curves[name]).iloc[-3:].mean()
 
 # %% ../../nbs/copying/06_experiments.ipynb #4b1b835c
 def delay(
     presets: Sequence[str] = ("demo", "control"),
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs
+    root: str | None = None,  # folder of runs
 ) -> Finding:
     "How long after the loss goes flat does copying begin? Source: arXiv 2409.09281, figure 2."
     runs = trained(presets, seeds, root)
@@ -81,24 +101,47 @@ def delay(
     times = {(p, s): fitted(rows) for (p, s), rows in table.groupby(["preset", "seed"])}
     per_run = _per_run(table, **{"copying begins (step)": _when})
     per_run["loss is flat (step)"] = [times[p, s]["loss"] for p, s in zip(per_run["preset"], per_run["seed"])]
-    per_run["ICL score has settled (step)"] = [times[p, s]["ICL score"] or "no fall" for p, s in zip(per_run["preset"], per_run["seed"])]
+    per_run["ICL score has settled (step)"] = [
+        times[p, s]["ICL score"] or "no fall" for p, s in zip(per_run["preset"], per_run["seed"])
+    ]
     per_run["copied whole at the end"] = list(_per_run(table, x=_at_end("copying"))["x"])
     first = table[table["seed"] == min(seeds)]
     figure = language.delay_figure(first.assign(run=first["preset"]))
-    return Finding("Does a model begin to copy after its text is fitted?", runs, per_run, figure,
-                   _judged(table, "delay", "delay, ICL score", "surge", "copies to learn from"))
+    return Finding(
+        "Does a model begin to copy after its text is fitted?",
+        runs,
+        per_run,
+        figure,
+        _judged(table, "delay", "delay, ICL score", "surge", "copies to learn from"),
+    )
 
 # %% ../../nbs/copying/06_experiments.ipynb #5f51dbfd
 def _curves_figure(table, names, axes_of, label):
     "Copying of several presets, seeds thin, over each of the given clocks."
     import matplotlib.pyplot as plt
+
     colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(names)))
-    fig, axes = plt.subplots(1, len(axes_of), figsize=(0.8 + 4.2*len(axes_of), 3.2), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1,
+        len(axes_of),
+        figsize=(0.8 + 4.2 * len(axes_of), 3.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for ax, (clock, said) in zip(axes[0], axes_of.items()):
         for (name, shown), color in zip(names.items(), colors):
             for i, (_, rows) in enumerate(table[table["preset"] == name].groupby("seed")):
-                copying = rows[(rows["probe"] == "copy") & (rows["position"] == "mean") & (rows["metric"] == "exact")]
-                ax.plot(copying[clock] / (1e6 if clock == "tokens" else 1), copying["value"], color=color, linewidth=1.2, label=None if i else shown)
+                copying = rows[
+                    (rows["probe"] == "copy") & (rows["position"] == "mean") & (rows["metric"] == "exact")
+                ]
+                ax.plot(
+                    copying[clock] / (1e6 if clock == "tokens" else 1),
+                    copying["value"],
+                    color=color,
+                    linewidth=1.2,
+                    label=None if i else shown,
+                )
         ax.axhline(basic_copying, color="grey", linestyle=":", linewidth=1)
         ax.set(xlabel=said, ylim=(0, 1))
     axes[0, 0].set_ylabel("suffixes copied whole")
@@ -106,39 +149,69 @@ def _curves_figure(table, names, axes_of, label):
     plt.close(fig)
     return fig
 
+
 def steps_or_tokens(
-    presets: Mapping[int, str] = batches, # batch size → preset
+    presets: Mapping[int, str] = batches,  # batch size → preset
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs
+    root: str | None = None,  # folder of runs
 ) -> Finding:
     "Does copying take a number of steps, or of tokens? Source: arXiv 2409.09281, finding 2."
     runs = trained([*presets.values()], seeds, root)
     table = together(runs)
-    sizes, tokens = {name: n for n, name in presets.items()}, {r.preset: r.stream.tokens_per_batch for r in runs}
+    sizes, tokens = (
+        {name: n for n, name in presets.items()},
+        {r.preset: r.stream.tokens_per_batch for r in runs},
+    )
     per_run = _per_run(table, **{"copying begins (step)": _when})
     per_run.insert(0, "batch", per_run["preset"].map(sizes))
-    per_run["after tokens (millions)"] = [t * (tokens[p] / 1e6) for p, t in zip(per_run["preset"], per_run["copying begins (step)"])]
-    return Finding("Does copying take a number of steps, or of tokens?", runs, per_run.sort_values(["seed", "batch"], ignore_index=True),
-                   _curves_figure(table, {p: f"{n} documents" for n, p in presets.items()},
-                                  dict(step="optimizer steps", tokens="training tokens (millions)"), "batch"),
-                   _judged(table, "steps, not tokens"))
+    per_run["after tokens (millions)"] = [
+        t * (tokens[p] / 1e6) for p, t in zip(per_run["preset"], per_run["copying begins (step)"])
+    ]
+    return Finding(
+        "Does copying take a number of steps, or of tokens?",
+        runs,
+        per_run.sort_values(["seed", "batch"], ignore_index=True),
+        _curves_figure(
+            table,
+            {p: f"{n} documents" for n, p in presets.items()},
+            dict(step="optimizer steps", tokens="training tokens (millions)"),
+            "batch",
+        ),
+        _judged(table, "steps, not tokens"),
+    )
 
 # %% ../../nbs/copying/06_experiments.ipynb #b3d17958
 def _map_figure(table, rates):
     "Mean copying over seeds, learning rate by steps; grey: not trained, white: where it first is that of a model said to copy; and a line of equal lr × steps."
     import matplotlib.pyplot as plt
+
     rows = table[(table["probe"] == "copy") & (table["position"] == "mean") & (table["metric"] == "exact")]
     grid = rows.assign(lr=rows["preset"].map(rates)).pivot_table(index="lr", columns="step", values="value")
     grid = grid.interpolate(axis=1, limit_area="inside")
     fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     at = np.arange(len(grid))
-    image = ax.pcolormesh(grid.columns, at, grid, cmap="viridis", vmin=0, vmax=max(0.5, grid.max(axis=None)), shading="nearest")
+    image = ax.pcolormesh(
+        grid.columns, at, grid, cmap="viridis", vmin=0, vmax=max(0.5, grid.max(axis=None)), shading="nearest"
+    )
     copies = grid >= basic_copying
     reached = {i: row.idxmax() for i, (_, row) in enumerate(copies.iterrows()) if row.any()}
     if reached:
-        ax.vlines([*reached.values()], np.array([*reached]) - .5, np.array([*reached]) + .5, color="white", linewidth=2)
+        ax.vlines(
+            [*reached.values()],
+            np.array([*reached]) - 0.5,
+            np.array([*reached]) + 0.5,
+            color="white",
+            linewidth=2,
+        )
         product = np.median([grid.index[i] * step for i, step in reached.items()])
-        ax.plot(product / grid.index, at, color="#D55E00", linestyle="--", linewidth=1.5, label=f"lr × steps = {product:.2g}")
+        ax.plot(
+            product / grid.index,
+            at,
+            color="#D55E00",
+            linestyle="--",
+            linewidth=1.5,
+            label=f"lr × steps = {product:.2g}",
+        )
         ax.legend(loc="upper right", fontsize=8)
     ax.set(xlabel="optimizer steps", ylabel="learning rate", xlim=(0, grid.columns[-1]), facecolor="#DDDDDD")
     ax.set_yticks(at, [f"{lr:g}" for lr in grid.index])
@@ -146,26 +219,34 @@ def _map_figure(table, rates):
     plt.close(fig)
     return fig
 
+
 def optimisation_intensity(
-    presets: Mapping[float, str] | None = None, # learning rate → preset; None: those around `batch32`
+    presets: Mapping[float, str] | None = None,  # learning rate → preset; None: those around `batch32`
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs
+    root: str | None = None,  # folder of runs
 ) -> Finding:
     "Where does copying begin as a function of learning rate and steps? Source: arXiv 2409.09281, open question."
     presets = presets or {1e-3: "lr1e-3", 3e-3: "batch32", 6e-3: "lr6e-3", 1e-2: "lr1e-2"}
     runs = trained([*presets.values()], seeds, root)
     table, rates = together(runs), {name: lr for lr, name in presets.items()}
-    per_run = _per_run(table, **{"copying begins (step)": _when, "copied whole at the end": _at_end("copying")})
+    per_run = _per_run(
+        table, **{"copying begins (step)": _when, "copied whole at the end": _at_end("copying")}
+    )
     per_run.insert(0, "lr", per_run["preset"].map(rates))
     per_run["lr × steps"] = [t * lr for lr, t in zip(per_run["lr"], per_run["copying begins (step)"])]
-    return Finding("At which learning rate, after how many steps, does copying begin?", runs, per_run.sort_values(["seed", "lr"], ignore_index=True),
-                   _map_figure(table, rates), _judged(table, "learning rate", "too large a rate", "intensity"))
+    return Finding(
+        "At which learning rate, after how many steps, does copying begin?",
+        runs,
+        per_run.sort_values(["seed", "lr"], ignore_index=True),
+        _map_figure(table, rates),
+        _judged(table, "learning rate", "too large a rate", "intensity"),
+    )
 
 # %% ../../nbs/copying/06_experiments.ipynb #e1aa78f5
 def differences(
-    per_run: pd.DataFrame, # preset, seed, and one column for each quantity
-    base: str, # the preset that the others are compared with
-) -> pd.DataFrame: # preset, quantity, mean, low, high, seeds: of the difference within a seed, 95 %
+    per_run: pd.DataFrame,  # preset, seed, and one column for each quantity
+    base: str,  # the preset that the others are compared with
+) -> pd.DataFrame:  # preset, quantity, mean, low, high, seeds: of the difference within a seed, 95 %
     "Every preset against one, seed by seed."
     rows, here = [], per_run.set_index("seed")
     for preset in [p for p in per_run["preset"].unique() if p != base]:
@@ -173,119 +254,227 @@ def differences(
         for quantity in [c for c in per_run if c not in ("preset", "seed")]:
             both = (b[quantity] - a[quantity]).dropna()
             found = over_seeds(both.to_dict()) if len(both) else None
-            rows.append(dict(preset=preset, quantity=quantity, mean=found.effect if found else np.nan, low=found.interval[0] if found else np.nan,
-                             high=found.interval[1] if found else np.nan, seeds=len(both)))
+            rows.append(
+                dict(
+                    preset=preset,
+                    quantity=quantity,
+                    mean=found.effect if found else np.nan,
+                    low=found.interval[0] if found else np.nan,
+                    high=found.interval[1] if found else np.nan,
+                    seeds=len(both),
+                )
+            )
     return pd.DataFrame(rows)
+
 
 def _forest(table):
     "Differences with their intervals, a panel for each quantity."
     import matplotlib.pyplot as plt
+
     quantities, presets = list(table["quantity"].unique()), list(table["preset"].unique())
-    fig, axes = plt.subplots(1, len(quantities), figsize=(1.2 + 1.75*len(quantities), 0.5*len(presets) + 1.3), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1,
+        len(quantities),
+        figsize=(1.2 + 1.75 * len(quantities), 0.5 * len(presets) + 1.3),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for ax, quantity in zip(axes[0], quantities):
         rows = table[table["quantity"] == quantity].set_index("preset").loc[presets]
         away = np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]), posinf=0)
         ax.errorbar(rows["mean"], range(len(presets)), xerr=away, fmt="o", color="#0072B2", capsize=3)
         ax.axvline(0, color="grey", linewidth=1)
-        ax.set_title(quantity.replace(", ", ",\n"), fontsize=9); ax.tick_params(axis="x", labelsize=8); ax.margins(x=0.25, y=0.25)
+        ax.set_title(quantity.replace(", ", ",\n"), fontsize=9)
+        ax.tick_params(axis="x", labelsize=8)
+        ax.margins(x=0.25, y=0.25)
     axes[0, 0].set_yticks(range(len(presets)), presets)
     fig.supxlabel("difference to the base, mean and 95 % interval over seeds", fontsize=9)
     plt.close(fig)
     return fig
 
+
 def regularisation(
-    presets: Sequence[str] = ("batch32", "dropout", "decay0", "decay1"), # the first is what the others are compared with
+    presets: Sequence[str] = (
+        "batch32",
+        "dropout",
+        "decay0",
+        "decay1",
+    ),  # the first is what the others are compared with
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs
+    root: str | None = None,  # folder of runs
 ) -> Finding:
     "Does regularisation move copying apart from losses, ICL score and recall? Source: arXiv 2409.09281, finding 5 and open question."
     runs = trained(presets, seeds, root)
     table = together(runs)
     last = lambda **where: lambda rows: curve(rows, **where).iloc[-3:].mean()
-    per_run = _per_run(table, **{
-        "copying begins, step": lambda rows: when.mid if (when := _when(rows)).reached else np.nan, "copied whole, share": _at_end("copying"),
-        "training loss, nats": last(probe="train", metric="loss"), "held-out loss, nats": _at_end("held-out loss"),
-        "ICL score, nats": _at_end("ICL score"), "recall, share": last(test="recall", metric="accuracy")})
+    per_run = _per_run(
+        table,
+        **{
+            "copying begins, step": lambda rows: when.mid if (when := _when(rows)).reached else np.nan,
+            "copied whole, share": _at_end("copying"),
+            "training loss, nats": last(probe="train", metric="loss"),
+            "held-out loss, nats": _at_end("held-out loss"),
+            "ICL score, nats": _at_end("ICL score"),
+            "recall, share": last(test="recall", metric="accuracy"),
+        },
+    )
     shifts = differences(per_run, presets[0])
-    return Finding("What does regularisation move, beside copying?", runs, shifts, _forest(shifts), _judged(table, "dropout", "weight decay"))
+    return Finding(
+        "What does regularisation move, beside copying?",
+        runs,
+        shifts,
+        _forest(shifts),
+        _judged(table, "dropout", "weight decay"),
+    )
 
 # %% ../../nbs/copying/06_experiments.ipynb #10fd1ba9
 def heads(
-    presets: Sequence[str] = ("batch32", "depth4"), # the last is drawn
+    presets: Sequence[str] = ("batch32", "depth4"),  # the last is drawn
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs
+    root: str | None = None,  # folder of runs
 ) -> Finding:
     "In which order do the heads form, and what comes first in a head? Source: arXiv 2409.09281, finding 4 and figure 6."
     from grok_nb.copying import formation
+
     runs = trained(presets, seeds, root)
     table, rows = together(runs), []
     for run in runs:
         scores = table[(table["run"] == run.run_id) & (table["probe"] == "induction")]
-        formed, ahead = formation.formation(scores), formation.lead(scores, shares=(0.5,)).set_index("measure")
+        formed, ahead = (
+            formation.formation(scores),
+            formation.lead(scores, shares=(0.5,)).set_index("measure"),
+        )
         order, ep = formation.layer_order(formed).iloc[0], ahead.loc["eigenvalue_positivity"]
-        last = scores[scores["step"] == scores["step"].max()].pivot(index=["layer", "head"], columns="metric", values="value")
+        last = scores[scores["step"] == scores["step"].max()].pivot(
+            index=["layer", "head"], columns="metric", values="value"
+        )
         best = last["induction_score"].idxmax()
-        rows.append({"preset": run.preset, "seed": run.config.seed, "best head": f"{best[0]:.0f}.{best[1]:.0f}",
-                     "its induction score": last["induction_score"][best],
-                     "EP ahead of attention (steps)": Interval(ep["before_attention_lo"], ep["before_attention_hi"]), "heads formed": order["heads"],
-                     "layer and onset, τ": order["tau"], "τ by structure alone": order["null"], "p": order["p_value"], "": order["reason"]})
+        rows.append(
+            {
+                "preset": run.preset,
+                "seed": run.config.seed,
+                "best head": f"{best[0]:.0f}.{best[1]:.0f}",
+                "its induction score": last["induction_score"][best],
+                "EP ahead of attention (steps)": Interval(
+                    ep["before_attention_lo"], ep["before_attention_hi"]
+                ),
+                "heads formed": order["heads"],
+                "layer and onset, τ": order["tau"],
+                "τ by structure alone": order["null"],
+                "p": order["p_value"],
+                "": order["reason"],
+            }
+        )
     drawn = next(r for r in runs if r.preset == presets[-1])
     scores = table[(table["run"] == drawn.run_id) & (table["probe"] == "induction")]
-    figure = formation.formation_figure(scores, formation.formation(scores), curve(table[table["run"] == drawn.run_id], **study.headline))
-    return Finding("In which order do induction heads form, and what comes first in a head?", runs, pd.DataFrame(rows), figure,
-                   _judged(table, "shallow to deep", "EP first", "a head at work"))
+    figure = formation.formation_figure(
+        scores, formation.formation(scores), curve(table[table["run"] == drawn.run_id], **study.headline)
+    )
+    return Finding(
+        "In which order do induction heads form, and what comes first in a head?",
+        runs,
+        pd.DataFrame(rows),
+        figure,
+        _judged(table, "shallow to deep", "EP first", "a head at work"),
+    )
 
 # %% ../../nbs/copying/06_experiments.ipynb #d9383afb
 def contradicted(
     presets: Sequence[str] = (*batches.values(), "dropout", "decay0", "depth4"),
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs
+    root: str | None = None,  # folder of runs
 ) -> Finding:
     "Which of the observations that would contradict the paper are made? Source: arXiv 2409.09281."
     import matplotlib.pyplot as plt
     from grok_nb.claims import marks
+
     runs = trained(presets, seeds, root)
     verdicts = _judged(together(runs), *study.contradictions.values())
     at = {v: verdicts[verdicts["claim"] == v].iloc[0] for v in study.contradictions.values()}
-    says = {"not supported": "happens", "supported": "does not happen", "inconclusive": "undecided", "not tested": "not tested"}
-    rows = pd.DataFrame([{"would contradict": what, "here": says[at[name]["verdict"]], **at[name][["effect", "low", "high", "unit", "claim"]]}
-                         for what, name in study.contradictions.items()])
-    fig, ax = plt.subplots(figsize=(7.4, 0.36*len(rows) + 0.4), layout="constrained")
+    says = {
+        "not supported": "happens",
+        "supported": "does not happen",
+        "inconclusive": "undecided",
+        "not tested": "not tested",
+    }
+    rows = pd.DataFrame(
+        [
+            {
+                "would contradict": what,
+                "here": says[at[name]["verdict"]],
+                **at[name][["effect", "low", "high", "unit", "claim"]],
+            }
+            for what, name in study.contradictions.items()
+        ]
+    )
+    fig, ax = plt.subplots(figsize=(7.4, 0.36 * len(rows) + 0.4), layout="constrained")
     for i, row in rows.iterrows():
         mark, color = marks[at[row["claim"]]["verdict"]]
         ax.text(0, -i, row["would contradict"], va="center", fontsize=9)
         ax.text(1, -i, row["here"], va="center", ha="right", fontsize=9, color=color, weight="bold")
-    ax.set(ylim=(0.6 - len(rows), 0.6), xlim=(0, 1)); ax.axis("off")
+    ax.set(ylim=(0.6 - len(rows), 0.6), xlim=(0, 1))
+    ax.axis("off")
     plt.close(fig)
-    return Finding("Which of the observations that would contradict the paper are made?", runs, rows.drop(columns="claim"), fig, verdicts)
+    return Finding(
+        "Which of the observations that would contradict the paper are made?",
+        runs,
+        rows.drop(columns="claim"),
+        fig,
+        verdicts,
+    )
 
 # %% ../../nbs/copying/06_experiments.ipynb #bc073628
 def beyond_copying(
     presets: Sequence[str] = ("demo", "control"),
     seeds: Sequence[int] = (0, 1, 2),
-    root: str | None = None, # folder of runs
+    root: str | None = None,  # folder of runs
 ) -> Finding:
     "Do recall and few-shot labelling come with copying? Source: arXiv 2409.09281, open question."
     from grok_nb.intervals import crossing
+
     runs = trained(presets, seeds, root)
     table = together(runs)
-    def half_way(rows): # of the way from chance to one, halved: as for copying, a level that is the same for every run
-        return crossing(curve(rows, test="recall", metric="accuracy"), curve(rows, test="recall", metric="chance").iloc[0] + basic_copying)
+
+    def half_way(
+        rows,
+    ):  # of the way from chance to one, halved: as for copying, a level that is the same for every run
+        return crossing(
+            curve(rows, test="recall", metric="accuracy"),
+            curve(rows, test="recall", metric="chance").iloc[0] + basic_copying,
+        )
+
     last = lambda test, metric: lambda rows: curve(rows, test=test, metric=metric).iloc[-3:].mean()
-    per_run = _per_run(table, **{
-        "copying": _at_end("copying"), "recall": last("recall", "accuracy"), "chance of recall": last("recall", "chance"),
-        "few-shot": last("few-shot", "accuracy"), "chance of few-shot": last("few-shot", "chance"),
-        "copying begins (step)": _when, "recall leaves chance (step)": half_way})
+    per_run = _per_run(
+        table,
+        **{
+            "copying": _at_end("copying"),
+            "recall": last("recall", "accuracy"),
+            "chance of recall": last("recall", "chance"),
+            "few-shot": last("few-shot", "accuracy"),
+            "chance of few-shot": last("few-shot", "chance"),
+            "copying begins (step)": _when,
+            "recall leaves chance (step)": half_way,
+        },
+    )
     first = table[table["seed"] == min(seeds)]
-    return Finding("Does other use of the context come with copying?", runs, per_run, language.abilities_figure(first.assign(run=first["preset"])),
-                   _judged(table, "recall follows", "few-shot follows"))
+    return Finding(
+        "Does other use of the context come with copying?",
+        runs,
+        per_run,
+        language.abilities_figure(first.assign(run=first["preset"])),
+        _judged(table, "recall follows", "few-shot follows"),
+    )
 
 # %% ../../nbs/copying/06_experiments.ipynb #6bd4c2eb
 def _sizes_figure(table, about):
     "Copying over steps, a panel for each corpus and width, a line for each depth."
     import matplotlib.pyplot as plt
+
     kinds = list(about.groupby(["language", "width"], sort=False).groups)
-    fig, axes = plt.subplots(1, len(kinds), figsize=(1 + 3.2*len(kinds), 3.0), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1, len(kinds), figsize=(1 + 3.2 * len(kinds), 3.0), sharey=True, squeeze=False, layout="constrained"
+    )
     depths = sorted(about["depth"].unique())
     colors = dict(zip(depths, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(depths)))))
     for ax, kind in zip(axes[0], kinds):
@@ -300,19 +489,49 @@ def _sizes_figure(table, about):
     plt.close(fig)
     return fig
 
+
 def size_and_corpus(
-    presets: Sequence[str] = ("depth1", "batch32", "depth3", "depth4", "depth1_wide", "wide", "depth3_wide", "depth4_wide"),
+    presets: Sequence[str] = (
+        "depth1",
+        "batch32",
+        "depth3",
+        "depth4",
+        "depth1_wide",
+        "wide",
+        "depth3_wide",
+        "depth4_wide",
+    ),
     seeds: Sequence[int] = (0,),
-    root: str | None = None, # folder of runs
-    texts: Sequence = (), # more runs to compare with: configurations of this study, on a text
+    root: str | None = None,  # folder of runs
+    texts: Sequence = (),  # more runs to compare with: configurations of this study, on a text
 ) -> Finding:
     "How do depth, width and corpus move copying? Source: arXiv 2409.09281, open question."
     runs = train_all([*(study.config(name, seed=seed) for seed in seeds for name in presets), *texts], root)
-    about = pd.DataFrame([dict(run=r.run_id, seed=r.config.seed, language=r.config.language, depth=r.config.depth, width=r.config.width,
-                               parameters=r.config.n_parameters) for r in runs])
+    about = pd.DataFrame(
+        [
+            dict(
+                run=r.run_id,
+                seed=r.config.seed,
+                language=r.config.language,
+                depth=r.config.depth,
+                width=r.config.width,
+                parameters=r.config.n_parameters,
+            )
+            for r in runs
+        ]
+    )
     table = together(runs)
     measured = {r: rows for r, rows in table.groupby("run")}
-    rows = about.assign(**{"copying begins (step)": [_when(measured[r]) for r in about["run"]],
-                           "copied whole at the end": [_at_end("copying")(measured[r]) for r in about["run"]]})
-    return Finding("How deep and how wide must a model be, and on which text?", runs, rows.drop(columns="run"), _sizes_figure(table, about),
-                   _judged(table, "two blocks"))
+    rows = about.assign(
+        **{
+            "copying begins (step)": [_when(measured[r]) for r in about["run"]],
+            "copied whole at the end": [_at_end("copying")(measured[r]) for r in about["run"]],
+        }
+    )
+    return Finding(
+        "How deep and how wide must a model be, and on which text?",
+        runs,
+        rows.drop(columns="run"),
+        _sizes_figure(table, about),
+        _judged(table, "two blocks"),
+    )

@@ -14,152 +14,244 @@ from ..intervals import Interval, crossing, lag
 from ..streams import rng as generator
 
 # %% ../../nbs/copying/03_formation.ipynb #c0759702
-thresholds = dict(induction_score=.3, attention=.3, eigenvalue_positivity=.5, previous_token=.3) # from here on a head has formed
+thresholds = dict(
+    induction_score=0.3, attention=0.3, eigenvalue_positivity=0.5, previous_token=0.3
+)  # from here on a head has formed
+
 
 def check_table(
     table: pd.DataFrame,
-    columns: Iterable[str], # that it must have
-    metrics: Iterable[str] = (), # that must be in its column `metric`
-    name: str = "table", # of the argument, for the message
+    columns: Iterable[str],  # that it must have
+    metrics: Iterable[str] = (),  # that must be in its column `metric`
+    name: str = "table",  # of the argument, for the message
 ):
     "Raise `InputError` if a table lacks columns or metrics."
     for column in columns:
-        if column not in table: raise InputError(f"{name}: column {nearest(column, table.columns)}")
+        if column not in table:
+            raise InputError(f"{name}: column {nearest(column, table.columns)}")
     for metric in metrics:
-        if metric not in set(table["metric"]): raise InputError(f"{name}: metric {nearest(metric, set(table['metric']))}")
+        if metric not in set(table["metric"]):
+            raise InputError(f"{name}: metric {nearest(metric, set(table['metric']))}")
+
 
 def _scores(table, metrics, one_run=False):
     "The rows of the probe `induction`, checked, with a column `run`."
     check_table(table, ("step", "layer", "head", "metric", "value"))
-    if "probe" in table: table = table[table["probe"] == "induction"]
-    if table.empty: raise InputError("table: no rows of the probe induction")
+    if "probe" in table:
+        table = table[table["probe"] == "induction"]
+    if table.empty:
+        raise InputError("table: no rows of the probe induction")
     check_table(table, (), metrics)
     table = table[table["metric"].isin(metrics)]
-    if one_run and "run" in table and table["run"].nunique() > 1: raise InputError(f"table: holds {table['run'].nunique()} runs; select one run")
+    if one_run and "run" in table and table["run"].nunique() > 1:
+        raise InputError(f"table: holds {table['run'].nunique()} runs; select one run")
     for row in table[~np.isfinite(table["value"])].itertuples():
-        raise InputError(f"table: {row.metric} of layer {row.layer:g}, head {row.head:g} is {row.value} at step {row.step}")
+        raise InputError(
+            f"table: {row.metric} of layer {row.layer:g}, head {row.head:g} is {row.value} at step {row.step}"
+        )
     table = table.astype(dict(layer=int, head=int))
     return table if "run" in table else table.assign(run="")
 
+
 def formation(
-    table: pd.DataFrame, # long, of the probe `induction`: run, step, layer, head, metric, value
-    thresholds: dict = thresholds, # metric → score from which on a head has formed
-    sustained: int = 3, # evaluations in a row
-) -> pd.DataFrame: # run, layer, head, metric, onset_lo, onset_hi, formed, last (score at the end)
+    table: pd.DataFrame,  # long, of the probe `induction`: run, step, layer, head, metric, value
+    thresholds: dict = thresholds,  # metric → score from which on a head has formed
+    sustained: int = 3,  # evaluations in a row
+) -> pd.DataFrame:  # run, layer, head, metric, onset_lo, onset_hi, formed, last (score at the end)
     "When each head's scores crossed their thresholds, as intervals; never: `onset_hi` is infinite."
     table, rows = _scores(table, thresholds), []
     for (run, layer, head, metric), part in table.groupby(["run", "layer", "head", "metric"]):
         onset = crossing(part.set_index("step")["value"], thresholds[metric], sustained=sustained)
-        rows.append(dict(run=run, layer=layer, head=head, metric=metric, onset_lo=onset.lo, onset_hi=onset.hi, formed=onset.reached,
-                         last=part.loc[part["step"].idxmax(), "value"]))
+        rows.append(
+            dict(
+                run=run,
+                layer=layer,
+                head=head,
+                metric=metric,
+                onset_lo=onset.lo,
+                onset_hi=onset.hi,
+                formed=onset.reached,
+                last=part.loc[part["step"].idxmax(), "value"],
+            )
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/copying/03_formation.ipynb #2cb77cdf
 def _placements(
-    floors, # of each place, when something may happen there at the earliest
-    ends, # of each unit, when it happened at the latest
-    draws, rng,
-): # → (draw, unit): place; and how many assignments there are
+    floors,  # of each place, when something may happen there at the earliest
+    ends,  # of each unit, when it happened at the latest
+    draws,
+    rng,
+):  # → (draw, unit): place; and how many assignments there are
     "Uniform one-to-one assignments in which no unit happens before its place allows it."
     allowed, order = ends > floors[:, None], np.argsort(-floors, kind="stable")
     free, placed = np.ones((draws, len(ends)), bool), np.empty((draws, len(floors)), int)
     for place in order:
         placed[:, place] = np.where(free & allowed[place], rng.random(free.shape), -1).argmax(1)
         free[np.arange(draws), placed[:, place]] = False
-    return placed.argsort(1), float(np.prod([allowed[place].sum() - taken for taken, place in enumerate(order)]))
+    return placed.argsort(1), float(
+        np.prod([allowed[place].sum() - taken for taken, place in enumerate(order)])
+    )
+
 
 def _floors(previous, depth):
     "For every layer, when the first previous-token head below it may have formed."
-    if previous is None: return np.full(depth, -np.inf)
+    if previous is None:
+        return np.full(depth, -np.inf)
     came = previous[previous["formed"]]
-    return np.array([came.loc[came["layer"] < layer, "onset_lo"].min() for layer in range(depth)], float) # not a number: none at all
+    return np.array(
+        [came.loc[came["layer"] < layer, "onset_lo"].min() for layer in range(depth)], float
+    )  # not a number: none at all
+
 
 def _later(onsets):
     "(head, head): 1 where the second came later for certain, −1 where earlier, 0 where the intervals do not tell."
     lo, hi = onsets.T
     return (lo >= hi[:, None]).astype(int) - (lo[:, None] >= hi)
 
+
 def _tau(later, layers):
     "Kendall's rank correlation of layer and onset, pairs of one layer left out."
     deeper = np.sign(layers - layers[:, None])
-    return (later*deeper).sum()/abs(deeper).sum()
+    return (later * deeper).sum() / abs(deeper).sum()
+
 
 def _resampled(later, block, draws, rng):
     "The rank correlation with layers drawn with replacement."
     n = block.max() + 1
     member = np.eye(n)[block]
-    concordant = member.T@later@member*np.sign(np.arange(n) - np.arange(n)[:, None])
-    pairs = np.outer(member.sum(0), member.sum(0))*(1 - np.eye(n))
-    times = rng.multinomial(n, np.full(n, 1/n), draws)
+    concordant = member.T @ later @ member * np.sign(np.arange(n) - np.arange(n)[:, None])
+    pairs = np.outer(member.sum(0), member.sum(0)) * (1 - np.eye(n))
+    times = rng.multinomial(n, np.full(n, 1 / n), draws)
     total = np.einsum("da,ab,db->d", times, pairs, times)
-    return (np.einsum("da,ab,db->d", times, concordant, times)[total > 0])/total[total > 0]
+    return (np.einsum("da,ab,db->d", times, concordant, times)[total > 0]) / total[total > 0]
 
 # %% ../../nbs/copying/03_formation.ipynb #648473b9
-_unknown = dict.fromkeys(("tau", "undecided", "low", "high", "null", "null_low", "null_high", "orders", "p_value", "p_heads"), np.nan)
+_unknown = dict.fromkeys(
+    ("tau", "undecided", "low", "high", "null", "null_low", "null_high", "orders", "p_value", "p_heads"),
+    np.nan,
+)
+
 
 def layer_order(
-    formed: pd.DataFrame, # of `formation`
-    metric: str = "induction_score", # whose onsets are put in order
-    previous: str | None = "previous_token", # whose onsets set the floor; None: no structure, as for previous-token heads themselves
-    draws: int = 2000, # from the null
-    seed: int = 0, # of the draws
-) -> pd.DataFrame: # one row a run; see the text
+    formed: pd.DataFrame,  # of `formation`
+    metric: str = "induction_score",  # whose onsets are put in order
+    previous: str
+    | None = "previous_token",  # whose onsets set the floor; None: no structure, as for previous-token heads themselves
+    draws: int = 2000,  # from the null
+    seed: int = 0,  # of the draws
+) -> pd.DataFrame:  # one row a run; see the text
     "Do heads form from shallow to deep layers, beyond what the structure forces? Source: arXiv 2409.09281, finding 4."
-    check_table(formed, ("run", "layer", "metric", "onset_lo", "onset_hi", "formed"), filter(None, (metric, previous)), "formed")
+    check_table(
+        formed,
+        ("run", "layer", "metric", "onset_lo", "onset_hi", "formed"),
+        filter(None, (metric, previous)),
+        "formed",
+    )
     rows = []
     for run, part in formed.groupby("run"):
         heads, below = part[part["metric"] == metric], previous and part[part["metric"] == previous]
         rows.append(dict(run=run) | _order(heads, below, draws, generator(seed, "order")))
     return pd.DataFrame(rows)
 
+
 def _order(heads, previous, draws, rng):
     "One run's row."
     depth, came = heads["layer"].max() + 1, heads[heads["formed"]]
     floors = _floors(previous, depth)
-    fits = came["onset_hi"].to_numpy() > floors[came["layer"]] # not where there is no floor
+    fits = came["onset_hi"].to_numpy() > floors[came["layer"]]  # not where there is no floor
     layers, onsets = came["layer"].to_numpy()[fits], came[["onset_lo", "onset_hi"]].to_numpy()[fits]
     places, block = np.unique(layers, return_inverse=True)
-    found = dict(heads=len(layers), layers=len(places), never=len(heads) - len(came), unfounded=int((~fits).sum())) | _unknown
+    found = (
+        dict(
+            heads=len(layers), layers=len(places), never=len(heads) - len(came), unfounded=int((~fits).sum())
+        )
+        | _unknown
+    )
     if previous is not None and depth < 3:
-        return found | dict(reason=f"a model of {depth} layers holds induction heads in one at most, which has no order")
-    if len(places) < 2: return found | dict(reason=f"heads formed in {f'layer {places[0]} alone' if len(places) else 'no layer'}: no order")
+        return found | dict(
+            reason=f"a model of {depth} layers holds induction heads in one at most, which has no order"
+        )
+    if len(places) < 2:
+        return found | dict(
+            reason=f"heads formed in {f'layer {places[0]} alone' if len(places) else 'no layer'}: no order"
+        )
     later, different = _later(onsets), layers != layers[:, None]
     tau, boot = _tau(later, layers), _resampled(later, block, draws, rng)
     first = np.array([onsets[block == i, 1].min() for i in range(len(places))])
     moved, orders = _placements(floors[places], first, draws, rng)
     null = np.array([_tau(later, where[block]) for where in moved])
-    by_head = np.array([_tau(later, layers[where]) for where in _placements(floors[layers], onsets[:, 1], draws, rng)[0]])
-    def p_value(null): return (1 + (null >= tau - 1e-9).sum())/(draws + 1)
-    (low, high), (null_low, null_high) = (np.quantile(x, (.025, .975)) for x in (boot, null))
-    reason = f"only {orders:.0f} orders of the layers are possible: p cannot fall below {1/orders:.2g}" if orders < 20 else ""
-    return found | dict(tau=tau, undecided=(different & (later == 0)).sum()/different.sum(), low=low, high=high, null=null.mean(), null_low=null_low,
-                        null_high=null_high, orders=orders, p_value=p_value(null), p_heads=p_value(by_head), reason=reason)
+    by_head = np.array(
+        [_tau(later, layers[where]) for where in _placements(floors[layers], onsets[:, 1], draws, rng)[0]]
+    )
+
+    def p_value(null):
+        return (1 + (null >= tau - 1e-9).sum()) / (draws + 1)
+
+    (low, high), (null_low, null_high) = (np.quantile(x, (0.025, 0.975)) for x in (boot, null))
+    reason = (
+        f"only {orders:.0f} orders of the layers are possible: p cannot fall below {1 / orders:.2g}"
+        if orders < 20
+        else ""
+    )
+    return found | dict(
+        tau=tau,
+        undecided=(different & (later == 0)).sum() / different.sum(),
+        low=low,
+        high=high,
+        null=null.mean(),
+        null_low=null_low,
+        null_high=null_high,
+        orders=orders,
+        p_value=p_value(null),
+        p_heads=p_value(by_head),
+        reason=reason,
+    )
 
 # %% ../../nbs/copying/03_formation.ipynb #3389001f
 def _came(series, share):
     "When a curve had gone a share of its way; never, if it does not rise."
     first, last = series.iloc[:3].mean(), series.iloc[-3:].mean()
-    return crossing(series, first + share*(last - first)) if last > first else Interval(series.index[-1], np.inf)
+    return (
+        crossing(series, first + share * (last - first))
+        if last > first
+        else Interval(series.index[-1], np.inf)
+    )
+
 
 def lead(
-    table: pd.DataFrame, # long, of the probe `induction`, one run
-    behaviour: pd.Series | None = None, # copying accuracy over steps
-    shares: tuple = (.25, .5, .75), # of the way from the first to the last level
-) -> pd.DataFrame: # share, measure, layer, head, came_lo, came_hi; and how much before attention, and before the behaviour
+    table: pd.DataFrame,  # long, of the probe `induction`, one run
+    behaviour: pd.Series | None = None,  # copying accuracy over steps
+    shares: tuple = (0.25, 0.5, 0.75),  # of the way from the first to the last level
+) -> (
+    pd.DataFrame
+):  # share, measure, layer, head, came_lo, came_hi; and how much before attention, and before the behaviour
     "How many steps each score is ahead, of the head with the highest induction score at the end."
     table = _scores(table, thresholds, one_run=True)
     wide = table.pivot(index=["layer", "head", "step"], columns="metric", values="value")
     last = wide.xs(table["step"].max(), level="step")
     layer, head = last["induction_score"].idxmax()
-    curves = {name: ((layer, head), wide[name].loc[(layer, head)]) for name in ("eigenvalue_positivity", "attention")}
+    curves = {
+        name: ((layer, head), wide[name].loc[(layer, head)])
+        for name in ("eigenvalue_positivity", "attention")
+    }
     below = last[last.index.get_level_values("layer") < layer]
-    if len(below): curves["previous_token"] = (at := below["previous_token"].idxmax(), wide["previous_token"].loc[at])
-    if behaviour is not None: curves["behaviour"] = ((np.nan, np.nan), behaviour)
+    if len(below):
+        curves["previous_token"] = (at := below["previous_token"].idxmax(), wide["previous_token"].loc[at])
+    if behaviour is not None:
+        curves["behaviour"] = ((np.nan, np.nan), behaviour)
     rows = []
     for share in shares:
         came = {name: _came(series, share) for name, (_, series) in curves.items()}
         for name, ((layer, head), _) in curves.items():
-            row = dict(share=share, measure=name, layer=layer, head=head, came_lo=came[name].lo, came_hi=came[name].hi)
+            row = dict(
+                share=share,
+                measure=name,
+                layer=layer,
+                head=head,
+                came_lo=came[name].lo,
+                came_hi=came[name].hi,
+            )
             for other in [name for name in ("attention", "behaviour") if name in came]:
                 gap = lag(came[name], came[other])
                 row |= {f"before_{other}_lo": gap.lo, f"before_{other}_hi": gap.hi}
@@ -169,34 +261,54 @@ def lead(
 # %% ../../nbs/copying/03_formation.ipynb #23f7f232
 _blue, _red, _orange, _sky = "#0072B2", "#D55E00", "#E69F00", "#56B4E9"
 
+
 def formation_figure(
-    table: pd.DataFrame, # long, of the probe `induction`, one run
-    formed: pd.DataFrame, # of `formation`, the same run
-    behaviour: pd.Series | None = None, # copying accuracy over steps
-): # → matplotlib Figure
+    table: pd.DataFrame,  # long, of the probe `induction`, one run
+    formed: pd.DataFrame,  # of `formation`, the same run
+    behaviour: pd.Series | None = None,  # copying accuracy over steps
+):  # → matplotlib Figure
     "Induction scores of all heads over training with the onsets, and EP, attention and copying of the head that is best at the end."
     import matplotlib.pyplot as plt
+
     score = _scores(table, ("induction_score", "eigenvalue_positivity", "attention"), one_run=True)
     score = score.pivot(index=["layer", "head"], columns=["metric", "step"], values="value")
     heat, n = score["induction_score"].clip(lower=0), len(score)
-    fig, (ax, right) = plt.subplots(1, 2, figsize=(9.6, min(6, 2.6 + .06*n)), layout="constrained", width_ratios=(1.25, 1))
+    fig, (ax, right) = plt.subplots(
+        1, 2, figsize=(9.6, min(6, 2.6 + 0.06 * n)), layout="constrained", width_ratios=(1.25, 1)
+    )
     steps = heat.columns.to_numpy(float)
-    fig.colorbar(ax.pcolormesh(steps, np.arange(n), heat, cmap="cividis", vmin=0, vmax=1, shading="nearest"), ax=ax, label="induction score", pad=.01)
-    for metric, colour, label in (("previous_token", _sky, "previous-token head formed"), ("induction_score", _red, "induction head formed")):
+    fig.colorbar(
+        ax.pcolormesh(steps, np.arange(n), heat, cmap="cividis", vmin=0, vmax=1, shading="nearest"),
+        ax=ax,
+        label="induction score",
+        pad=0.01,
+    )
+    for metric, colour, label in (
+        ("previous_token", _sky, "previous-token head formed"),
+        ("induction_score", _red, "induction head formed"),
+    ):
         came = formed[(formed["metric"] == metric) & formed["formed"]]
         y = heat.index.get_indexer(list(zip(came["layer"], came["head"])))
         ax.hlines(y, came["onset_lo"].clip(lower=steps[0]), came["onset_hi"], color=colour, linewidth=4)
         ax.plot(came["onset_hi"], y, "|", color=colour, markersize=9, markeredgewidth=2, label=label)
     layers = heat.index.get_level_values("layer")
     ax.set_yticks([np.flatnonzero(layers == layer).mean() for layer in layers.unique()], layers.unique())
-    for edge in np.flatnonzero(np.diff(layers)): ax.axhline(edge + .5, color="white", linewidth=.8)
+    for edge in np.flatnonzero(np.diff(layers)):
+        ax.axhline(edge + 0.5, color="white", linewidth=0.8)
     ax.set(xlabel="optimizer steps", ylabel="heads by layer")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
     best = heat.iloc[:, -1].idxmax()
     for metric, colour in dict(eigenvalue_positivity=_orange, attention=_blue).items():
         right.plot(steps, score[metric].loc[best], color=colour, label=metric.replace("_", " "))
-    if behaviour is not None: right.plot(behaviour, color="black", linestyle="--", label="copying accuracy")
-    right.set(xlabel="optimizer steps", title=f"head {best[0]}.{best[1]}, the best at the end", ylim=(min(-.05, right.get_ylim()[0]), 1.02))
-    fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False, fontsize=8)
+    if behaviour is not None:
+        right.plot(behaviour, color="black", linestyle="--", label="copying accuracy")
+    right.set(
+        xlabel="optimizer steps",
+        title=f"head {best[0]}.{best[1]}, the best at the end",
+        ylim=(min(-0.05, right.get_ylim()[0]), 1.02),
+    )
+    fig.legend(
+        *right.get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False, fontsize=8
+    )
     plt.close(fig)
     return fig

@@ -17,119 +17,177 @@ from ..streams import rng
 
 # %% ../../nbs/copying/02_induction.ipynb #5cd9897e
 def repeated_sequences(
-    vocab_size: int, # tokens
-    s: int = 100, # tokens before it repeats
-    n_samples: int = 16, # sequences
-    seed: int = 0, # of the draw
-    special: tuple = (), # token ids that are never drawn
-) -> np.ndarray: # token ids, int64, (sample, 2·s)
+    vocab_size: int,  # tokens
+    s: int = 100,  # tokens before it repeats
+    n_samples: int = 16,  # sequences
+    seed: int = 0,  # of the draw
+    special: tuple = (),  # token ids that are never drawn
+) -> np.ndarray:  # token ids, int64, (sample, 2·s)
     "Random sequences of distinct tokens, each followed by itself."
     drawable, generator = _drawable(vocab_size, special), rng(seed, "induction")
-    if n_samples < 1: raise InputError(f"n_samples = {n_samples}: must be at least 1")
-    if not 1 <= s <= len(drawable): raise InputError(f"s = {s}: must be from 1 to {len(drawable)}, the tokens that may be drawn")
+    if n_samples < 1:
+        raise InputError(f"n_samples = {n_samples}: must be at least 1")
+    if not 1 <= s <= len(drawable):
+        raise InputError(f"s = {s}: must be from 1 to {len(drawable)}, the tokens that may be drawn")
     first = np.stack([generator.choice(drawable, s, replace=False) for _ in range(n_samples)])
     return np.hstack([first, first])
 
-def _drawable(vocab_size, special): return np.setdiff1d(np.arange(vocab_size), list(special))
+
+def _drawable(vocab_size, special):
+    return np.setdiff1d(np.arange(vocab_size), list(special))
 
 # %% ../../nbs/copying/02_induction.ipynb #9d0dcebf
 def stripes(
-    attention: torch.Tensor, # of repeated sequences, (…, 2·s, 2·s), query and key
-) -> tuple[torch.Tensor, torch.Tensor]: # Ā and the previous-token score, each (…)
+    attention: torch.Tensor,  # of repeated sequences, (…, 2·s, 2·s), query and key
+) -> tuple[torch.Tensor, torch.Tensor]:  # Ā and the previous-token score, each (…)
     "Mean attention from s+i−1 to i, i = 1 … s−1, and from t to t−1, t = 1 … s−1; positions from 0. Source: arXiv 2409.09281."
-    s = attention.shape[-1]//2
-    induction, previous = (attention.diagonal(-back, -2, -1) for back in (s - 1, 1)) # the entry of key k is the k-th
-    return induction[..., 1:s].mean(-1), previous[..., :s - 1].mean(-1)
+    s = attention.shape[-1] // 2
+    induction, previous = (
+        attention.diagonal(-back, -2, -1) for back in (s - 1, 1)
+    )  # the entry of key k is the k-th
+    return induction[..., 1:s].mean(-1), previous[..., : s - 1].mean(-1)
 
 # %% ../../nbs/copying/02_induction.ipynb #3c37c9fd
 @torch.no_grad()
 def eigenvalue_positivity(
-    model, # transformers causal language model
-    fold_norms: bool = True, # the gains of the norms, and LayerNorm's centring, count as weights
-) -> torch.Tensor: # Σλ / Σ|λ| of each head, from −1 to 1; 0 where a head writes nothing; (layer, head), float64, on the CPU
+    model,  # transformers causal language model
+    fold_norms: bool = True,  # the gains of the norms, and LayerNorm's centring, count as weights
+) -> (
+    torch.Tensor
+):  # Σλ / Σ|λ| of each head, from −1 to 1; 0 where a head writes nothing; (layer, head), float64, on the CPU
     "How positively each head's OV circuit maps tokens to their own logits. Sources: Elhage et al. 2021, arXiv 2409.09281."
     (before, last), (values, outputs), (into, out) = norms(model), head_factors(model), embed_unembed(model)
     exact = torch.promote_types(into.dtype, torch.float32)
-    values, outputs, across = values.to(exact), outputs.to(exact), out.to(exact) @ into.to(exact) # across: (hidden, hidden)
-    if fold_norms: values, across = torch.stack([_behind(norm, rows) for norm, rows in zip(before, values)]), _behind(last, across)
-    eigenvalues = torch.linalg.eigvals((outputs @ across @ values).cpu().double()) # (layer, head, d_head)
+    values, outputs, across = (
+        values.to(exact),
+        outputs.to(exact),
+        out.to(exact) @ into.to(exact),
+    )  # across: (hidden, hidden)
+    if fold_norms:
+        values, across = (
+            torch.stack([_behind(norm, rows) for norm, rows in zip(before, values)]),
+            _behind(last, across),
+        )
+    eigenvalues = torch.linalg.eigvals((outputs @ across @ values).cpu().double())  # (layer, head, d_head)
     size = eigenvalues.abs().sum(-1)
-    return torch.where(size > 0, eigenvalues.sum(-1).real/size, 0.0)
+    return torch.where(size > 0, eigenvalues.sum(-1).real / size, 0.0)
+
 
 def _behind(norm, rows):
     "Weights that read through a norm, (…, hidden, n), with its gain and, of a LayerNorm, its centring."
-    rows = norm.weight.to(rows.dtype)[:, None]*rows
+    rows = norm.weight.to(rows.dtype)[:, None] * rows
     return rows - rows.mean(-2, keepdim=True) if isinstance(norm, torch.nn.LayerNorm) else rows
 
 # %% ../../nbs/copying/02_induction.ipynb #4381ac44
 @torch.no_grad()
 def induction_scores(
-    model, # transformers causal language model
-    context=None, # of a run, as probes are given it; not needed
+    model,  # transformers causal language model
+    context=None,  # of a run, as probes are given it; not needed
     *,
-    s: int = 100, # tokens before the sequence repeats; from 3, or the stripe is the previous token's, to half the model's context
-    n_samples: int = 16, # sequences
-    seed: int = 0, # of their draw
-    fold_norms: bool = True, # see `eigenvalue_positivity`
-    special: tuple = (), # token ids that are never drawn, beside those that the configuration names
-) -> list[dict]: # layer, head, metric (attention, eigenvalue_positivity, induction_score, previous_token), value
+    s: int = 100,  # tokens before the sequence repeats; from 3, or the stripe is the previous token's, to half the model's context
+    n_samples: int = 16,  # sequences
+    seed: int = 0,  # of their draw
+    fold_norms: bool = True,  # see `eigenvalue_positivity`
+    special: tuple = (),  # token ids that are never drawn, beside those that the configuration names
+) -> list[
+    dict
+]:  # layer, head, metric (attention, eigenvalue_positivity, induction_score, previous_token), value
     "Ā, EP, their product and the previous-token score of every head. Source: arXiv 2409.09281."
     ids = _sequences(model, context, s, n_samples, seed, special)
     attention, previous = _measured(model, ids)
     positivity = eigenvalue_positivity(model, fold_norms)
-    scores = dict(attention=attention, eigenvalue_positivity=positivity, induction_score=attention*positivity, previous_token=previous)
-    return [dict(layer=layer, head=head, metric=metric, value=values[layer, head].item())
-            for layer in range(len(positivity)) for head in range(positivity.shape[1]) for metric, values in scores.items()]
+    scores = dict(
+        attention=attention,
+        eigenvalue_positivity=positivity,
+        induction_score=attention * positivity,
+        previous_token=previous,
+    )
+    return [
+        dict(layer=layer, head=head, metric=metric, value=values[layer, head].item())
+        for layer in range(len(positivity))
+        for head in range(positivity.shape[1])
+        for metric, values in scores.items()
+    ]
+
 
 def _sequences(model, context, s, n_samples, seed, special):
     "What the model is asked, (sample, 2·s), or what is wrong with the question."
-    if isinstance(context, int): raise InputError(f"context = {context}: must be a run's context or None; give the length as s = {context}")
-    norms(model) # an architecture without adapter ends here
+    if isinstance(context, int):
+        raise InputError(
+            f"context = {context}: must be a run's context or None; give the length as s = {context}"
+        )
+    norms(model)  # an architecture without adapter ends here
     check_weights(model)
     c = getattr(model, "module", model).config
-    special = {*special, *(i for ids in (c.bos_token_id, c.eos_token_id, c.pad_token_id) for i in np.ravel(ids) if i is not None)}
-    tokens, longest = len(_drawable(c.vocab_size, special)), c.max_position_embeddings//2
+    special = {
+        *special,
+        *(
+            i
+            for ids in (c.bos_token_id, c.eos_token_id, c.pad_token_id)
+            for i in np.ravel(ids)
+            if i is not None
+        ),
+    }
+    tokens, longest = len(_drawable(c.vocab_size, special)), c.max_position_embeddings // 2
     if not 3 <= s <= min(tokens, longest):
-        raise InputError(f"s = {s}: must be from 3 to {min(tokens, longest)}: "
-                         f"the model's context holds 2 × {longest} tokens, and {tokens} of its vocabulary may be drawn")
+        raise InputError(
+            f"s = {s}: must be from 3 to {min(tokens, longest)}: "
+            f"the model's context holds 2 × {longest} tokens, and {tokens} of its vocabulary may be drawn"
+        )
     return torch.as_tensor(repeated_sequences(c.vocab_size, s, n_samples, seed, special))
 
 # %% ../../nbs/copying/02_induction.ipynb #6bde9b23
 def check_weights(
-    model, # transformers model
+    model,  # transformers model
 ):
     "Refuse a model that has diverged."
     for name, p in model.named_parameters():
-        if not p.sum(dtype=torch.float32).isfinite(): raise InputError(f"model: {name} holds numbers that are not finite")
+        if not p.sum(dtype=torch.float32).isfinite():
+            raise InputError(f"model: {name} holds numbers that are not finite")
+
 
 def _measured(model, ids, room=2**24):
     "Ā and previous-token score, (layer, head), float64, over all sequences; `room`: attention weights held at once."
     c = getattr(model, "module", model).config
-    rows, found = max(1, room//(c.num_hidden_layers*c.num_attention_heads*ids.shape[1]**2)), []
+    rows, found = max(1, room // (c.num_hidden_layers * c.num_attention_heads * ids.shape[1] ** 2)), []
     for part in ids.split(rows):
-        attention = look(model, part, "attention")["attention"] # (layer, sample, head, query, key)
-        if not attention[..., 0, :].isfinite().all(): raise InputError("model: its attention holds numbers that are not finite")
-        if attention[..., 0, 1:].any(): raise InputError("model: the first token attends to later ones: a causal mask is needed")
-        found.append(torch.stack(stripes(attention.float())).cpu().double()) # (2, layer, sample, head)
+        attention = look(model, part, "attention")["attention"]  # (layer, sample, head, query, key)
+        if not attention[..., 0, :].isfinite().all():
+            raise InputError("model: its attention holds numbers that are not finite")
+        if attention[..., 0, 1:].any():
+            raise InputError("model: the first token attends to later ones: a causal mask is needed")
+        found.append(torch.stack(stripes(attention.float())).cpu().double())  # (2, layer, sample, head)
     return torch.cat(found, 2).mean(2)
 
 # %% ../../nbs/copying/02_induction.ipynb #437f77cd
 def stripe_figure(
-    patterns: dict, # title → attention of one head on one repeated sequence, (2·s, 2·s), query and key
-): # → matplotlib Figure
+    patterns: dict,  # title → attention of one head on one repeated sequence, (2·s, 2·s), query and key
+):  # → matplotlib Figure
     "Attention on a repeated sequence, with the stripes of both scores marked."
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(1, len(patterns), figsize=(2.2*len(patterns) + .9, 3.4), layout="constrained", sharey=True, squeeze=False)
+
+    fig, axes = plt.subplots(
+        1,
+        len(patterns),
+        figsize=(2.2 * len(patterns) + 0.9, 3.4),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
     for ax, (title, pattern) in zip(axes[0], patterns.items()):
-        s = len(pattern)//2
+        s = len(pattern) // 2
         image = ax.imshow(pattern, cmap="Greys", vmin=0, vmax=1)
-        for name, colour, begin, back in (("induction", "#D55E00", 1, s - 1), ("previous token", "#0072B2", 0, 1)):
+        for name, colour, begin, back in (
+            ("induction", "#D55E00", 1, s - 1),
+            ("previous token", "#0072B2", 0, 1),
+        ):
             keys = np.array([begin, begin + s - 2])
-            for beside in (-1.6, 1.6): line, = ax.plot(keys, keys + back + beside, color=colour, linewidth=1.2)
+            for beside in (-1.6, 1.6):
+                (line,) = ax.plot(keys, keys + back + beside, color=colour, linewidth=1.2)
             line.set_label(name)
-        ax.set(title=title, xlabel="key position", xticks=[0, s, 2*s - 1], yticks=[0, s, 2*s - 1])
+        ax.set(title=title, xlabel="key position", xticks=[0, s, 2 * s - 1], yticks=[0, s, 2 * s - 1])
     axes[0, 0].set_ylabel("query position")
-    fig.colorbar(image, ax=axes, label="attention", shrink=.7)
+    fig.colorbar(image, ax=axes, label="attention", shrink=0.7)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     plt.close(fig)
     return fig
@@ -137,30 +195,51 @@ def stripe_figure(
 # %% ../../nbs/copying/02_induction.ipynb #815c499e
 _metrics = "previous_token", "attention", "eigenvalue_positivity", "induction_score"
 
+
 def _check_table(table, metrics):
     "Refuse a table that is not of one run over steps, or lacks a metric."
-    if "step" not in table: raise InputError("table: needs a column 'step'; table.assign(step=0) gives it to the rows of one model")
-    if unknown := set(metrics) - set(table["metric"]): raise InputError(f"metric {nearest(min(unknown), set(table['metric']))}")
-    if "run" in table and table["run"].nunique() > 1: raise InputError(f"run: one can be drawn, the table holds {table['run'].nunique()}")
+    if "step" not in table:
+        raise InputError(
+            "table: needs a column 'step'; table.assign(step=0) gives it to the rows of one model"
+        )
+    if unknown := set(metrics) - set(table["metric"]):
+        raise InputError(f"metric {nearest(min(unknown), set(table['metric']))}")
+    if "run" in table and table["run"].nunique() > 1:
+        raise InputError(f"run: one can be drawn, the table holds {table['run'].nunique()}")
+
 
 def _draw(ax, grid):
     "Scores from −1 to 1, rows from the bottom."
-    return ax.imshow(grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower", interpolation="nearest")
+    return ax.imshow(
+        grid, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", origin="lower", interpolation="nearest"
+    )
+
 
 def scores_figure(
-    table, # of one run: step, layer, head, metric, value, pandas
-    metrics: tuple = _metrics, # one panel each
-    per_layer: str = "max", # where there are more than 16 heads: "max" of a layer's heads, or "mean"
-): # → matplotlib Figure
+    table,  # of one run: step, layer, head, metric, value, pandas
+    metrics: tuple = _metrics,  # one panel each
+    per_layer: str = "max",  # where there are more than 16 heads: "max" of a layer's heads, or "mean"
+):  # → matplotlib Figure
     "Scores over training: a row for each head, or for each layer. Source: arXiv 2409.09281, figure 6."
     import matplotlib.pyplot as plt
+
     _check_table(table, metrics)
-    if per_layer not in ("max", "mean"): raise InputError(f"per_layer: {nearest(per_layer, ('max', 'mean'))}")
+    if per_layer not in ("max", "mean"):
+        raise InputError(f"per_layer: {nearest(per_layer, ('max', 'mean'))}")
     by = ["layer", "head"] if table.groupby(["layer", "head"]).ngroups <= 16 else ["layer"]
     n = table.groupby(by).ngroups
-    fig, axes = plt.subplots(1, len(metrics), figsize=(2.1*len(metrics) + 1.2, .2*n + 1.5), layout="constrained", sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1,
+        len(metrics),
+        figsize=(2.1 * len(metrics) + 1.2, 0.2 * n + 1.5),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
     for ax, metric in zip(axes[0], metrics):
-        grid = table[table["metric"] == metric].pivot_table(index=by, columns="step", values="value", aggfunc=per_layer)
+        grid = table[table["metric"] == metric].pivot_table(
+            index=by, columns="step", values="value", aggfunc=per_layer
+        )
         image, at = _draw(ax, grid), np.unique(np.linspace(0, grid.shape[1] - 1, 3).astype(int))
         ax.set_title(metric.replace("_", " "), fontsize=9)
         ax.set_xticks(at, grid.columns[at])
@@ -173,20 +252,29 @@ def scores_figure(
 
 # %% ../../nbs/copying/02_induction.ipynb #150d0653
 def heads_figure(
-    table, # of one run: step, layer, head, metric, value, pandas
-    metric: str = "induction_score", # what is drawn
-    steps: list | None = None, # one panel each; None: four, spread evenly over those of the table
-): # → matplotlib Figure
+    table,  # of one run: step, layer, head, metric, value, pandas
+    metric: str = "induction_score",  # what is drawn
+    steps: list | None = None,  # one panel each; None: four, spread evenly over those of the table
+):  # → matplotlib Figure
     "One score of every head, layer by head, at some steps."
     import matplotlib.pyplot as plt
+
     _check_table(table, [metric])
     known = np.unique(table["step"])
     steps = known[np.unique(np.linspace(0, len(known) - 1, 4).astype(int))] if steps is None else steps
-    if unknown := set(steps) - set(known): raise InputError(f"step {nearest(min(unknown), known)}")
-    grids = [table[(table["metric"] == metric) & (table["step"] == step)].pivot(index="layer", columns="head", values="value") for step in steps]
+    if unknown := set(steps) - set(known):
+        raise InputError(f"step {nearest(min(unknown), known)}")
+    grids = [
+        table[(table["metric"] == metric) & (table["step"] == step)].pivot(
+            index="layer", columns="head", values="value"
+        )
+        for step in steps
+    ]
     rows, columns = grids[0].shape
-    size = (len(steps)*max(1.3, .14*columns + .3) + 1.2, max(1.9, .14*rows + 1.1))
-    fig, axes = plt.subplots(1, len(steps), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False)
+    size = (len(steps) * max(1.3, 0.14 * columns + 0.3) + 1.2, max(1.9, 0.14 * rows + 1.1))
+    fig, axes = plt.subplots(
+        1, len(steps), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
     for ax, step, grid in zip(axes[0], steps, grids):
         image = _draw(ax, grid)
         ax.set_title(f"step {step}", fontsize=9)
@@ -199,26 +287,36 @@ def heads_figure(
 # %% ../../nbs/copying/02_induction.ipynb #41cc41b9
 @torch.no_grad()
 def icl_score(
-    model, # transformers causal language model
-    input_ids, # token ids, (batch, position)
-    early: int | None = None, # position of the early token, from 0; None: 50/512 of the positions
-    late: int | None = None, # position of the late token, from 0; None: 500/512 of the positions
-    window: int = 1, # tokens that are averaged at either: it and those just before it
-) -> list[dict]: # metric (early, late: mean loss in nats; icl_score: late − early), value
+    model,  # transformers causal language model
+    input_ids,  # token ids, (batch, position)
+    early: int | None = None,  # position of the early token, from 0; None: 50/512 of the positions
+    late: int | None = None,  # position of the late token, from 0; None: 500/512 of the positions
+    window: int = 1,  # tokens that are averaged at either: it and those just before it
+) -> list[dict]:  # metric (early, late: mean loss in nats; icl_score: late − early), value
     "How much lower the loss is late in the context than early; more negative is better. Source: Olsson et al. 2022."
-    inner = getattr(model, "module", model) # inside DistributedDataParallel
+    inner = getattr(model, "module", model)  # inside DistributedDataParallel
     ids = checked_token_ids(inner, input_ids)
     n = ids.shape[1]
-    early, late = (min(round(n*share/512), n - 1) if at is None else at for at, share in ((early, 50), (late, 500)))
+    early, late = (
+        min(round(n * share / 512), n - 1) if at is None else at for at, share in ((early, 50), (late, 500))
+    )
     if not 1 <= window <= early <= late - window <= n - 1 - window:
-        raise InputError(f"early = {early}, late = {late}, window = {window}: must be at least 1, "
-                         f"with window ≤ early ≤ late − window, and late ≤ {n - 1}, the last of {n} positions")
+        raise InputError(
+            f"early = {early}, late = {late}, window = {window}: must be at least 1, "
+            f"with window ≤ early ≤ late − window, and late ≤ {n - 1}, the last of {n} positions"
+        )
     check_weights(model)
     scored = torch.tensor([at - i for at in (early, late) for i in range(window)], device=ids.device)
-    rows, losses = max(1, min(4096//n, 2**24//(len(scored)*inner.config.vocab_size))), []
+    rows, losses = max(1, min(4096 // n, 2**24 // (len(scored) * inner.config.vocab_size))), []
     with left_as_found(inner, eager=False):
-        for part in ids.split(rows): # what comes after `late` changes nothing
+        for part in ids.split(rows):  # what comes after `late` changes nothing
             logits = logits_at(model, scored - 1, input_ids=part[:, :late], use_cache=False).float()
-            losses.append(cross_entropy(logits.transpose(1, 2), part[:, scored], reduction="none").double().cpu())
+            losses.append(
+                cross_entropy(logits.transpose(1, 2), part[:, scored], reduction="none").double().cpu()
+            )
     at_early, at_late = torch.cat(losses).mean(0).view(2, window).mean(1).tolist()
-    return [dict(metric="early", value=at_early), dict(metric="late", value=at_late), dict(metric="icl_score", value=at_late - at_early)]
+    return [
+        dict(metric="early", value=at_early),
+        dict(metric="late", value=at_late),
+        dict(metric="icl_score", value=at_late - at_early),
+    ]

@@ -15,54 +15,93 @@ from ..streams import rng
 
 # %% ../../nbs/copying/04_language.ipynb #ae65b427
 def zipf(
-    vocab_size: int, # tokens, at least 2
-    exponent: float = 1.0, # 1: Zipf's law; 0: all tokens alike
-) -> np.ndarray: # (vocabulary,) probabilities, the most frequent first
+    vocab_size: int,  # tokens, at least 2
+    exponent: float = 1.0,  # 1: Zipf's law; 0: all tokens alike
+) -> np.ndarray:  # (vocabulary,) probabilities, the most frequent first
     "The r-th most frequent token has a probability in proportion to r^−exponent."
     weights = np.arange(1.0, vocab_size + 1) ** -exponent
     return weights / weights.sum()
 
+
 def bigram_chain(
-    vocab_size: int, # tokens, at least 2
-    seed: int = 0, # of the language
-    concentration: float = 1.0, # how alike the rows are to the marginal: Dirichlet counts a token; large: no bigrams
-    exponent: float = 1.0, # of the marginal, see `zipf`
-) -> np.ndarray: # (token, next token) probabilities, each row sums to one
+    vocab_size: int,  # tokens, at least 2
+    seed: int = 0,  # of the language
+    concentration: float = 1.0,  # how alike the rows are to the marginal: Dirichlet counts a token; large: no bigrams
+    exponent: float = 1.0,  # of the marginal, see `zipf`
+) -> np.ndarray:  # (token, next token) probabilities, each row sums to one
     "The distribution of the next token given this one."
-    rows = rng(seed, "chain").dirichlet(concentration * vocab_size * zipf(vocab_size, exponent), size=vocab_size)
+    rows = rng(seed, "chain").dirichlet(
+        concentration * vocab_size * zipf(vocab_size, exponent), size=vocab_size
+    )
     rows = np.maximum(rows, 1e-9)
     return rows / rows.sum(1, keepdims=True)
 
-
 # %% ../../nbs/copying/04_language.ipynb #b31c61f0
-def check(vocab_size, context, batch_size, seed, span_min, span_max, copy_rate, language_seed, zipf=1.0, concentration=1.0, copy_from="half"):
+def check(
+    vocab_size,
+    context,
+    batch_size,
+    seed,
+    span_min,
+    span_max,
+    copy_rate,
+    language_seed,
+    zipf=1.0,
+    concentration=1.0,
+    copy_from="half",
+):
     "Raise `InputError` for options that make no language."
-    if vocab_size < 2: raise InputError(f"vocab_size = {vocab_size}: must be at least 2")
-    if not 2 <= span_min <= span_max: raise InputError(f"span_min = {span_min}: must be from 2 to span_max = {span_max}")
-    if span_max > context // 2: raise InputError(f"span_max = {span_max}: must be at most half of context = {context}, which is {context // 2}")
-    if not 0 <= copy_rate <= 1: raise InputError(f"copy_rate = {copy_rate}: must be from 0 to 1")
-    if not 0 <= zipf <= 3: raise InputError(f"zipf = {zipf}: must be from 0, all tokens alike, to 3")
-    if copy_from not in sources: raise InputError(f"copy_from {nearest(copy_from, sources)}")
-    if not .01 <= concentration <= 1000: raise InputError(f"concentration = {concentration}: must be from 0.01 to 1000, hardly any bigrams")
+    if vocab_size < 2:
+        raise InputError(f"vocab_size = {vocab_size}: must be at least 2")
+    if not 2 <= span_min <= span_max:
+        raise InputError(f"span_min = {span_min}: must be from 2 to span_max = {span_max}")
+    if span_max > context // 2:
+        raise InputError(
+            f"span_max = {span_max}: must be at most half of context = {context}, which is {context // 2}"
+        )
+    if not 0 <= copy_rate <= 1:
+        raise InputError(f"copy_rate = {copy_rate}: must be from 0 to 1")
+    if not 0 <= zipf <= 3:
+        raise InputError(f"zipf = {zipf}: must be from 0, all tokens alike, to 3")
+    if copy_from not in sources:
+        raise InputError(f"copy_from {nearest(copy_from, sources)}")
+    if not 0.01 <= concentration <= 1000:
+        raise InputError(f"concentration = {concentration}: must be from 0.01 to 1000, hardly any bigrams")
+
 
 sources = "half", "anywhere"
 
+
 class LanguageStream:
     "Documents of the generated language, one a row. `batch(step)` is a pure function of `(seed, step)`."
-    def __init__(self,
-        vocab_size: int = 64, # tokens
-        context: int = 64, # tokens in a document
-        batch_size: int = 32, # documents
-        seed: int = 0, # of the documents
-        span_min: int = 8, # shortest copied span, tokens
-        span_max: int = 28, # longest copied span, tokens; at most half of `context`
-        copy_rate: float = 1.0, # share of the documents with a copied span
-        language_seed: int = 0, # of the chain: the language itself
-        zipf: float = 1.0, # the r-th token is drawn in proportion to r^−zipf
-        concentration: float = 1.0, # how alike the bigrams of all tokens are, see `bigram_chain`
-        copy_from: str = "half", # half: from the first half into the second; anywhere: from anywhere before
+
+    def __init__(
+        self,
+        vocab_size: int = 64,  # tokens
+        context: int = 64,  # tokens in a document
+        batch_size: int = 32,  # documents
+        seed: int = 0,  # of the documents
+        span_min: int = 8,  # shortest copied span, tokens
+        span_max: int = 28,  # longest copied span, tokens; at most half of `context`
+        copy_rate: float = 1.0,  # share of the documents with a copied span
+        language_seed: int = 0,  # of the chain: the language itself
+        zipf: float = 1.0,  # the r-th token is drawn in proportion to r^−zipf
+        concentration: float = 1.0,  # how alike the bigrams of all tokens are, see `bigram_chain`
+        copy_from: str = "half",  # half: from the first half into the second; anywhere: from anywhere before
     ):
-        check(vocab_size, context, batch_size, seed, span_min, span_max, copy_rate, language_seed, zipf, concentration, copy_from)
+        check(
+            vocab_size,
+            context,
+            batch_size,
+            seed,
+            span_min,
+            span_max,
+            copy_rate,
+            language_seed,
+            zipf,
+            concentration,
+            copy_from,
+        )
         self.vocab_size, self.context, self.batch_size, self.seed = vocab_size, context, batch_size, seed
         self.span_min, self.span_max, self.copy_rate = span_min, span_max, copy_rate
         self.copy_from = copy_from
@@ -71,22 +110,30 @@ class LanguageStream:
         self.artifacts = dict(chain=self.chain)
 
     @cached_property
-    def _up_to(self): # cumulative, for drawing: the marginal, then every row
+    def _up_to(self):  # cumulative, for drawing: the marginal, then every row
         return np.vstack([zipf(self.vocab_size, self.zipf), self.chain]).cumsum(1)[:, :-1]
 
-    def documents(self,
-        count: int, # how many
-        *key: int | str, # which: the same key gives the same documents
-    ) -> tuple[np.ndarray, np.ndarray]: # input_ids (document, position), spans (document, 3): source, copy, length; length 0: none
+    def documents(
+        self,
+        count: int,  # how many
+        *key: int | str,  # which: the same key gives the same documents
+    ) -> tuple[
+        np.ndarray, np.ndarray
+    ]:  # input_ids (document, position), spans (document, 3): source, copy, length; length 0: none
         "Documents, and where in them something was copied."
         g, half = rng(*key, "documents"), self.context // 2
         length = g.integers(self.span_min, self.span_max + 1, count)
-        if self.copy_from == "half": source, copy = g.integers(0, half - length + 1), g.integers(half, self.context - length + 1)
+        if self.copy_from == "half":
+            source, copy = g.integers(0, half - length + 1), g.integers(half, self.context - length + 1)
         else:
             copy = g.integers(length, self.context - length + 1)
             source = g.integers(0, copy - length + 1)
         length = np.where(g.random(count) < self.copy_rate, length, 0)
-        ids, draw, every = np.empty((count, self.context), dtype=np.int64), g.random((self.context, count)), np.arange(count)
+        ids, draw, every = (
+            np.empty((count, self.context), dtype=np.int64),
+            g.random((self.context, count)),
+            np.arange(count),
+        )
         for t in range(self.context):
             before = ids[:, t - 1] + 1 if t else np.zeros(count, dtype=np.int64)
             ids[:, t] = (draw[t][:, None] > self._up_to[before]).sum(1)
@@ -94,53 +141,78 @@ class LanguageStream:
             ids[copied, t] = ids[every[copied], (source + t - copy)[copied]]
         return ids, np.stack([source, copy, length], 1)
 
-    def batch(self,
-        step: int, # optimizer updates done so far, from 0
-    ) -> dict[str, np.ndarray]: # input_ids and labels, each (batch, position) int64
+    def batch(
+        self,
+        step: int,  # optimizer updates done so far, from 0
+    ) -> dict[str, np.ndarray]:  # input_ids and labels, each (batch, position) int64
         "The batch of one step, whatever was asked for before."
         ids, _ = self.documents(self.batch_size, self.seed, step)
         return dict(input_ids=ids, labels=ids)
 
     @cached_property
-    def evaluation(self) -> tuple: # input_ids (document, position), copyable (document, position) bool, and what others lose on them, by name
+    def evaluation(
+        self,
+    ) -> tuple:  # input_ids (document, position), copyable (document, position) bool, and what others lose on them, by name
         "Documents that are never trained on, which of their tokens copying can tell, and the two floors of their loss."
         ids, spans = self.documents(128, "evaluation")
-        return ids, copied(spans, self.context), {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)}
+        return (
+            ids,
+            copied(spans, self.context),
+            {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)},
+        )
 
 # %% ../../nbs/copying/04_language.ipynb #c2ee4a05
 def copied(
-    spans: np.ndarray, # (document, 3): source, copy, length
-    context: int, # tokens in a document
-) -> np.ndarray: # (document, position) bool
+    spans: np.ndarray,  # (document, 3): source, copy, length
+    context: int,  # tokens in a document
+) -> np.ndarray:  # (document, position) bool
     "The copyable tokens: those of the copy, without its first."
     at, (_, copy, length) = np.arange(context), spans.T[:, :, None]
     return (copy < at) & (at < copy + length)
 
 # %% ../../nbs/copying/04_language.ipynb #3c52c5e2
 def bigram_losses(
-    ids: np.ndarray, # (document, position)
-    chain: np.ndarray, # (token, next token) probabilities
-) -> np.ndarray: # (document, position − 1), nats: of each token but the first
+    ids: np.ndarray,  # (document, position)
+    chain: np.ndarray,  # (token, next token) probabilities
+) -> np.ndarray:  # (document, position − 1), nats: of each token but the first
     "What each token costs one who knows the chain and does not copy."
     return -np.log(chain[ids[:, :-1], ids[:, 1:]])
+
 
 def _hypotheses(stream):
     "Every (source, copy, length) and its probability before anything is seen; the last is: no copy."
     half, context, found = stream.context // 2, stream.context, []
     lengths = range(stream.span_min, stream.span_max + 1)
     for n in lengths:
-        if stream.copy_from == "half": pairs = [(source, copy) for source in range(half - n + 1) for copy in range(half, context - n + 1)]
-        else: pairs = [(source, copy) for copy in range(n, context - n + 1) for source in range(copy - n + 1)]
+        if stream.copy_from == "half":
+            pairs = [
+                (source, copy) for source in range(half - n + 1) for copy in range(half, context - n + 1)
+            ]
+        else:
+            pairs = [(source, copy) for copy in range(n, context - n + 1) for source in range(copy - n + 1)]
         source, copy = np.array(pairs).T
-        ways = len(pairs) if stream.copy_from == "half" else (context - 2*n + 1) * (copy - n + 1) # anywhere: first the copy, then its source
-        found.append(np.stack([source, copy, np.full(len(pairs), n), stream.copy_rate / len(lengths) / ways * np.ones(len(pairs))], 1))
+        ways = (
+            len(pairs) if stream.copy_from == "half" else (context - 2 * n + 1) * (copy - n + 1)
+        )  # anywhere: first the copy, then its source
+        found.append(
+            np.stack(
+                [
+                    source,
+                    copy,
+                    np.full(len(pairs), n),
+                    stream.copy_rate / len(lengths) / ways * np.ones(len(pairs)),
+                ],
+                1,
+            )
+        )
     table = np.concatenate([*found, [[0, 0, 0, 1 - stream.copy_rate]]])
     return *table[:, :3].T.astype(int), table[:, 3]
 
+
 def ideal_losses(
-    ids: np.ndarray, # (document, position), of `stream`
+    ids: np.ndarray,  # (document, position), of `stream`
     stream: LanguageStream,
-) -> np.ndarray: # (document, position − 1), nats
+) -> np.ndarray:  # (document, position − 1), nats
     "What each token costs one who knows how documents are made, but not what was copied in this one."
     source, copy, length, prior = _hypotheses(stream)
     losses = np.empty((len(ids), ids.shape[1] - 1))
@@ -154,15 +226,15 @@ def ideal_losses(
             mass = weight[z].sum()
             told = (weight[z] * predicted).sum() + (weight.sum() - mass) * chance
             loss[t - 1] = -np.log(told)
-            weight *= chance / told # of those outside of their copy
+            weight *= chance / told  # of those outside of their copy
             weight[z] *= predicted / chance
     return losses
 
 # %% ../../nbs/copying/04_language.ipynb #c4c95036
 def repeated(
-    ids: np.ndarray, # (row, position)
-    order: int = 2, # tokens before it that must have occurred before as well
-) -> np.ndarray: # (row, position) bool
+    ids: np.ndarray,  # (row, position)
+    order: int = 2,  # tokens before it that must have occurred before as well
+) -> np.ndarray:  # (row, position) bool
     "Tokens that end an n-gram which has occurred earlier in their row."
     marks = np.zeros(ids.shape, dtype=bool)
     for row, mark in zip(ids, marks):
@@ -173,187 +245,293 @@ def repeated(
 
 # %% ../../nbs/copying/04_language.ipynb #bc6a2c85
 def evaluation_rows(
-    stream, # a `LanguageStream`, or a packed `TextStream` with held-out text
-    count: int = 128, # rows, at most
-) -> tuple[np.ndarray, np.ndarray]: # input_ids (row, position), copyable (row, position) bool
+    stream,  # a `LanguageStream`, or a packed `TextStream` with held-out text
+    count: int = 128,  # rows, at most
+) -> tuple[np.ndarray, np.ndarray]:  # input_ids (row, position), copyable (row, position) bool
     "Rows that are never trained on, always the same ones."
-    if isinstance(stream, LanguageStream): return tuple(part[:count] for part in stream.evaluation[:2])
+    if isinstance(stream, LanguageStream):
+        return tuple(part[:count] for part in stream.evaluation[:2])
     from grok_nb.streams import TextStream, shuffled
-    if not isinstance(stream, TextStream): raise InputError(f"stream = {type(stream).__name__}: must be a LanguageStream or a TextStream")
-    if stream.layout != "packed": raise InputError(f"layout = {stream.layout!r}: must be 'packed'; padding would count as text that was copied")
+
+    if not isinstance(stream, TextStream):
+        raise InputError(f"stream = {type(stream).__name__}: must be a LanguageStream or a TextStream")
+    if stream.layout != "packed":
+        raise InputError(
+            f"layout = {stream.layout!r}: must be 'packed'; padding would count as text that was copied"
+        )
     text = stream.held_out()
     whole = len(text.corpus.tokens("held_out")) // text.context
-    if not whole: raise InputError(f"context = {text.context}: the held-out text is shorter than one row; give more text, or a shorter context")
+    if not whole:
+        raise InputError(
+            f"context = {text.context}: the held-out text is shorter than one row; give more text, or a shorter context"
+        )
     ids = text.read(shuffled(np.arange(min(count, whole)), whole, "evaluation"))["input_ids"]
     return ids, repeated(ids)
 
+
 def losses(
-    model, # transformers causal language model, in evaluation mode
-    context, # of a run: has `stream` and `device`
-    rows: int = 128, # evaluation rows, at most
-) -> list[dict]: # scored ("all", "copyable", "other"), metric "loss", of the language also "bigrams alone", "ideal observer"; nats a token
+    model,  # transformers causal language model, in evaluation mode
+    context,  # of a run: has `stream` and `device`
+    rows: int = 128,  # evaluation rows, at most
+) -> list[
+    dict
+]:  # scored ("all", "copyable", "other"), metric "loss", of the language also "bigrams alone", "ideal observer"; nats a token
     "Mean loss on text that is never trained on, by what could be copied."
     ids, can = evaluation_rows(context.stream, rows)
     nats, can = token_losses(model, ids, context.device), can[:, 1:]
     known = dict(loss=nats)
-    if isinstance(context.stream, LanguageStream): known |= {name: floor[:rows] for name, floor in context.stream.evaluation[2].items()}
+    if isinstance(context.stream, LanguageStream):
+        known |= {name: floor[:rows] for name, floor in context.stream.evaluation[2].items()}
     chosen = dict(all=np.ones_like(can), copyable=can, other=~can)
-    return [dict(scored=name, metric=metric, value=float(each[mask].mean()))
-            for name, mask in chosen.items() if mask.any() for metric, each in known.items()]
+    return [
+        dict(scored=name, metric=metric, value=float(each[mask].mean()))
+        for name, mask in chosen.items()
+        if mask.any()
+        for metric, each in known.items()
+    ]
 
 # %% ../../nbs/copying/04_language.ipynb #20536b9a
 def token_losses(
-    model, # transformers causal language model
-    ids: np.ndarray, # (row, position)
-    device="cpu", # where the model is
-    at_once: int = 2**24, # logits held at a time
-) -> np.ndarray: # (row, position − 1), nats: of each token but the first
+    model,  # transformers causal language model
+    ids: np.ndarray,  # (row, position)
+    device="cpu",  # where the model is
+    at_once: int = 2**24,  # logits held at a time
+) -> np.ndarray:  # (row, position − 1), nats: of each token but the first
     "The loss of every token."
     import torch
     from torch.nn.functional import cross_entropy
+
     rows, parts = max(1, at_once // (ids.shape[1] * model.config.vocab_size)), []
     for part in torch.as_tensor(ids, device=device).split(rows):
-        with torch.no_grad(): logits = model(input_ids=part, use_cache=False).logits[:, :-1].float()
+        with torch.no_grad():
+            logits = model(input_ids=part, use_cache=False).logits[:, :-1].float()
         parts.append(cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none").cpu())
     return torch.cat(parts).numpy()
 
 # %% ../../nbs/copying/04_language.ipynb #c73c4a01
 def recall_sequences(
-    vocab_size: int, # tokens, at least twice `pairs`
-    pairs: int = 8, # in a sequence
-    count: int = 256, # sequences
+    vocab_size: int,  # tokens, at least twice `pairs`
+    pairs: int = 8,  # in a sequence
+    count: int = 256,  # sequences
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]: # input_ids (sequence, 2·pairs + 1), answers (sequence,)
+) -> tuple[np.ndarray, np.ndarray]:  # input_ids (sequence, 2·pairs + 1), answers (sequence,)
     "Key–value pairs of distinct random tokens, and one key again."
-    if not 1 <= pairs <= vocab_size // 2: raise InputError(f"pairs = {pairs}: must be from 1 to half the vocabulary, which is {vocab_size // 2}")
+    if not 1 <= pairs <= vocab_size // 2:
+        raise InputError(
+            f"pairs = {pairs}: must be from 1 to half the vocabulary, which is {vocab_size // 2}"
+        )
     g = rng(seed, "recall")
-    shown = g.permuted(np.tile(np.arange(vocab_size), (count, 1)), axis=1)[:, :2*pairs]
+    shown = g.permuted(np.tile(np.arange(vocab_size), (count, 1)), axis=1)[:, : 2 * pairs]
     asked = 2 * g.integers(pairs, size=(count, 1))
-    return np.hstack([shown, np.take_along_axis(shown, asked, 1)]), np.take_along_axis(shown, asked + 1, 1)[:, 0]
+    return np.hstack([shown, np.take_along_axis(shown, asked, 1)]), np.take_along_axis(shown, asked + 1, 1)[
+        :, 0
+    ]
+
 
 def few_shot_sequences(
-    vocab_size: int, # tokens, the most frequent first
-    shots: int = 8, # labelled tokens before the one that is asked about; an even number
-    count: int = 256, # sequences
+    vocab_size: int,  # tokens, the most frequent first
+    shots: int = 8,  # labelled tokens before the one that is asked about; an even number
+    count: int = 256,  # sequences
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]: # input_ids (sequence, 2·shots + 1), labels (sequence, 2): the right one, the other
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # input_ids (sequence, 2·shots + 1), labels (sequence, 2): the right one, the other
     "Tokens labelled by whether they are frequent, in labels of their own for every sequence."
-    if shots < 2 or shots % 2: raise InputError(f"shots = {shots}: must be an even number, at least 2")
-    if vocab_size < shots + 4: raise InputError(f"vocab_size = {vocab_size}: must be at least shots + 4 = {shots + 4}")
+    if shots < 2 or shots % 2:
+        raise InputError(f"shots = {shots}: must be an even number, at least 2")
+    if vocab_size < shots + 4:
+        raise InputError(f"vocab_size = {vocab_size}: must be at least shots + 4 = {shots + 4}")
     g, half = rng(seed, "few-shot"), vocab_size // 2
-    drawn = np.stack([g.permuted(np.tile(np.arange(half), (count, 1)), axis=1) + begin for begin in (0, half)], 1)[:, :, :shots // 2 + 2]
+    drawn = np.stack(
+        [g.permuted(np.tile(np.arange(half), (count, 1)), axis=1) + begin for begin in (0, half)], 1
+    )[:, :, : shots // 2 + 2]
     labels, asked = drawn[:, :, -1], g.integers(2, size=count)
-    kind = g.permuted(np.tile(np.repeat([0, 1], shots // 2), (count, 1)), axis=1) # as many of both, in random order
+    kind = g.permuted(
+        np.tile(np.repeat([0, 1], shots // 2), (count, 1)), axis=1
+    )  # as many of both, in random order
     nth = np.where(kind == 0, (kind == 0).cumsum(1), (kind == 1).cumsum(1)) - 1
     every = np.arange(count)
-    swap = g.integers(2, size=count)[:, None] # which label goes with which half
+    swap = g.integers(2, size=count)[:, None]  # which label goes with which half
     items = drawn[every[:, None], kind, nth]
     said = labels[every[:, None], kind ^ swap]
     query = drawn[every, asked, shots // 2]
     right, other = labels[every, asked ^ swap[:, 0]], labels[every, 1 - asked ^ swap[:, 0]]
-    return np.hstack([np.stack([items, said], 2).reshape(count, -1), query[:, None]]), np.stack([right, other], 1)
+    return np.hstack([np.stack([items, said], 2).reshape(count, -1), query[:, None]]), np.stack(
+        [right, other], 1
+    )
 
 # %% ../../nbs/copying/04_language.ipynb #a0095876
 def other_abilities(
-    model, # transformers causal language model, in evaluation mode
-    context=None, # of a run; None: the model's device
-    pairs: int = 8, # of the recall test
-    shots: int = 8, # of the few-shot test
-    count: int = 128, # sequences of each
-) -> list[dict]: # test ("recall", "few-shot"), metric ("accuracy", "chance")
+    model,  # transformers causal language model, in evaluation mode
+    context=None,  # of a run; None: the model's device
+    pairs: int = 8,  # of the recall test
+    shots: int = 8,  # of the few-shot test
+    count: int = 128,  # sequences of each
+) -> list[dict]:  # test ("recall", "few-shot"), metric ("accuracy", "chance")
     "Key–value recall and few-shot labelling."
     import torch
     from grok_nb.models import logits_at
+
     vocab_size, rows = model.config.vocab_size, []
-    if (most := 2*max(pairs, shots) + 1) > model.config.max_position_embeddings:
-        raise InputError(f"pairs = {pairs}, shots = {shots}: they take {most} tokens, the model's context holds {model.config.max_position_embeddings}")
+    if (most := 2 * max(pairs, shots) + 1) > model.config.max_position_embeddings:
+        raise InputError(
+            f"pairs = {pairs}, shots = {shots}: they take {most} tokens, the model's context holds {model.config.max_position_embeddings}"
+        )
+
     def last(ids):
-        with torch.no_grad(): return logits_at(model, [-1], input_ids=torch.as_tensor(ids, device=model.device), use_cache=False)[:, 0].float().cpu()
+        with torch.no_grad():
+            return (
+                logits_at(model, [-1], input_ids=torch.as_tensor(ids, device=model.device), use_cache=False)[
+                    :, 0
+                ]
+                .float()
+                .cpu()
+            )
+
     ids, answers = recall_sequences(vocab_size, pairs, count)
     right = (last(ids).argmax(1).numpy() == answers).mean()
-    rows += [dict(test="recall", metric="accuracy", value=float(right)), dict(test="recall", metric="chance", value=1 / pairs)]
+    rows += [
+        dict(test="recall", metric="accuracy", value=float(right)),
+        dict(test="recall", metric="chance", value=1 / pairs),
+    ]
     ids, labels = few_shot_sequences(vocab_size, shots, count)
     first, second = last(ids).gather(1, torch.as_tensor(labels)).T
     right = ((first > second).double() + (first == second).double() / 2).mean()
-    return rows + [dict(test="few-shot", metric="accuracy", value=float(right)), dict(test="few-shot", metric="chance", value=0.5)]
+    return rows + [
+        dict(test="few-shot", metric="accuracy", value=float(right)),
+        dict(test="few-shot", metric="chance", value=0.5),
+    ]
 
 # %% ../../nbs/copying/04_language.ipynb #7bc78603
-copied_whole = dict(probe="copy", position="mean", metric="exact") # the curve of a run that says whether it copies
+copied_whole = dict(
+    probe="copy", position="mean", metric="exact"
+)  # the curve of a run that says whether it copies
+
 
 def _panels(table, height=3.0):
     "A row of axes for each three runs: figure, [(axes, run, rows)]."
     import math
     import matplotlib.pyplot as plt
+
     runs = list(table["run"].unique())
     columns = min(3, len(runs))
-    fig, axes = plt.subplots(math.ceil(len(runs) / columns), columns, figsize=(1.4 + 3.9*columns, height * math.ceil(len(runs) / columns)), squeeze=False,
-                             layout="constrained", sharey=True)
-    for ax in axes.flat[len(runs):]: ax.set_visible(False)
+    fig, axes = plt.subplots(
+        math.ceil(len(runs) / columns),
+        columns,
+        figsize=(1.4 + 3.9 * columns, height * math.ceil(len(runs) / columns)),
+        squeeze=False,
+        layout="constrained",
+        sharey=True,
+    )
+    for ax in axes.flat[len(runs) :]:
+        ax.set_visible(False)
     for ax, run in zip(axes.flat, runs):
-        if len(runs) > 1: ax.set_title(run)
+        if len(runs) > 1:
+            ax.set_title(run)
     return fig, [(ax, run, table[table["run"] == run]) for ax, run in zip(axes.flat, runs)]
 
+
 def delay_figure(
-    table, # long table of one or more runs, pandas
-): # → matplotlib Figure
+    table,  # long table of one or more runs, pandas
+):  # → matplotlib Figure
     "Copying as bars, the loss as a line, over training tokens. Source: arXiv 2409.09281, figure 2."
     import matplotlib.pyplot as plt
     from grok_nb.probes import curve
+
     fig, panels = _panels(table)
     for ax, run, rows in panels:
         tokens = rows.drop_duplicates("step").set_index("step")["tokens"] / 1e6
         copying, loss = (curve(rows, **where) for where in (copied_whole, dict(scored="all", metric="loss")))
         x = tokens[copying.index]
-        bars = ax.bar(x, copying, width=0.8 * x.diff().median(), color="#56B4E9", label="suffixes copied whole (left)")
+        bars = ax.bar(
+            x, copying, width=0.8 * x.diff().median(), color="#56B4E9", label="suffixes copied whole (left)"
+        )
         right = ax.twinx()
-        line, = right.plot(tokens[loss.index], loss, color="#D55E00", label="held-out loss (right)")
-        ax.set(xlabel="training tokens (millions)", ylim=(0, 1)); right.set_ylim(0, loss.max() * 1.05)
+        (line,) = right.plot(tokens[loss.index], loss, color="#D55E00", label="held-out loss (right)")
+        ax.set(xlabel="training tokens (millions)", ylim=(0, 1))
+        right.set_ylim(0, loss.max() * 1.05)
         ax.set_ylabel("share of suffixes" if ax.get_subplotspec().is_first_col() else None)
-        right.set_ylabel("loss (nats per token)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None)
+        right.set_ylabel(
+            "loss (nats per token)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None
+        )
     fig.legend(handles=[bars, line], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     plt.close(fig)
     return fig
 
+
 def losses_figure(
-    table, # long table of one or more runs, pandas
-): # → matplotlib Figure
+    table,  # long table of one or more runs, pandas
+):  # → matplotlib Figure
     "Held-out loss on copyable and on other tokens, with what bigrams alone and the ideal observer lose where that is known."
     import matplotlib.pyplot as plt
+
     fig, panels = _panels(table)
     for ax, run, rows in panels:
         rows = rows[rows["probe"] == "losses"]
         for scored, color in (("copyable", "#0072B2"), ("other", "#D55E00")):
             lines = rows[rows["scored"] == scored].pivot(index="step", columns="metric", values="value")
-            if lines.empty: continue
+            if lines.empty:
+                continue
             ax.plot(lines.index, lines["loss"], color=color, label=f"{scored} tokens")
             for metric, dash in (("bigrams alone", (0, (1, 2))), ("ideal observer", (0, (5, 2)))):
-                if metric in lines: ax.plot(lines.index, lines[metric], color=color, linestyle=dash, linewidth=1, label=f"{scored}, {metric}")
-        ax.set(xlabel="optimizer steps", ylim=(0, None), ylabel="loss (nats per token)" if ax.get_subplotspec().is_first_col() else None)
-    fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, 1 + len(panels)), frameon=False, fontsize=9)
+                if metric in lines:
+                    ax.plot(
+                        lines.index,
+                        lines[metric],
+                        color=color,
+                        linestyle=dash,
+                        linewidth=1,
+                        label=f"{scored}, {metric}",
+                    )
+        ax.set(
+            xlabel="optimizer steps",
+            ylim=(0, None),
+            ylabel="loss (nats per token)" if ax.get_subplotspec().is_first_col() else None,
+        )
+    fig.legend(
+        *panels[0][0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(3, 1 + len(panels)),
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/copying/04_language.ipynb #404bf3e7
 def abilities_figure(
-    table, # long table of one or more runs, pandas
-): # → matplotlib Figure
+    table,  # long table of one or more runs, pandas
+):  # → matplotlib Figure
     "Copying beside other uses of the context: recall, few-shot labelling, and the ICL score."
     import matplotlib.pyplot as plt
     from grok_nb.probes import curve
+
     fig, panels = _panels(table)
     for ax, run, rows in panels:
         copying, gained = curve(rows, **copied_whole), curve(rows, metric="icl_score")
         ax.plot(copying.index, copying, color="#0072B2", label="copying")
         for test, color in (("recall", "#009E73"), ("few-shot", "#CC79A7")):
-            if test not in set(rows.get("test", ())): continue
+            if test not in set(rows.get("test", ())):
+                continue
             ax.plot(curve(rows, test=test, metric="accuracy"), color=color, label=test)
-            ax.axhline(curve(rows, test=test, metric="chance").iloc[0], color=color, linestyle=":", linewidth=1)
+            ax.axhline(
+                curve(rows, test=test, metric="chance").iloc[0], color=color, linestyle=":", linewidth=1
+            )
         right = ax.twinx()
         right.plot(gained.index, gained, color="#E69F00", linestyle="--")
         ax.plot([], color="#E69F00", linestyle="--", label="ICL score (right)")
-        right.set_ylim(1.05 * min(gained.min(), -0.1), 0.2); ax.set(xlabel="optimizer steps", ylim=(0, 1))
+        right.set_ylim(1.05 * min(gained.min(), -0.1), 0.2)
+        ax.set(xlabel="optimizer steps", ylim=(0, 1))
         ax.set_ylabel("accuracy" if ax.get_subplotspec().is_first_col() else None)
-        right.set_ylabel("ICL score (nats)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None)
-    fig.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+        right.set_ylabel(
+            "ICL score (nats)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None
+        )
+    fig.legend(
+        *panels[0][0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig

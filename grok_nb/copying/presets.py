@@ -17,18 +17,35 @@ from ..runs import option, own_seed
 @dataclass(frozen=True, kw_only=True)
 class Config(corpus.Config):
     "A run of the copying study."
+
     study = "copying"
-    language: str = option("generated", "generated, or a text: then `corpus` names it", choices=("generated", "text"))
-    vocab_size: int = option(64, "tokens of the generated language, or of the tokenizer that is trained", 2, 10**6)
+    language: str = option(
+        "generated", "generated, or a text: then `corpus` names it", choices=("generated", "text")
+    )
+    vocab_size: int = option(
+        64, "tokens of the generated language, or of the tokenizer that is trained", 2, 10**6
+    )
     context: int = option(64, "tokens in a row", 2, 2**20)
     span_min: int = option(8, "generated: shortest copied span, tokens", 2, 2**20)
     span_max: int = option(28, "generated: longest copied span, tokens; at most half the context", 2, 2**20)
     copy_rate: float = option(1.0, "generated: share of the documents with a copied span", 0.0, 1.0)
     language_seed: int = option(0, "generated: seed of the bigrams; -1: that of the run", -1, 2**31 - 1)
-    zipf: float = option(1.0, "generated: the r-th token is drawn in proportion to r^−zipf", 0.0, 3.0, hashed="if set")
-    concentration: float = option(1.0, "generated: how alike the bigrams of all tokens are; large: hardly any", 0.01, 1e3, hashed="if set")
-    copy_from: str = option("half", "generated: half: spans go from the first half into the second; anywhere: from anywhere before",
-                            choices=("half", "anywhere"), hashed="if set")
+    zipf: float = option(
+        1.0, "generated: the r-th token is drawn in proportion to r^−zipf", 0.0, 3.0, hashed="if set"
+    )
+    concentration: float = option(
+        1.0,
+        "generated: how alike the bigrams of all tokens are; large: hardly any",
+        0.01,
+        1e3,
+        hashed="if set",
+    )
+    copy_from: str = option(
+        "half",
+        "generated: half: spans go from the first half into the second; anywhere: from anywhere before",
+        choices=("half", "anywhere"),
+        hashed="if set",
+    )
     rope_base: float = option(10_000.0, "RoPE's θ", 1.0, 1e9)
     init_residual: str = option("all", "projections divided by √(2·depth)", choices=("all", "mlp", "none"))
     test_sequences: int = option(5, "copy test: sequences in a sample", 1, 10**4)
@@ -39,54 +56,136 @@ class Config(corpus.Config):
 
     def check(self):
         if self.language == "generated":
-            if self.corpus: raise InputError("corpus: the generated language reads none; use --preset text, or language=text")
+            if self.corpus:
+                raise InputError(
+                    "corpus: the generated language reads none; use --preset text, or language=text"
+                )
             self.refuse(corpus.of_text, "only a text has it; leave it out, or use language=text")
             language.check(**language_options(self))
-            if self.vocab_size < 17: raise InputError(f"vocab_size = {self.vocab_size}: must be at least 17, for a copy test in hex and newlines")
+            if self.vocab_size < 17:
+                raise InputError(
+                    f"vocab_size = {self.vocab_size}: must be at least 17, for a copy test in hex and newlines"
+                )
         else:
-            self.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
+            self.refuse(
+                _of_the_language, "only the generated language has it; leave it out with language=text"
+            )
             if not self.tokenizer and self.vocab_size < 257:
-                raise InputError(f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257")
-        if self.layout != "packed": raise InputError(f"layout = {self.layout!r}: must be 'packed'; padding would count as text that was copied")
-        if self.context < 17: raise InputError(f"context = {self.context}: must be at least 17, which key–value recall takes")
+                raise InputError(
+                    f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257"
+                )
+        if self.layout != "packed":
+            raise InputError(
+                f"layout = {self.layout!r}: must be 'packed'; padding would count as text that was copied"
+            )
+        if self.context < 17:
+            raise InputError(f"context = {self.context}: must be at least 17, which key–value recall takes")
         for name in ("test_prefix", "test_suffix"):
-            if (different := 16**getattr(self, name)) < self.test_sequences:
-                raise InputError(f"{name} = {getattr(self, name)}: hex makes {different} different ones, test_sequences = {self.test_sequences} are needed")
+            if (different := 16 ** getattr(self, name)) < self.test_sequences:
+                raise InputError(
+                    f"{name} = {getattr(self, name)}: hex makes {different} different ones, test_sequences = {self.test_sequences} are needed"
+                )
         if self.test_every > self.test_sequences:
-            raise InputError(f"test_every = {self.test_every}: must be at most test_sequences = {self.test_sequences}")
+            raise InputError(
+                f"test_every = {self.test_every}: must be at most test_sequences = {self.test_sequences}"
+            )
         query = self.test_prefix + self.test_suffix
-        takes, most = self.test_sequences * (query + 1) + query, max(0, (self.context - query) // (query + 1)) # each with a newline, in hex
+        takes, most = (
+            self.test_sequences * (query + 1) + query,
+            max(0, (self.context - query) // (query + 1)),
+        )  # each with a newline, in hex
         if takes > self.context:
-            raise InputError(f"test_sequences = {self.test_sequences}: with a query they take {takes} tokens; "
-                             f"context = {self.context} holds {most} and a query")
+            raise InputError(
+                f"test_sequences = {self.test_sequences}: with a query they take {takes} tokens; "
+                f"context = {self.context} holds {most} and a query"
+            )
         super().check()
 
     def slug(self):
-        if self.language == "text": super().slug() # refuses a text without a name
+        if self.language == "text":
+            super().slug()  # refuses a text without a name
         return f"copying-{self.language}-d{self.depth}-w{self.width}-b{self.batch_size}-s{self.seed}"
 
     @property
-    def n_parameters(self) -> int: # with a given tokenizer, its vocabulary takes the place of `vocab_size`
+    def n_parameters(self) -> int:  # with a given tokenizer, its vocabulary takes the place of `vocab_size`
         return llama_parameters(self.vocab_size, self.width, self.mlp_width, self.depth)
+
 
 _of_the_language = "span_min", "span_max", "copy_rate", "language_seed", "zipf", "concentration", "copy_from"
 
+
 def language_options(config):
-    options = {name: getattr(config, name) for name in ("vocab_size", "context", "batch_size", "seed", *_of_the_language)}
+    options = {
+        name: getattr(config, name)
+        for name in ("vocab_size", "context", "batch_size", "seed", *_of_the_language)
+    }
     return options | dict(language_seed=own_seed(config, "language_seed"))
 
 # %% ../../nbs/copying/05_presets.ipynb #e1df54c4
 _demo = Config(
-    fidelity="demo", language_seed=-1, vocab_size=32, zipf=0.0, concentration=3.0, copy_from="anywhere", span_min=4,
-    depth=2, width=64, heads=4, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none", batch_size=64, steps=1200,
-    optimizer="muon", muon_lr=1.2e-2, lr=2e-2, weight_decay=0.1, schedule="wsd", final_lr=0.1, warmup_steps=100, clip=1.0,
-    evaluate_every=50, checkpoints=24)
-_small = Config( # one language for all seeds: the base of what is compared
-    fidelity="demo", depth=2, width=64, heads=2, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none", batch_size=32, steps=3000, lr=3e-3,
-    weight_decay=0.1, schedule="constant", warmup_steps=100, clip=1.0, evaluate_every=100, checkpoints=30)
+    fidelity="demo",
+    language_seed=-1,
+    vocab_size=32,
+    zipf=0.0,
+    concentration=3.0,
+    copy_from="anywhere",
+    span_min=4,
+    depth=2,
+    width=64,
+    heads=4,
+    mlp=128,
+    rope_base=1000.0,
+    init_std=0.0,
+    init_residual="none",
+    batch_size=64,
+    steps=1200,
+    optimizer="muon",
+    muon_lr=1.2e-2,
+    lr=2e-2,
+    weight_decay=0.1,
+    schedule="wsd",
+    final_lr=0.1,
+    warmup_steps=100,
+    clip=1.0,
+    evaluate_every=50,
+    checkpoints=24,
+)
+_small = Config(  # one language for all seeds: the base of what is compared
+    fidelity="demo",
+    depth=2,
+    width=64,
+    heads=2,
+    mlp=128,
+    rope_base=1000.0,
+    init_std=0.0,
+    init_residual="none",
+    batch_size=32,
+    steps=3000,
+    lr=3e-3,
+    weight_decay=0.1,
+    schedule="constant",
+    warmup_steps=100,
+    clip=1.0,
+    evaluate_every=100,
+    checkpoints=30,
+)
 _text = Config(
-    language="text", vocab_size=2048, context=256, depth=4, width=128, heads=4, batch_size=32, lr=2e-3, weight_decay=0.1, schedule="constant", warmup_steps=200,
-    clip=1.0, test_sequences=20, test_prefix=6, test_every=5)
+    language="text",
+    vocab_size=2048,
+    context=256,
+    depth=4,
+    width=128,
+    heads=4,
+    batch_size=32,
+    lr=2e-3,
+    weight_decay=0.1,
+    schedule="constant",
+    warmup_steps=200,
+    clip=1.0,
+    test_sequences=20,
+    test_prefix=6,
+    test_every=5,
+)
 
 presets = dict(
     smoke=_demo.replace(fidelity="smoke", steps=300, checkpoints=3),
@@ -94,23 +193,74 @@ presets = dict(
     control=_demo.replace(copy_rate=0.0),
     batch32=_small,
     batch32_control=_small.replace(copy_rate=0.0),
-    **{f"batch{n}": _small.replace(batch_size=n, steps=steps, checkpoints=steps // 100) for n, steps in ((16, 6000), (64, 2000), (128, 1500))},
-    **{f"lr{name}": _small.replace(lr=float(name), steps=steps, checkpoints=steps // 100) for name, steps in (("1e-3", 5000), ("6e-3", 3000), ("1e-2", 3000))},
+    **{
+        f"batch{n}": _small.replace(batch_size=n, steps=steps, checkpoints=steps // 100)
+        for n, steps in ((16, 6000), (64, 2000), (128, 1500))
+    },
+    **{
+        f"lr{name}": _small.replace(lr=float(name), steps=steps, checkpoints=steps // 100)
+        for name, steps in (("1e-3", 5000), ("6e-3", 3000), ("1e-2", 3000))
+    },
     dropout=_small.replace(attention_dropout=0.1),
     decay0=_small.replace(weight_decay=0.0),
     decay1=_small.replace(weight_decay=1.0),
     **{f"depth{n}": _small.replace(depth=n) for n in (1, 3, 4)},
-    **{name: _small.replace(depth=n, width=128, heads=4, mlp=256) for n, name in ((1, "depth1_wide"), (2, "wide"), (3, "depth3_wide"), (4, "depth4_wide"))},
+    **{
+        name: _small.replace(depth=n, width=128, heads=4, mlp=256)
+        for n, name in ((1, "depth1_wide"), (2, "wide"), (3, "depth3_wide"), (4, "depth4_wide"))
+    },
     text=_text.replace(fidelity="demo", steps=20_000, evaluate_every=250, checkpoints=40),
-    text_small=_small.replace(language="text", vocab_size=512, context=128, test_sequences=10, test_every=2), # the demo's model and training, on a text
+    text_small=_small.replace(
+        language="text", vocab_size=512, context=128, test_sequences=10, test_every=2
+    ),  # the demo's model and training, on a text
     gpu=_text.replace(
-        fidelity="gpu", vocab_size=8192, context=512, depth=12, width=384, heads=6, mlp=1024, batch_size=64, steps=9000, lr=6e-4, warmup_steps=500,
-        precision="bf16", test_sequences=25, test_prefix=12, test_suffix=6, test_samples=200, evaluate_every=250, checkpoints=36, keep_states=1),
+        fidelity="gpu",
+        vocab_size=8192,
+        context=512,
+        depth=12,
+        width=384,
+        heads=6,
+        mlp=1024,
+        batch_size=64,
+        steps=9000,
+        lr=6e-4,
+        warmup_steps=500,
+        precision="bf16",
+        test_sequences=25,
+        test_prefix=12,
+        test_suffix=6,
+        test_samples=200,
+        evaluate_every=250,
+        checkpoints=36,
+        keep_states=1,
+    ),
     paper=_text.replace(
-        fidelity="paper", corpus="cerebras/SlimPajama-627B", fingerprint="SlimPajama-627B", tokenizer="hf-internal-testing/llama-tokenizer", vocab_size=32_000,
-        context=1024, depth=12, width=768, heads=12, mlp=3072, batch_size=512, accumulation=1, steps=76_294, lr=2e-4, weight_decay=0.0, warmup_steps=2000,
-        precision="bf16", limit_tokens=40_000_000_000, test_sequences=50, test_prefix=12, test_suffix=6, test_samples=500, evaluate_every=500,
-        checkpoints=80, keep_states=1),
+        fidelity="paper",
+        corpus="cerebras/SlimPajama-627B",
+        fingerprint="SlimPajama-627B",
+        tokenizer="hf-internal-testing/llama-tokenizer",
+        vocab_size=32_000,
+        context=1024,
+        depth=12,
+        width=768,
+        heads=12,
+        mlp=3072,
+        batch_size=512,
+        accumulation=1,
+        steps=76_294,
+        lr=2e-4,
+        weight_decay=0.0,
+        warmup_steps=2000,
+        precision="bf16",
+        limit_tokens=40_000_000_000,
+        test_sequences=50,
+        test_prefix=12,
+        test_suffix=6,
+        test_samples=500,
+        evaluate_every=500,
+        checkpoints=80,
+        keep_states=1,
+    ),
 )
 presets |= {f"paper_lr{name}": presets["paper"].replace(lr=float(name)) for name in ("1e-4", "4e-4")}
 presets["paper_dropout"] = presets["paper"].replace(attention_dropout=0.1)
@@ -121,39 +271,73 @@ def model(config: Config):
     "A freshly initialised Llama."
     text = corpus.stream(config).corpus if config.language == "text" else None
     vocab_size, end = (text.vocab_size, text.end_of_text) if text else (config.vocab_size, None)
-    return llama(vocab_size, config.width, config.mlp_width, config.depth, config.heads, config.context, config.init_std, config.init_residual,
-                 config.rope_base, config.attention_dropout, config.seed, bos=end, eos=end)
+    return llama(
+        vocab_size,
+        config.width,
+        config.mlp_width,
+        config.depth,
+        config.heads,
+        config.context,
+        config.init_std,
+        config.init_residual,
+        config.rope_base,
+        config.attention_dropout,
+        config.seed,
+        bos=end,
+        eos=end,
+    )
+
 
 def stream(config: Config):
     "The documents of the generated language, or the rows of the text."
-    return corpus.stream(config) if config.language == "text" else language.LanguageStream(**language_options(config))
+    return (
+        corpus.stream(config)
+        if config.language == "text"
+        else language.LanguageStream(**language_options(config))
+    )
 
 # %% ../../nbs/copying/05_presets.ipynb #9bd64729
 def text_tokenizer(
     config: Config,
-): # → tokenizer; None for the generated language, whose tokens are numbers
+):  # → tokenizer; None for the generated language, whose tokens are numbers
     "The tokenizer of a run on a text."
     return stream(config).tokenizer if config.language == "text" else None
 
+
 def copy_test(
     config: Config,
-    tokenizer=None, # of the text
-    alphabet: str = "vocabulary", # or "hex"
-): # → copy_test.CopyTest
+    tokenizer=None,  # of the text
+    alphabet: str = "vocabulary",  # or "hex"
+):  # → copy_test.CopyTest
     "The copy test of a configuration."
     from grok_nb.copying.copy_test import CopyTest
-    vocab_size = config.vocab_size if tokenizer is None else len(tokenizer)
-    return CopyTest(vocab_size, config.test_sequences, config.test_prefix, config.test_suffix, config.test_samples, config.test_every,
-                    alphabet=alphabet, tokenizer=tokenizer)
 
-def repeated_length(config): return min(100, config.context // 2 - 2, config.vocab_size - 3) # tokens of the sequence that induction scores repeat
+    vocab_size = config.vocab_size if tokenizer is None else len(tokenizer)
+    return CopyTest(
+        vocab_size,
+        config.test_sequences,
+        config.test_prefix,
+        config.test_suffix,
+        config.test_samples,
+        config.test_every,
+        alphabet=alphabet,
+        tokenizer=tokenizer,
+    )
+
+
+def repeated_length(config):
+    return min(
+        100, config.context // 2 - 2, config.vocab_size - 3
+    )  # tokens of the sequence that induction scores repeat
+
 
 def in_context(
-    model, # transformers causal language model, in evaluation mode
-    context, # of a run: has `stream`
-) -> list[dict]: # the rows of `induction.icl_score`
+    model,  # transformers causal language model, in evaluation mode
+    context,  # of a run: has `stream`
+) -> list[dict]:  # the rows of `induction.icl_score`
     "The ICL score on text that is never trained on: how much less a late token costs than an early one."
     from grok_nb.copying.induction import icl_score
+
     ids = language.evaluation_rows(context.stream)[0]
     return icl_score(model, ids, window=max(1, ids.shape[1] // 16))
 
@@ -162,9 +346,15 @@ def probes(config: Config) -> dict:
     "What is measured during training."
     from functools import partial
     from grok_nb.copying.induction import induction_scores
+
     tokenizer = text_tokenizer(config)
-    rows = dict(losses=language.losses, in_context=in_context, copy=copy_test(config, tokenizer), copy_hex=copy_test(config, tokenizer, "hex"),
-                induction=partial(induction_scores, s=repeated_length(config)))
+    rows = dict(
+        losses=language.losses,
+        in_context=in_context,
+        copy=copy_test(config, tokenizer),
+        copy_hex=copy_test(config, tokenizer, "hex"),
+        induction=partial(induction_scores, s=repeated_length(config)),
+    )
     return rows | (dict(abilities=language.other_abilities) if config.language == "generated" else {})
 
 # %% ../../nbs/copying/05_presets.ipynb #a603bf32
@@ -172,15 +362,20 @@ def checkpoint_probes(config: Config) -> dict:
     "What is measured inside checkpoints: what is lost without heads."
     from functools import partial
     from grok_nb.copying.circuits import causes
+
     tokenizer = text_tokenizer(config)
-    return dict(causes=partial(causes, test=copy_test(config, tokenizer), draws=3, modes=("mean",), s=repeated_length(config)))
+    return dict(
+        causes=partial(
+            causes, test=copy_test(config, tokenizer), draws=3, modes=("mean",), s=repeated_length(config)
+        )
+    )
 
 # %% ../../nbs/copying/05_presets.ipynb #cb1b8ea2
-headline = language.copied_whole # the study's one curve
+headline = language.copied_whole  # the study's one curve
 
-unit = "share of suffixes copied whole" # of the headline curve, in words
+unit = "share of suffixes copied whole"  # of the headline curve, in words
 
-curves = { # what happens when: label → selection of one curve of a run's table
+curves = {  # what happens when: label → selection of one curve of a run's table
     "copying": headline,
     "held-out loss": dict(probe="losses", scored="all", metric="loss"),
     "loss on copyable tokens": dict(probe="losses", scored="copyable", metric="loss"),

@@ -12,16 +12,23 @@ from ..study import Study, Lazy
 # %% ../../nbs/copying/12_study.ipynb #c036f275
 study = Study(
     question="When does a language model start to copy, long after its loss has gone flat?",
-    Config=presets.Config, presets=presets.presets, model=presets.model, stream=presets.stream,
-    probes=presets.probes, checkpoint_probes=presets.checkpoint_probes,
-    headline=presets.headline, unit=presets.unit, curves=presets.curves,
+    Config=presets.Config,
+    presets=presets.presets,
+    model=presets.model,
+    stream=presets.stream,
+    probes=presets.probes,
+    checkpoint_probes=presets.checkpoint_probes,
+    headline=presets.headline,
+    unit=presets.unit,
+    curves=presets.curves,
     figures=Lazy("grok_nb.copying.figures:figures"),
     checkpoint_figures=Lazy("grok_nb.copying.figures:checkpoint_figures"),
     views=("curves", "heads", "attention", "sample"),
-    view_module="grok_nb.copying.views", sequence=Lazy("grok_nb.copying.views:sequence"),
+    view_module="grok_nb.copying.views",
+    sequence=Lazy("grok_nb.copying.views:sequence"),
     claims=Lazy("grok_nb.copying.claims:claims"),
     foreign_probes=Lazy("grok_nb.copying.elsewhere:foreign_probes"),
-    contradictions={ # what would contradict the paper → the claim that would then not hold
+    contradictions={  # what would contradict the paper → the claim that would then not hold
         "Copying develops together with the loss.": "delay",
         "Copying rises smoothly, without a surge.": "surge",
         "Copying grows linearly with tokens.": "not linear",

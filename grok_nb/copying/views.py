@@ -17,42 +17,55 @@ from ..see.views import heads_panel, token_labels
 
 # %% ../../nbs/copying/10_views.ipynb #cfb4a320
 def copied(
-    model, # transformers causal language model
-    context, # of a run: has `config` and `stream`
-) -> list[dict]: # query (number of the sequence), place (in the suffix), metric: wanted or said, value (a token id)
+    model,  # transformers causal language model
+    context,  # of a run: has `config` and `stream`
+) -> list[
+    dict
+]:  # query (number of the sequence), place (in the suffix), metric: wanted or said, value (a token id)
     "Probe: the answers to one sample of the copy test."
     test = one_sample(context.config)
-    said, wanted = test.answers(model)[0], test.asked[0, :, test.prefix:]
-    return [dict(query=int(test.queried[q]), place=place, metric=metric, value=float(ids[q, place]))
-            for metric, ids in (("wanted", wanted), ("said", said)) for q, place in np.ndindex(ids.shape)]
+    said, wanted = test.answers(model)[0], test.asked[0, :, test.prefix :]
+    return [
+        dict(query=int(test.queried[q]), place=place, metric=metric, value=float(ids[q, place]))
+        for metric, ids in (("wanted", wanted), ("said", said))
+        for q, place in np.ndindex(ids.shape)
+    ]
+
 
 @lru_cache(4)
 def one_sample(
-    config, # of a copying run
-): # → copy_test.CopyTest
+    config,  # of a copying run
+):  # → copy_test.CopyTest
     "The copy test of a run, its first sample alone."
     tokenizer = presets.text_tokenizer(config)
     return presets.copy_test(config.replace(test_samples=1), tokenizer)
 
 # %% ../../nbs/copying/10_views.ipynb #5e5a0886
 def sequence(
-    config, # of a copying run
-) -> tuple: # token ids; a label for each
+    config,  # of a copying run
+) -> tuple:  # token ids; a label for each
     "A random sequence, twice."
     from grok_nb.copying.induction import repeated_sequences
+
     tokenizer = presets.text_tokenizer(config)
     size = config.vocab_size if tokenizer is None else len(tokenizer)
     ids = repeated_sequences(size, min(12, presets.repeated_length(config)), 1)[0]
     return tuple(map(int, ids)), token_labels(ids, tokenizer)
 
 # %% ../../nbs/copying/10_views.ipynb #233a4420
-_scores = dict(induction_score="induction score", previous_token="previous-token attention", eigenvalue_positivity="eigenvalue positivity")
+_scores = dict(
+    induction_score="induction score",
+    previous_token="previous-token attention",
+    eigenvalue_positivity="eigenvalue positivity",
+)
+
 
 @view("Induction heads", studies="copying")
 def heads(shown: Shown, table: pd.DataFrame) -> Panel:
     "How much every head does of what copying takes, at every evaluation."
     rows = table[(table["probe"] == "induction") & table["metric"].isin([*_scores])]
-    if rows.empty: raise InputError("no head has been scored")
+    if rows.empty:
+        raise InputError("no head has been scored")
     rows = pd.concat([rows[rows["metric"] == m] for m in _scores])
     return heads_panel(rows.assign(choice=rows["metric"].map(_scores)), dict.fromkeys(_scores.values(), 1.0))
 
@@ -62,15 +75,26 @@ def sample(shown: Shown, table: pd.DataFrame) -> Panel:
     "Suffixes as they were wanted and as the model says them, right and wrong in colour."
     config, test = shown.run.config, one_sample(shown.run.config)
     tokenizer = shown.run.stream.tokenizer if config.language == "text" else None
-    word = lambda ids: html.escape(tokenizer.decode([int(i) for i in ids])) if tokenizer else " ".join(str(int(i)) for i in ids)
-    beginnings = {int(q): word(s[:test.prefix][-5:]) for q, s in zip(test.queried, test.asked[0])}
+    word = lambda ids: (
+        html.escape(tokenizer.decode([int(i) for i in ids]))
+        if tokenizer
+        else " ".join(str(int(i)) for i in ids)
+    )
+    beginnings = {int(q): word(s[: test.prefix][-5:]) for q, s in zip(test.queried, test.asked[0])}
     frames = {}
     for step, part in table.groupby("step"):
         wide = part.pivot(index=["query", "place"], columns="metric", values="value")
         right = wide["wanted"] == wide["said"]
-        lines = [f"<b>{right.groupby(level='query').all().sum()} of {len(beginnings)} copied whole, {right.mean():.0%} of the tokens</b>"]
+        lines = [
+            f"<b>{right.groupby(level='query').all().sum()} of {len(beginnings)} copied whole, {right.mean():.0%} of the tokens</b>"
+        ]
         for query, answers in wide.groupby(level="query"):
-            said = " ".join(f'<b class="{"right" if ok else "wrong"}">{word([i])}</b>' for i, ok in zip(answers["said"], right.loc[query]))
-            lines.append(f'<span class="soft">{int(query)}: … {beginnings[int(query)]}</span> {said} <span class="soft">({word(answers["wanted"])})</span>')
+            said = " ".join(
+                f'<b class="{"right" if ok else "wrong"}">{word([i])}</b>'
+                for i, ok in zip(answers["said"], right.loc[query])
+            )
+            lines.append(
+                f'<span class="soft">{int(query)}: … {beginnings[int(query)]}</span> {said} <span class="soft">({word(answers["wanted"])})</span>'
+            )
         frames[int(step)] = "<br>".join(lines)
     return Panel(frames, alt="answers to a sample of the copy test")

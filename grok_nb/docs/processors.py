@@ -14,45 +14,60 @@ from collections import defaultdict
 # %% ../../nbs/docs/01_processors.ipynb #dc15566e
 class Page:
     "An nbdev processor: keeps the title's paragraph, runs no lesson again, links names to what this page means by them."
-    def __init__(self,
-        nb, # the notebook, before nbdev has changed anything
+
+    def __init__(
+        self,
+        nb,  # the notebook, before nbdev has changed anything
     ):
         from execnb.nbio import mk_cell
+
         first = nb.cells[0]
         title = re.match(r"# [^\n]+\n+(> [^\n]+\n*)?", first.source)
-        if title and first.source[title.end():].strip():
-            nb.cells.insert(1, mk_cell(first.source[title.end():].strip(), "markdown"))
+        if title and first.source[title.end() :].strip():
+            nb.cells.insert(1, mk_cell(first.source[title.end() :].strip(), "markdown"))
             first.source = title[0]
         code = [c for c in nb.cells if c.cell_type == "code"]
-        for cell in code: _keep_lesson(cell)
+        for cell in code:
+            _keep_lesson(cell)
         module = next((c.directives_["default_exp"][0] for c in code if "default_exp" in c.directives_), "")
         _link_names(f"grok_nb.{module}", _imports(code))
 
 # %% ../../nbs/docs/01_processors.ipynb #98e0e051
 def _parsed(source: str) -> list:
     "The statements of a cell; none when it holds magics."
-    try: return ast.parse(source).body
-    except SyntaxError: return []
+    try:
+        return ast.parse(source).body
+    except SyntaxError:
+        return []
+
 
 def _keep_lesson(cell) -> None:
     "A cell that imports and does something else is not run again for the site."
-    if cell.directives_.keys() & {"export", "exports", "exporti", "exec_doc"}: return
+    if cell.directives_.keys() & {"export", "exports", "exporti", "exec_doc"}:
+        return
     kinds = {isinstance(node, (ast.Import, ast.ImportFrom)) for node in _parsed(cell.source)}
-    if kinds == {True, False}: cell.directives_["eval:"] = ["false"]
+    if kinds == {True, False}:
+        cell.directives_["eval:"] = ["false"]
+
 
 def _imports(cells) -> dict[str, str]:
     "Name → module, for all that a page imports by name."
     nodes = (node for cell in cells for statement in _parsed(cell.source) for node in ast.walk(statement))
-    return {alias.asname or alias.name: node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module
-            for alias in node.names}
+    return {
+        alias.asname or alias.name: node.module
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
 
 # %% ../../nbs/docs/01_processors.ipynb #6c01ac30
 def _link_names(
-    page: str, # module that this page exports
-    imported: dict[str, str], # name → module it is imported from
+    page: str,  # module that this page exports
+    imported: dict[str, str],  # name → module it is imported from
 ) -> None:
     "Point nbdev's links of bare names, and of `module.name`, to what they mean on this page."
     from nbdev.doclinks import NbdevLookup
+
     lookup, owners = NbdevLookup(), defaultdict(dict)
     for module, symbols in lookup.entries.get("grok_nb", {}).get("syms", {}).items():
         for name, where in symbols.items():
@@ -60,24 +75,34 @@ def _link_names(
             owners[bare][module] = where
             owners[f"{module.removeprefix('grok_nb.')}.{bare}"][module] = where
             wing, _, short = module.rpartition(".")
-            if wing == page.rpartition(".")[0]: owners[f"{short}.{bare}"][module] = where
+            if wing == page.rpartition(".")[0]:
+                owners[f"{short}.{bare}"][module] = where
     for bare, modules in owners.items():
         meant = page if page in modules else imported.get(bare.split(".")[0])
-        if len(modules) == 1: meant = next(iter(modules))
-        if meant in modules: lookup.syms[bare] = modules[meant]
-        else: lookup.syms.pop(bare, None)
+        if len(modules) == 1:
+            meant = next(iter(modules))
+        if meant in modules:
+            lookup.syms[bare] = modules[meant]
+        else:
+            lookup.syms.pop(bare, None)
 
 # %% ../../nbs/docs/01_processors.ipynb #961a636a
 def documentation(
-    symbol, # function or class
-    **options, # nbdev's: name, title_level
-): # nbdev's renderer
+    symbol,  # function or class
+    **options,  # nbdev's: name, title_level
+):  # nbdev's renderer
     "What nbdev shows of `symbol`, with annotations that cannot be resolved as they are written."
     from nbdev.showdoc import BasicMarkdownRenderer
-    for function in (symbol, symbol.__init__, *vars(symbol).values()) if isinstance(symbol, type) else (symbol,):
+
+    for function in (
+        (symbol, symbol.__init__, *vars(symbol).values()) if isinstance(symbol, type) else (symbol,)
+    ):
         notes = getattr(function, "__annotations__", {})
         for name, note in notes.items():
-            if not isinstance(note, str): continue
-            try: eval(note, getattr(function, "__globals__", vars(sys.modules["builtins"])))
-            except (NameError, AttributeError): notes[name] = type(note, (), dict(__module__="builtins"))
+            if not isinstance(note, str):
+                continue
+            try:
+                eval(note, getattr(function, "__globals__", vars(sys.modules["builtins"])))
+            except (NameError, AttributeError):
+                notes[name] = type(note, (), dict(__module__="builtins"))
     return BasicMarkdownRenderer(symbol, **options)

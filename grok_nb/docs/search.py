@@ -12,12 +12,15 @@ import re
 
 # %% ../../nbs/docs/02_search.ipynb #dd963d85
 def headings(
-    body: str, # html of a page
-) -> list[tuple[str, str]]: # text and id
+    body: str,  # html of a page
+) -> list[tuple[str, str]]:  # text and id
     "The headings of a page that can be linked to, in order."
     found = re.findall(r'<h([1-6])\b[^>]*?\bid="([^"]+)"[^>]*>(.*?)</h\1>', body, re.S)
     texts = (re.sub(r"<annotation\b.*?</annotation>|<[^>]+>", "", text, flags=re.S) for _, _, text in found)
-    return [(" ".join(html.unescape(text).split()), html.unescape(anchor)) for text, (_, anchor, _) in zip(texts, found)]
+    return [
+        (" ".join(html.unescape(text).split()), html.unescape(anchor))
+        for text, (_, anchor, _) in zip(texts, found)
+    ]
 
 # %% ../../nbs/docs/02_search.ipynb #8a0c1073
 _SCRIPT = r"""(pages => {
@@ -81,8 +84,10 @@ document.addEventListener("keydown", e => {
 
 # %% ../../nbs/docs/02_search.ipynb #583eef58
 def search_script(
-    pages: list[tuple[str, str, str, list[tuple[str, str]]]], # title, path on the site, section, headings with their ids
-) -> str: # JavaScript for search.js, which stands at the root of the site
+    pages: list[
+        tuple[str, str, str, list[tuple[str, str]]]
+    ],  # title, path on the site, section, headings with their ids
+) -> str:  # JavaScript for search.js, which stands at the root of the site
     "The index and what looks through it; of equal hits the earlier page comes first."
     return f"{_SCRIPT}({json.dumps(pages, ensure_ascii=False, separators=(',', ':'))});\n"
 

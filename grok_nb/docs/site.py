@@ -22,17 +22,18 @@ from .search import SEARCH_BOX, headings, search_script
 
 # %% ../../nbs/docs/00_site.ipynb #de833c30
 def project_root(
-    start: str|Path = ".", # a folder inside the repository
-) -> Path: # the folder that holds settings.ini
+    start: str | Path = ".",  # a folder inside the repository
+) -> Path:  # the folder that holds settings.ini
     "The repository that `start` lies in."
     start = Path(start).resolve()
     for folder in (start, *start.parents):
-        if (folder/"settings.ini").is_file(): return folder
+        if (folder / "settings.ini").is_file():
+            return folder
     sys.exit(f"{start} is not inside a clone of grok_nb: no settings.ini here or above")
 
 # %% ../../nbs/docs/00_site.ipynb #90854787
 def _text(
-    source: str|list[str], # text of a cell or an output, as notebooks store it
+    source: str | list[str],  # text of a cell or an output, as notebooks store it
 ) -> str:
     "Notebook text as one string."
     return source if isinstance(source, str) else "".join(source)
@@ -40,16 +41,18 @@ def _text(
 # %% ../../nbs/docs/00_site.ipynb #88640da9
 def _from_root(link: re.Match) -> str:
     "A relative link of nbs/index.ipynb, as seen from the root."
-    if re.match(r"[a-z]+:|#|/", link[2]): return link[0]
+    if re.match(r"[a-z]+:|#|/", link[2]):
+        return link[0]
     return link[1] + os.path.normpath(f"nbs/{link[2]}")
 
 # %% ../../nbs/docs/00_site.ipynb #691acf67
 def readme(
-    root: str|Path = ".", # the repository, or a folder in it
-) -> str: # the whole text of README.md
+    root: str | Path = ".",  # the repository, or a folder in it
+) -> str:  # the whole text of README.md
     "README.md, as `nbs/index.ipynb` says it."
     import pypandoc
-    cells = json.loads((project_root(root)/"nbs"/"index.ipynb").read_text(encoding="utf-8"))["cells"]
+
+    cells = json.loads((project_root(root) / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
     text = "\n\n".join(_text(c["source"]) for c in cells if c["cell_type"] == "markdown")
     text = re.sub(r"(\]\()([^)\s]+)", _from_root, text)
     body = pypandoc.convert_text(text, "gfm-raw_html", format="markdown-smart", extra_args=["--wrap=none"])
@@ -57,24 +60,27 @@ def readme(
 
 # %% ../../nbs/docs/00_site.ipynb #85d24948
 def write_readme(
-    check: bool = False, # only say whether README.md is fresh
+    check: bool = False,  # only say whether README.md is fresh
 ) -> None:
     "Write README.md, or fail when it is not what `nbs/index.ipynb` says."
     root = project_root()
-    path, text = root/"README.md", readme(root)
+    path, text = root / "README.md", readme(root)
     fresh = path.exists() and path.read_text(encoding="utf-8") == text
-    if check and not fresh: sys.exit("README.md is not what nbs/index.ipynb says: run `make readme`")
-    if not fresh: path.write_text(text, encoding="utf-8")
+    if check and not fresh:
+        sys.exit("README.md is not what nbs/index.ipynb says: run `make readme`")
+    if not fresh:
+        path.write_text(text, encoding="utf-8")
     print(f"README.md is {'fresh' if fresh else 'written'}")
 
 # %% ../../nbs/docs/00_site.ipynb #d0869973
 def notebooks(
-    paths: list[str|Path], # notebooks, or folders of them
-) -> list[Path]: # every notebook named or below, in order
+    paths: list[str | Path],  # notebooks, or folders of them
+) -> list[Path]:  # every notebook named or below, in order
     "The notebooks that `paths` name; names that start with a dot or an underscore are passed over."
     found = []
     for path in map(Path, paths):
-        if not path.exists(): sys.exit(f"{path}: no such notebook or folder")
+        if not path.exists():
+            sys.exit(f"{path}: no such notebook or folder")
         inside = sorted(path.rglob("*.ipynb")) if path.is_dir() else [path]
         found += [p for p in inside if not any(part[0] in "._" for part in p.relative_to(path).parts)]
     return found
@@ -84,34 +90,52 @@ def _clean(nb: dict, folder: Path) -> None:
     "nbdev's cleaning, as settings.ini above the folder wants it, and no widgets where there is html."
     from nbdev.clean import clean_nb
     from nbdev.config import get_config
+
     cfg = get_config(path=folder)
     nb["metadata"].pop("widgets", None)
-    view = "application/vnd.jupyter.widget-view+json" # shown in place of what stands beside it, and empty without a kernel
+    view = "application/vnd.jupyter.widget-view+json"  # shown in place of what stands beside it, and empty without a kernel
     for cell in (c for c in nb["cells"] if c.get("outputs")):
-        cell["outputs"] = [o for o in cell["outputs"] if view not in (data := o.get("data", {})) or "text/html" in data] # others are progress bars
-        for output in cell["outputs"]: output.get("data", {}).pop(view, None)
-    clean_nb(nb, allowed_metadata_keys=cfg.allowed_metadata_keys.split(),
-             allowed_cell_metadata_keys=cfg.allowed_cell_metadata_keys.split(), clean_ids=cfg.clean_ids)
+        cell["outputs"] = [
+            o for o in cell["outputs"] if view not in (data := o.get("data", {})) or "text/html" in data
+        ]  # others are progress bars
+        for output in cell["outputs"]:
+            output.get("data", {}).pop(view, None)
+    clean_nb(
+        nb,
+        allowed_metadata_keys=cfg.allowed_metadata_keys.split(),
+        allowed_cell_metadata_keys=cfg.allowed_cell_metadata_keys.split(),
+        clean_ids=cfg.clean_ids,
+    )
+
 
 def _execute(path: Path) -> None:
     "Run one notebook in a fresh kernel and write it back, cleaned."
     import nbformat
     from execnb.nbio import dict2nb, write_nb
     from nbclient import NotebookClient
+
     folder, nb = path.resolve().parent, nbformat.read(path, 4)
-    NotebookClient(nb, timeout=1800, kernel_name="python3", resources=dict(metadata=dict(path=str(folder))),
-                   skip_cells_with_tag="skip-execution", store_widget_state=False, coalesce_streams=True,
-                   extra_arguments=["--IPKernelApp.log_level=40"]).execute()
+    NotebookClient(
+        nb,
+        timeout=1800,
+        kernel_name="python3",
+        resources=dict(metadata=dict(path=str(folder))),
+        skip_cells_with_tag="skip-execution",
+        store_widget_state=False,
+        coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.log_level=40"],
+    ).execute()
     nb = dict2nb(json.loads(nbformat.writes(nb)))
     _clean(nb, folder)
     write_nb(nb, path)
 
 # %% ../../nbs/docs/00_site.ipynb #7d755ed2
 def execute(
-    paths: list[str|Path], # notebooks, or folders of them
+    paths: list[str | Path],  # notebooks, or folders of them
 ) -> None:
     "Run notebooks in place, one after the other, and clean them; raises at the first cell that fails."
     from time import perf_counter
+
     for path in notebooks(paths):
         start = perf_counter()
         print(f"{path} …", end=" ", flush=True)
@@ -120,58 +144,82 @@ def execute(
 
 # %% ../../nbs/docs/00_site.ipynb #48fad588
 def clean_before_saving(
-    model: dict, # what Jupyter is about to save: type, content
-    path: str = "", # of the file, not needed
-    contents_manager=None, # of the server; its notary keeps signatures
-    **more, # what later versions may pass
+    model: dict,  # what Jupyter is about to save: type, content
+    path: str = "",  # of the file, not needed
+    contents_manager=None,  # of the server; its notary keeps signatures
+    **more,  # what later versions may pass
 ) -> None:
     "A pre-save hook of Jupyter, started inside the repository."
-    if model["type"] != "notebook" or model["content"]["nbformat"] != 4: return
+    if model["type"] != "notebook" or model["content"]["nbformat"] != 4:
+        return
     from copy import deepcopy
     from nbformat import from_dict
-    trusted = contents_manager is not None and contents_manager.notary.check_cells(from_dict(deepcopy(model["content"])))
+
+    trusted = contents_manager is not None and contents_manager.notary.check_cells(
+        from_dict(deepcopy(model["content"]))
+    )
     _clean(model["content"], Path())
-    if trusted: contents_manager.notary.sign(from_dict(model["content"]))
+    if trusted:
+        contents_manager.notary.sign(from_dict(model["content"]))
 
 # %% ../../nbs/docs/00_site.ipynb #767f02d2
 def fenced(
-    text: str, # what goes inside
-    kind: str = "", # attributes of the fence: `{.python}`, `{=html}`
-) -> str: # markdown
+    text: str,  # what goes inside
+    kind: str = "",  # attributes of the fence: `{.python}`, `{=html}`
+) -> str:  # markdown
     "`text` in a fence that is longer than any fence it contains."
-    marks = "`"*max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    marks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{marks}{kind}\n{text.strip(chr(10))}\n{marks}"
 
 # %% ../../nbs/docs/00_site.ipynb #1c1a165a
 _PICTURES = {"image/svg+xml": "svg", "image/webp": "webp", "image/png": "png", "image/jpeg": "jpg"}
+
 
 def _picture(data: str, mime: str, name: str, files: dict, options: dict, alt: str) -> str:
     "A figure tag; the picture itself goes into `files`."
     suffix = _PICTURES[mime]
     name = f"{name}-{len(files) + 1}.{suffix}"
     files[name] = data.encode() if suffix == "svg" else b64decode(data)
-    alt, caption = (html.escape(options.get(key, other).strip("\"'")) for key, other in (("fig-alt", alt), ("fig-cap", "")))
+    alt, caption = (
+        html.escape(options.get(key, other).strip("\"'"))
+        for key, other in (("fig-alt", alt), ("fig-cap", ""))
+    )
     caption = caption and f"<figcaption>{caption}</figcaption>"
-    return fenced(f'<figure><img src="{PurePosixPath(name).name}" alt="{alt}" loading="lazy">{caption}</figure>', "{=html}")
+    return fenced(
+        f'<figure><img src="{PurePosixPath(name).name}" alt="{alt}" loading="lazy">{caption}</figure>',
+        "{=html}",
+    )
 
 # %% ../../nbs/docs/00_site.ipynb #f1df16e1
 def _linked_once(markdown: str) -> str:
     "Markdown in which a name in the text of a link is that link, without the one that nbdev puts inside."
     return re.sub(r"\[\[(`[^`\n]+`)\]\([^)\s]*\)\]\(", r"[\1](", markdown)
 
+
 def _unlinked(markdown: str) -> str:
     "Markdown without the links that nbdev puts into the comments of a signature, where a fence would print them as they are."
-    return re.sub(r"^```.*?^```", lambda fence: re.sub(r"\[(`[^`\n]+`)\]\([^)\s]*\)", r"\1", fence[0]), markdown, flags=re.M | re.S)
+    return re.sub(
+        r"^```.*?^```",
+        lambda fence: re.sub(r"\[(`[^`\n]+`)\]\([^)\s]*\)", r"\1", fence[0]),
+        markdown,
+        flags=re.M | re.S,
+    )
+
 
 def _output(output: dict, *picture) -> str:
     "One output of a cell as markdown; a picture is passed on to `_picture` with all it needs."
-    if output["output_type"] == "stream": return fenced(_text(output["text"]), "{.output}")
-    if output["output_type"] == "error": return fenced(f"{output['ename']}: {output['evalue']}", "{.output}")
+    if output["output_type"] == "stream":
+        return fenced(_text(output["text"]), "{.output}")
+    if output["output_type"] == "error":
+        return fenced(f"{output['ename']}: {output['evalue']}", "{.output}")
     data = {mime: _text(value) for mime, value in output["data"].items() if isinstance(value, (str, list))}
-    if "text/markdown" in data: return _unlinked(data["text/markdown"])
-    if "text/html" in data: return fenced(data["text/html"], "{=html}")
+    if "text/markdown" in data:
+        return _unlinked(data["text/markdown"])
+    if "text/html" in data:
+        return fenced(data["text/html"], "{=html}")
     for mime in _PICTURES:
-        if mime in data: return _picture(data[mime], mime, *picture)
+        if mime in data:
+            return _picture(data[mime], mime, *picture)
     return fenced(data["text/plain"], "{.output}") if "text/plain" in data else ""
 
 # %% ../../nbs/docs/00_site.ipynb #cecaeaed
@@ -180,24 +228,29 @@ def _code(cell: dict, name: str, files: dict, section: str) -> list[str]:
     source = _text(cell["source"])
     options = dict(re.findall(r"^#\|\s*([\w-]+):\s*(.*?)\s*$", source, re.M))
     source = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()
-    if options.get("include") == "false": return []
+    if options.get("include") == "false":
+        return []
     pieces = [fenced(source, "{.python}")] if source and options.get("echo") != "false" else []
-    if options.get("output") == "false": return pieces
+    if options.get("output") == "false":
+        return pieces
     alt = f"{section}: figure drawn by {source.splitlines()[-1].strip() if source else 'the code above'}"
     return pieces + [_output(output, name, files, options, alt) for output in cell.get("outputs", [])]
 
 # %% ../../nbs/docs/00_site.ipynb #5614b54c
 def page_markdown(
-    nb: dict, # a notebook, as nbdev has processed it
-    name: str, # path of the page on the site without its ending: prefix of its pictures
-) -> tuple[dict, str, dict[str, bytes]]: # what its header says, its markdown, its pictures by path
+    nb: dict,  # a notebook, as nbdev has processed it
+    name: str,  # path of the page on the site without its ending: prefix of its pictures
+) -> tuple[dict, str, dict[str, bytes]]:  # what its header says, its markdown, its pictures by path
     "A notebook as markdown."
     import yaml
+
     header, pieces, files = {}, [], {}
     for cell in nb["cells"]:
         source = _text(cell["source"])
-        if cell["cell_type"] == "raw" and source.startswith("---"): header |= yaml.safe_load(source.strip().strip("-"))
-        elif cell["cell_type"] == "markdown": pieces.append(_linked_once(source))
+        if cell["cell_type"] == "raw" and source.startswith("---"):
+            header |= yaml.safe_load(source.strip().strip("-"))
+        elif cell["cell_type"] == "markdown":
+            pieces.append(_linked_once(source))
         elif cell["cell_type"] == "code":
             headings = re.findall(r"^#+ +([^\n{]+)", "\n".join(p for p in pieces if p[:3] != "```"), re.M)
             pieces += _code(cell, name, files, (headings or [header.get("title", name)])[-1].strip())
@@ -205,59 +258,78 @@ def page_markdown(
 
 # %% ../../nbs/docs/00_site.ipynb #aa06a11e
 def address(
-    notebook: str|PurePosixPath, # path below nbs: core/04_runs.ipynb
-) -> str: # path on the site: core/runs.html
+    notebook: str | PurePosixPath,  # path below nbs: core/04_runs.ipynb
+) -> str:  # path on the site: core/runs.html
     "Where a notebook's page stands on the site."
     path = PurePosixPath(notebook)
     return str(path.with_name(re.sub(r"^\d+[a-z0-9]*_", "", path.name.lower())).with_suffix(".html"))
 
 # %% ../../nbs/docs/00_site.ipynb #fd85ab5d
 def sidebar(
-    contents: str|list, # `website: sidebar: contents` of _quarto.yml, or of a section in it
-    pages: list[str], # notebooks that there are, as paths below nbs
-) -> list[str|tuple[str, list]]: # notebooks, and sections as (title, what stands in it)
+    contents: str | list,  # `website: sidebar: contents` of _quarto.yml, or of a section in it
+    pages: list[str],  # notebooks that there are, as paths below nbs
+) -> list[str | tuple[str, list]]:  # notebooks, and sections as (title, what stands in it)
     "The sidebar with its patterns resolved; sections without a page are left out."
     tree = []
     for entry in [contents] if isinstance(contents, str) else contents:
-        if isinstance(entry, str): tree += [page for page in sorted(pages) if PurePosixPath(page).match(entry)]
-        elif inside := sidebar(entry["contents"], pages): tree.append((entry["section"], inside))
+        if isinstance(entry, str):
+            tree += [page for page in sorted(pages) if PurePosixPath(page).match(entry)]
+        elif inside := sidebar(entry["contents"], pages):
+            tree.append((entry["section"], inside))
     return tree
 
+
 def trails(
-    tree: list[str|tuple[str, list]], # as `sidebar` gives it
-    above: tuple[str, ...] = (), # sections that it stands in
-) -> dict[str, tuple[str, ...]]: # notebook → the sections it stands in, in the sidebar's order
+    tree: list[str | tuple[str, list]],  # as `sidebar` gives it
+    above: tuple[str, ...] = (),  # sections that it stands in
+) -> dict[str, tuple[str, ...]]:  # notebook → the sections it stands in, in the sidebar's order
     "Where each page of the sidebar stands."
     found = {}
-    for entry in tree: found |= {entry: above} if isinstance(entry, str) else trails(entry[1], (*above, entry[0]))
+    for entry in tree:
+        found |= {entry: above} if isinstance(entry, str) else trails(entry[1], (*above, entry[0]))
     return found
 
 # %% ../../nbs/docs/00_site.ipynb #559aaa7d
 def _pandoc(
-    markdown: str, # what a page says
-) -> tuple[str, str]: # table of contents and body, as html
+    markdown: str,  # what a page says
+) -> tuple[str, str]:  # table of contents and body, as html
     "Markdown through pandoc, formulas as MathML."
     import pypandoc
+
     with tempfile.TemporaryDirectory() as folder:
-        template = Path(folder)/"parts.html"
+        template = Path(folder) / "parts.html"
         template.write_text("$toc$\n<!-- body -->\n$body$")
-        done = pypandoc.convert_text(markdown, "html5", format="markdown", extra_args=[
-            "--mathml", "--toc", "--toc-depth=3", "--wrap=none", f"--template={template}", "--metadata=pagetitle:page"])
+        done = pypandoc.convert_text(
+            markdown,
+            "html5",
+            format="markdown",
+            extra_args=[
+                "--mathml",
+                "--toc",
+                "--toc-depth=3",
+                "--wrap=none",
+                f"--template={template}",
+                "--metadata=pagetitle:page",
+            ],
+        )
     toc, _, body = done.partition("<!-- body -->")
     return toc, body
 
 # %% ../../nbs/docs/00_site.ipynb #c37cb214
 class Links:
     "Where the links of a site lead; those that lead nowhere are collected in `broken`."
-    def __init__(self,
-        site: str, # address that nbdev's own links start with
-        repository: str, # address that nbdev's links to the source start with
+
+    def __init__(
+        self,
+        site: str,  # address that nbdev's own links start with
+        repository: str,  # address that nbdev's links to the source start with
     ):
         self.site, self.repository, self.ids, self.broken = site, repository, {}, []
 
-    def add(self,
-        page: str, # path on the site
-        text: str, # html or other content; only html has headings to link to
+    def add(
+        self,
+        page: str,  # path on the site
+        text: str,  # html or other content; only html has headings to link to
     ) -> None:
         "There is such a page."
         self.ids[page] = set(re.findall(r'\bid="([^"]+)"', text))
@@ -269,23 +341,33 @@ class Links:
         if path.startswith(self.repository):
             path = "source/" + path.removeprefix(self.repository).removesuffix(".py") + ".html"
             anchor = anchor.replace("L", "L-", 1)
-        elif path.startswith(self.site): path = path.removeprefix(self.site)
-        elif re.match(r"[a-z]+:|//", path): return link
-        elif path: path = os.path.normpath(PurePosixPath(here).parent/path)
-        else: path = here
-        if path.endswith(".ipynb"): path = address(path)
+        elif path.startswith(self.site):
+            path = path.removeprefix(self.site)
+        elif re.match(r"[a-z]+:|//", path):
+            return link
+        elif path:
+            path = os.path.normpath(PurePosixPath(here).parent / path)
+        else:
+            path = here
+        if path.endswith(".ipynb"):
+            path = address(path)
         if path not in self.ids or (anchor and not generated and anchor not in self.ids[path]):
             self.broken.append(f"{here}: {link}")
             return link
         # Of a class only the whole is a heading: its methods lead there.
-        while anchor and anchor not in self.ids[path]: anchor = anchor.rpartition(".")[0]
-        if path == here and anchor: return f"#{html.escape(anchor)}"
+        while anchor and anchor not in self.ids[path]:
+            anchor = anchor.rpartition(".")[0]
+        if path == here and anchor:
+            return f"#{html.escape(anchor)}"
         return html.escape(os.path.relpath(path, PurePosixPath(here).parent) + (anchor and f"#{anchor}"))
 
     def rewrite(self, here: str, text: str) -> str:
         "All links of a page; scripts and drawings, which link to parts of themselves, are left alone."
         parts = re.split(r"(<script\b.*?</script>|<svg\b.*?</svg>)", text, flags=re.S)
-        def resolved(link): return f'{link[1]}="{self.resolve(here, link[2])}"'
+
+        def resolved(link):
+            return f'{link[1]}="{self.resolve(here, link[2])}"'
+
         parts[::2] = [re.sub(r'\b(href|src)="([^"]*)"', resolved, part) for part in parts[::2]]
         return "".join(parts)
 
@@ -410,65 +492,106 @@ def _side(tree: list, link, trail: tuple[str, ...]) -> str:
     "The sidebar's pages and sections; those on the `trail` to this page are open."
     parts = []
     for entry in tree:
-        if isinstance(entry, str): parts.append(link(address(entry)))
+        if isinstance(entry, str):
+            parts.append(link(address(entry)))
         else:
             on_trail = trail[:1] == entry[:1]
             inside = _side(entry[1], link, trail[1:] if on_trail else ())
-            parts.append(f"<details{' open'*on_trail}><summary>{html.escape(entry[0])}</summary>{inside}</details>")
+            parts.append(
+                f"<details{' open' * on_trail}><summary>{html.escape(entry[0])}</summary>{inside}</details>"
+            )
     return "\n".join(parts)
+
 
 def _page(here: str, page: dict, titles: dict[str, str], tree: list, site: str) -> str:
     "One whole page; links are not resolved yet."
     up = os.path.relpath(".", PurePosixPath(here).parent)
+
     def link(path, text="{}"):
-        current = ' aria-current="page"'*(path == here)
+        current = ' aria-current="page"' * (path == here)
         return f'<a href="{os.path.relpath(path, PurePosixPath(here).parent)}"{current}>{html.escape(text.format(titles[path]))}</a>'
+
     places = {address(p): trail for p, trail in trails(tree).items()}
     order, trail = list(places), places.get(here, ())
     at = order.index(here) if here in order else None
-    around = [] if at is None else [link(order[i], text) if 0 <= i < len(order) else "<span></span>"
-                                    for i, text in ((at - 1, "← {}"), (at + 1, "{} →"))]
-    toc = f'<nav aria-label="On this page"><h2>On this page</h2>{page["toc"]}</nav>' if page["toc"].strip() else ""
+    around = (
+        []
+        if at is None
+        else [
+            link(order[i], text) if 0 <= i < len(order) else "<span></span>"
+            for i, text in ((at - 1, "← {}"), (at + 1, "{} →"))
+        ]
+    )
+    toc = (
+        f'<nav aria-label="On this page"><h2>On this page</h2>{page["toc"]}</nav>'
+        if page["toc"].strip()
+        else ""
+    )
     title = site if here == "index.html" else f"{page['title']} · {site}"
-    return _PAGE.substitute(title=html.escape(title), heading=html.escape(page["title"]), gain=html.escape(page["gain"]),
-                            site=html.escape(site), up=up, search=SEARCH_BOX, side=_side(tree, link, trail), toc=toc, body=page["body"],
-                            where=html.escape(" › ".join(trail) if here != "index.html" else ""), next="".join(around))
+    return _PAGE.substitute(
+        title=html.escape(title),
+        heading=html.escape(page["title"]),
+        gain=html.escape(page["gain"]),
+        site=html.escape(site),
+        up=up,
+        search=SEARCH_BOX,
+        side=_side(tree, link, trail),
+        toc=toc,
+        body=page["body"],
+        where=html.escape(" › ".join(trail) if here != "index.html" else ""),
+        next="".join(around),
+    )
 
 # %% ../../nbs/docs/00_site.ipynb #afeae06a
 def build(
-    processed: str|Path, # folder of notebooks as nbdev has processed them
-    to: str|Path, # folder for the site; replaced when it exists
-    settings: dict, # `title`, `doc_host`, `doc_baseurl`, `git_url`, `branch` of settings.ini
-    modules: str|Path, # the package, whose source gets pages too
-) -> list[str]: # paths of the pages of notebooks
+    processed: str | Path,  # folder of notebooks as nbdev has processed them
+    to: str | Path,  # folder for the site; replaced when it exists
+    settings: dict,  # `title`, `doc_host`, `doc_baseurl`, `git_url`, `branch` of settings.ini
+    modules: str | Path,  # the package, whose source gets pages too
+) -> list[str]:  # paths of the pages of notebooks
     "Write the site; raises a `ValueError` that lists the links that lead nowhere."
     import yaml
+
     processed, to, modules = Path(processed), Path(to), Path(modules)
-    links = Links(f"{settings['doc_host']}{settings['doc_baseurl']}/", f"{settings['git_url']}/blob/{settings['branch']}/")
-    contents = yaml.safe_load((processed/"_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    links = Links(
+        f"{settings['doc_host']}{settings['doc_baseurl']}/",
+        f"{settings['git_url']}/blob/{settings['branch']}/",
+    )
+    contents = yaml.safe_load((processed / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"][
+        "contents"
+    ]
     found = {p.relative_to(processed).as_posix(): p for p in notebooks([processed])}
     tree = sidebar(contents, list(found))
     pages, files = {}, {"style.css": _STYLE.encode()}
     for name, path in found.items():
-        header, markdown, pictures = page_markdown(json.loads(path.read_text(encoding="utf-8")), address(name).removesuffix(".html"))
+        header, markdown, pictures = page_markdown(
+            json.loads(path.read_text(encoding="utf-8")), address(name).removesuffix(".html")
+        )
         toc, body = _pandoc(markdown)
-        pages[address(name)] = dict(title=header.get("title", name), gain=header.get("description", ""), toc=toc, body=body)
+        pages[address(name)] = dict(
+            title=header.get("title", name), gain=header.get("description", ""), toc=toc, body=body
+        )
         files |= pictures
     titles = {path: "Home" if path == "index.html" else page["title"] for path, page in pages.items()}
     order = {address(p): " › ".join(trail) for p, trail in trails(tree).items()}
-    index = [(titles[p], p, order.get(p, ""), headings(pages[p]["body"])) for p in dict.fromkeys((*order, *pages))]
+    index = [
+        (titles[p], p, order.get(p, ""), headings(pages[p]["body"])) for p in dict.fromkeys((*order, *pages))
+    ]
     files["search.js"] = search_script(index).encode()
     pages |= _sources(modules)
     for path in processed.rglob("*"):
-        if path.is_file() and path.suffix not in (".ipynb", ".yml"): files[path.relative_to(processed).as_posix()] = path.read_bytes()
+        if path.is_file() and path.suffix not in (".ipynb", ".yml"):
+            files[path.relative_to(processed).as_posix()] = path.read_bytes()
     texts = {path: _page(path, page, titles, tree, settings["title"]) for path, page in pages.items()}
-    for path, text in {**texts, **dict.fromkeys(files, "")}.items(): links.add(path, text)
+    for path, text in {**texts, **dict.fromkeys(files, "")}.items():
+        links.add(path, text)
     files |= {path: links.rewrite(path, text).encode() for path, text in texts.items()}
-    if links.broken: raise ValueError("links that lead nowhere:\n  " + "\n  ".join(links.broken))
+    if links.broken:
+        raise ValueError("links that lead nowhere:\n  " + "\n  ".join(links.broken))
     shutil.rmtree(to, ignore_errors=True)
     for path, content in files.items():
-        (to/path).parent.mkdir(parents=True, exist_ok=True)
-        (to/path).write_bytes(content)
+        (to / path).parent.mkdir(parents=True, exist_ok=True)
+        (to / path).write_bytes(content)
     return list(titles)
 
 # %% ../../nbs/docs/00_site.ipynb #bfb1daf1
@@ -477,7 +600,8 @@ def _sources(modules: Path) -> dict[str, dict]:
     pages = {}
     for path in sorted(modules.rglob("*.py")):
         name = path.relative_to(modules.parent)
-        if name.name == "_modidx.py": continue
+        if name.name == "_modidx.py":
+            continue
         _, body = _pandoc(fenced(path.read_text(encoding="utf-8"), "{.python .numberLines #L}"))
         page = dict(title=name.as_posix(), gain="Exported from the notebooks.", toc="", body=body)
         pages[f"source/{name.with_suffix('.html').as_posix()}"] = page
@@ -485,32 +609,39 @@ def _sources(modules: Path) -> dict[str, dict]:
 
 # %% ../../nbs/docs/00_site.ipynb #104835af
 def docs(
-    to: str|Path = "_docs", # folder for the site
+    to: str | Path = "_docs",  # folder for the site
 ) -> None:
     "Process the notebooks with nbdev and write the site; needs the package installed, as `make` does, for links between pages."
     from contextlib import chdir
     from nbdev.config import get_config
     from nbdev.serve import proc_nbs
+
     root = project_root()
-    to = Path(to) if Path(to).is_absolute() else root/to
+    to = Path(to) if Path(to).is_absolute() else root / to
     print("Processing notebooks …", flush=True)
     with chdir(root):
-        try: pages = build(proc_nbs("nbs", n_workers=0, force=True), to, get_config(), root/"grok_nb")
-        except Exception as e: # whatever a page's imports may raise: its title and the cause say enough
+        try:
+            pages = build(proc_nbs("nbs", n_workers=0, force=True), to, get_config(), root / "grok_nb")
+        except Exception as e:  # whatever a page's imports may raise: its title and the cause say enough
             sys.exit(f"{e}" + (f"\n{type(e.__cause__).__name__}: {e.__cause__}" if e.__cause__ else ""))
-    print(f"{len(pages)} pages: open {os.path.relpath(to/'index.html')}")
+    print(f"{len(pages)} pages: open {os.path.relpath(to / 'index.html')}")
 
 # %% ../../nbs/docs/00_site.ipynb #1311f575
 def main(
-    argv: list[str]|None = None, # command and its arguments; None: those of the process
+    argv: list[str] | None = None,  # command and its arguments; None: those of the process
 ) -> None:
     "python -m grok_nb.docs.site readme [--check] | docs [folder] | execute [notebook or folder …]"
     command, *rest = (sys.argv[1:] if argv is None else argv) or [""]
-    if command == "readme": write_readme(check="--check" in rest)
-    elif command == "docs": docs(*rest[:1])
-    elif command == "execute": execute(rest or [project_root()/"nbs"])
-    else: sys.exit(f"usage: {main.__doc__}")
+    if command == "readme":
+        write_readme(check="--check" in rest)
+    elif command == "docs":
+        docs(*rest[:1])
+    elif command == "execute":
+        execute(rest or [project_root() / "nbs"])
+    else:
+        sys.exit(f"usage: {main.__doc__}")
 
 # %% ../../nbs/docs/00_site.ipynb #d85d0883
 # In a notebook this cell is only read: there is no file.
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals():
+    main()

@@ -16,167 +16,257 @@ from ..streams import rng
 
 # %% ../../nbs/grammar/05_attention.ipynb #e5f2dc07
 def attention_rows(
-    looks: Looks, # of one paradigm, see `look_at_pairs`
-) -> list[dict]: # sentence, metric, value; layer and head too where metric is to_context or entropy, not where it is uniform or uniform_entropy
+    looks: Looks,  # of one paradigm, see `look_at_pairs`
+) -> list[
+    dict
+]:  # sentence, metric, value; layer and head too where metric is to_context or entropy, not where it is uniform or uniform_entropy
     "Mean attention to the context word and mean entropy (nats) of every head, and what even attention gives; pairs without these words are left out."
     rows = []
     for s, side in enumerate(sides):
         n, context = looks.visible[:, s], np.isfinite(looks.attention[:, s, 0, 0])
-        for metric, values, known in (("to_context", looks.attention[:, s], context), ("entropy", looks.entropy[:, s], np.isfinite(n))):
-            if not known.any(): continue
-            even = dict(to_context=("uniform", 1/n), entropy=("uniform_entropy", np.log(n)))[metric]
+        for metric, values, known in (
+            ("to_context", looks.attention[:, s], context),
+            ("entropy", looks.entropy[:, s], np.isfinite(n)),
+        ):
+            if not known.any():
+                continue
+            even = dict(to_context=("uniform", 1 / n), entropy=("uniform_entropy", np.log(n)))[metric]
             rows.append(dict(sentence=side, metric=even[0], value=float(even[1][known].mean())))
-            rows += [dict(sentence=side, layer=layer, head=head, metric=metric, value=float(value))
-                     for (layer, head), value in np.ndenumerate(values[known].mean(0, dtype=float))]
+            rows += [
+                dict(sentence=side, layer=layer, head=head, metric=metric, value=float(value))
+                for (layer, head), value in np.ndenumerate(values[known].mean(0, dtype=float))
+            ]
     return rows
 
 # %% ../../nbs/grammar/05_attention.ipynb #5b71f78f
 def inside(
-    model, # transformers causal language model that the lens knows
-    context, # of a run, as probes are given it; not needed
-    tokens: pd.DataFrame, # as in `look_at_pairs`
-    pairs: pd.DataFrame, # columns pair, paradigm, exposed; phrase_good and phrase_bad if there are any; may hold more pairs than `tokens`
-    matched: int = 100, # as in `concept_rows`
-    draws: int = 200, # as in `concept_rows`
-) -> list[dict]: # paradigm and the columns of `concept_rows` and `attention_rows`
+    model,  # transformers causal language model that the lens knows
+    context,  # of a run, as probes are given it; not needed
+    tokens: pd.DataFrame,  # as in `look_at_pairs`
+    pairs: pd.DataFrame,  # columns pair, paradigm, exposed; phrase_good and phrase_bad if there are any; may hold more pairs than `tokens`
+    matched: int = 100,  # as in `concept_rows`
+    draws: int = 200,  # as in `concept_rows`
+) -> list[dict]:  # paradigm and the columns of `concept_rows` and `attention_rows`
     "Concept vectors and attention of one checkpoint, from one pass over its minimal pairs."
-    if missing := [c for c in ("pair", "paradigm", "exposed") if c not in pairs]: raise InputError(f"pairs: no column {missing[0]!r}")
-    if pairs["pair"].duplicated().any(): raise InputError(f"pairs: pair {pairs['pair'][pairs['pair'].duplicated()].iloc[0]} occurs twice")
-    if unknown := set(tokens["pair"]) - set(pairs["pair"]): raise InputError(f"tokens: pair {min(unknown)} is not in pairs")
-    if pairs["exposed"].isna().any(): raise InputError("pairs: exposed must be true or false; some are missing")
+    if missing := [c for c in ("pair", "paradigm", "exposed") if c not in pairs]:
+        raise InputError(f"pairs: no column {missing[0]!r}")
+    if pairs["pair"].duplicated().any():
+        raise InputError(f"pairs: pair {pairs['pair'][pairs['pair'].duplicated()].iloc[0]} occurs twice")
+    if unknown := set(tokens["pair"]) - set(pairs["pair"]):
+        raise InputError(f"tokens: pair {min(unknown)} is not in pairs")
+    if pairs["exposed"].isna().any():
+        raise InputError("pairs: exposed must be true or false; some are missing")
     chosen, rows = pairs.set_index("pair").loc[tokens["pair"]].reset_index(), []
     for paradigm, i in chosen.groupby("paradigm", sort=False).indices.items():
         looks, part = look_at_pairs(model, tokens.iloc[i]), chosen.iloc[i]
-        found = concept_rows(looks.hidden, part["exposed"].to_numpy(bool), clusters(part), matched, draws) + attention_rows(looks)
+        found = concept_rows(
+            looks.hidden, part["exposed"].to_numpy(bool), clusters(part), matched, draws
+        ) + attention_rows(looks)
         rows += [dict(paradigm=paradigm) | row for row in found]
     return rows
 
 # %% ../../nbs/grammar/05_attention.ipynb #13475400
 def _rows(table, metric, sentence):
     "Rows of one metric and sentence, of one run."
-    if sentence not in sides: raise InputError(f"sentence = {sentence!r}: must be good or bad")
-    rows = table[(table["metric"] == metric) & (table["sentence"] == sentence)] if "sentence" in table else table[:0]
-    if rows.empty: raise InputError(f"table: no rows with metric {metric} of the {sentence} sentence")
-    if "run" in rows and rows["run"].nunique() > 1: raise InputError(f"table: {rows['run'].nunique()} runs; give one at a time")
+    if sentence not in sides:
+        raise InputError(f"sentence = {sentence!r}: must be good or bad")
+    rows = (
+        table[(table["metric"] == metric) & (table["sentence"] == sentence)]
+        if "sentence" in table
+        else table[:0]
+    )
+    if rows.empty:
+        raise InputError(f"table: no rows with metric {metric} of the {sentence} sentence")
+    if "run" in rows and rows["run"].nunique() > 1:
+        raise InputError(f"table: {rows['run'].nunique()} runs; give one at a time")
     return rows
 
+
 def attention_figure(
-    table: pd.DataFrame, # long table of one run with the rows of `attention_rows`
-    metric: str = "to_context", # or "entropy"
-    sentence: str = "good", # or "bad"
-    marks: dict | None = None, # paradigm → steps that a line is drawn at, such as t_before and t_after
-): # → matplotlib Figure
+    table: pd.DataFrame,  # long table of one run with the rows of `attention_rows`
+    metric: str = "to_context",  # or "entropy"
+    sentence: str = "good",  # or "bad"
+    marks: dict | None = None,  # paradigm → steps that a line is drawn at, such as t_before and t_after
+):  # → matplotlib Figure
     "Attention to the context word, or entropy, of each layer over training: mean of its heads. Source: arXiv 2606.00230, figures 4 and 9."
     import matplotlib.pyplot as plt
-    names = dict(to_context=("uniform", "attention to context word"), entropy=("uniform_entropy", "entropy (nats)"))
-    if metric not in names: raise InputError(f"metric = {metric!r}: must be to_context or entropy")
+
+    names = dict(
+        to_context=("uniform", "attention to context word"), entropy=("uniform_entropy", "entropy (nats)")
+    )
+    if metric not in names:
+        raise InputError(f"metric = {metric!r}: must be to_context or entropy")
     rows, even = _rows(table, metric, sentence), _rows(table, names[metric][0], sentence)
     layers = sorted(rows["layer"].unique())
     fig, panels = paradigm_panels(list(rows["paradigm"].unique()))
     for name, ax in panels.items():
         lines = rows[rows["paradigm"] == name].pivot_table(index="step", columns="layer", values="value")
-        for layer, colour in zip(layers, plt.get_cmap("viridis")(np.linspace(0, .85, len(layers)))):
+        for layer, colour in zip(layers, plt.get_cmap("viridis")(np.linspace(0, 0.85, len(layers)))):
             ax.plot(lines[layer], color=colour, marker="o", markersize=3, label=f"layer {layer:.0f}")
-        ax.plot(even[even["paradigm"] == name].set_index("step")["value"].sort_index(), color="black", linestyle=":", linewidth=1, label="spread evenly")
-        for step in (marks or {}).get(name, ()): ax.axvline(step, color="grey", linestyle="--", linewidth=.8)
-    ax.set_ylim(0, None) # once, for all: panels share it
+        ax.plot(
+            even[even["paradigm"] == name].set_index("step")["value"].sort_index(),
+            color="black",
+            linestyle=":",
+            linewidth=1,
+            label="spread evenly",
+        )
+        for step in (marks or {}).get(name, ()):
+            ax.axvline(step, color="grey", linestyle="--", linewidth=0.8)
+    ax.set_ylim(0, None)  # once, for all: panels share it
     label_panels(panels, "steps", names[metric][1])
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=min(7, len(layers) + 1), frameon=False, fontsize=8)
+    fig.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(7, len(layers) + 1),
+        frameon=False,
+        fontsize=8,
+    )
     return fig
 
 # %% ../../nbs/grammar/05_attention.ipynb #60e0a69d
 def changes(
-    table: pd.DataFrame, # long table of one run with the rows of `attention_rows`
-    before: int | dict, # step; or paradigm → step
-    after: int | dict, # step; or paradigm → step, such as the median step at which the unexposed pairs reach 80 %
-    sentence: str = "good", # or "bad"
-) -> pd.DataFrame: # paradigm, layer, head, before, after, change: mean attention to the context word; by paradigm, largest gain first
+    table: pd.DataFrame,  # long table of one run with the rows of `attention_rows`
+    before: int | dict,  # step; or paradigm → step
+    after: int
+    | dict,  # step; or paradigm → step, such as the median step at which the unexposed pairs reach 80 %
+    sentence: str = "good",  # or "bad"
+) -> pd.DataFrame:  # paradigm, layer, head, before, after, change: mean attention to the context word; by paradigm, largest gain first
     "How each head's attention to the context word has changed between two checkpoints. Source: arXiv 2606.00230, tables 8 and 9."
     rows, parts = _rows(table, "to_context", sentence), []
     for name, part in rows.groupby("paradigm", sort=False):
-        if any(isinstance(when, dict) and name not in when for when in (before, after)): continue
+        if any(isinstance(when, dict) and name not in when for when in (before, after)):
+            continue
         steps = [when[name] if isinstance(when, dict) else when for when in (before, after)]
         wide = part.pivot(index=["layer", "head"], columns="step", values="value")
         if absent := [step for step in steps if step not in wide]:
-            raise InputError(f"changes: {name}: nothing at step {absent[0]}; there are {', '.join(f'{s:g}' for s in wide)}")
-        part = wide[steps].set_axis(["before", "after"], axis=1).reset_index().astype(dict(layer=int, head=int))
-        parts.append(part.assign(paradigm=name, change=part["after"] - part["before"]).sort_values("change", ascending=False))
+            raise InputError(
+                f"changes: {name}: nothing at step {absent[0]}; there are {', '.join(f'{s:g}' for s in wide)}"
+            )
+        part = (
+            wide[steps].set_axis(["before", "after"], axis=1).reset_index().astype(dict(layer=int, head=int))
+        )
+        parts.append(
+            part.assign(paradigm=name, change=part["after"] - part["before"]).sort_values(
+                "change", ascending=False
+            )
+        )
     return pd.concat(parts, ignore_index=True)[["paradigm", "layer", "head", "before", "after", "change"]]
 
 # %% ../../nbs/grammar/05_attention.ipynb #0ff93e70
 def changes_figure(
-    changed: pd.DataFrame, # see `changes`
-    tested: pd.DataFrame | None = None, # paradigm, and what `concentration` found, to be said in the titles
-): # → matplotlib Figure
+    changed: pd.DataFrame,  # see `changes`
+    tested: pd.DataFrame | None = None,  # paradigm, and what `concentration` found, to be said in the titles
+):  # → matplotlib Figure
     "The change of every head's attention to the context word; the best head is ringed."
     names, most = list(changed["paradigm"].unique()), changed["change"].abs().max()
     layers, heads = int(changed["layer"].max()) + 1, int(changed["head"].max()) + 1
-    fig, panels = paradigm_panels(names, height=.9 + .22*layers)
+    fig, panels = paradigm_panels(names, height=0.9 + 0.22 * layers)
     for row in [] if tested is None else tested[tested["half"].notna()].itertuples():
-        few = f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < .05 else "" # of no gain there is no half
-        panels[row.paradigm].set_title(f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}", fontsize=min(8, 300/len(row.paradigm)))
+        few = (
+            f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < 0.05 else ""
+        )  # of no gain there is no half
+        panels[row.paradigm].set_title(
+            f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}",
+            fontsize=min(8, 300 / len(row.paradigm)),
+        )
     for name, ax in panels.items():
         wide = changed[changed["paradigm"] == name].pivot(index="layer", columns="head", values="change")
-        image = ax.imshow(wide, cmap="PuOr_r", vmin=-most, vmax=most, origin="lower", aspect="auto", interpolation="none")
+        image = ax.imshow(
+            wide, cmap="PuOr_r", vmin=-most, vmax=most, origin="lower", aspect="auto", interpolation="none"
+        )
         layer, head = wide.stack().idxmax()
         ax.plot(head, layer, marker="o", markersize=11, markerfacecolor="none", markeredgecolor="black")
-        ax.set_xticks(range(0, heads, max(1, heads//8))); ax.set_yticks(range(0, layers, max(1, layers//8)))
+        ax.set_xticks(range(0, heads, max(1, heads // 8)))
+        ax.set_yticks(range(0, layers, max(1, layers // 8)))
     label_panels(panels, "head", "layer")
     fig.colorbar(image, ax=list(panels.values()), label="change of attention")
     return fig
 
 # %% ../../nbs/grammar/05_attention.ipynb #357ff08d
 def heads_with_half(
-    change: np.ndarray, # (…, head), heads of all layers
-) -> np.ndarray: # (…,): from 1; infinite where no head gains
+    change: np.ndarray,  # (…, head), heads of all layers
+) -> np.ndarray:  # (…,): from 1; infinite where no head gains
     "How many heads, largest gain first, carry half of the total positive change."
     gains = np.sort(np.clip(change, 0, None), -1)[..., ::-1].cumsum(-1)
-    half = gains[..., -1:]/2
+    half = gains[..., -1:] / 2
     return np.where(half[..., 0] > 0, (gains < half).sum(-1) + 1, np.inf)
 
+
 def concentration(
-    before: np.ndarray, # attention to the context word, (pair, layer, head), as `look_at_pairs(…).attention[:, 0]`
-    after: np.ndarray, # of the same pairs at a later checkpoint
-    cluster: np.ndarray | None = None, # pairs that are flipped together share a number, (pair,); None: each alone
-    draws: int = 1000, # random flips
-    seed: int = 0, # of the flips
-) -> dict: # pairs, heads, half (see `heads_with_half`), half_even (median if all gained alike), p_half, layer, head (of the largest gain), gain, p_gain
+    before: np.ndarray,  # attention to the context word, (pair, layer, head), as `look_at_pairs(…).attention[:, 0]`
+    after: np.ndarray,  # of the same pairs at a later checkpoint
+    cluster: np.ndarray
+    | None = None,  # pairs that are flipped together share a number, (pair,); None: each alone
+    draws: int = 1000,  # random flips
+    seed: int = 0,  # of the flips
+) -> dict:  # pairs, heads, half (see `heads_with_half`), half_even (median if all gained alike), p_half, layer, head (of the largest gain), gain, p_gain
     "Whether few heads carry the change, against all heads alike, and whether the best head has gained, against no change."
     if np.shape(before) != np.shape(after) or np.ndim(before) != 3:
-        raise InputError(f"concentration: shapes {np.shape(before)} and {np.shape(after)}: must be the same, (pair, layer, head)")
+        raise InputError(
+            f"concentration: shapes {np.shape(before)} and {np.shape(after)}: must be the same, (pair, layer, head)"
+        )
     change = np.asarray(after, float) - before
     known = np.isfinite(change).all((1, 2))
-    of = np.unique((np.arange(len(change)) if cluster is None else np.asarray(cluster))[known], return_inverse=True)[1]
-    if not len(of) or of.max() < 1: raise InputError("concentration: at least two pairs with a context word and different phrases are needed")
+    of = np.unique(
+        (np.arange(len(change)) if cluster is None else np.asarray(cluster))[known], return_inverse=True
+    )[1]
+    if not len(of) or of.max() < 1:
+        raise InputError(
+            "concentration: at least two pairs with a context word and different phrases are needed"
+        )
     flat = change[known].reshape(len(of), -1)
-    together, mean = pd.DataFrame(flat).groupby(of).sum().to_numpy()/len(of), flat.mean(0) # (cluster, head), (head,)
-    signs = rng(seed, "concentration").choice([-1., 1.], size=(draws, len(together)))
+    together, mean = (
+        pd.DataFrame(flat).groupby(of).sum().to_numpy() / len(of),
+        flat.mean(0),
+    )  # (cluster, head), (head,)
+    signs = rng(seed, "concentration").choice([-1.0, 1.0], size=(draws, len(together)))
     nothing = signs @ together
     even = signs @ (together - together.mean(1, keepdims=True)) + mean.mean()
     half, half_even, best = heads_with_half(mean), heads_with_half(even), int(mean.argmax())
-    chance = lambda as_extreme: float((1 + as_extreme.sum())/(1 + draws))
+    chance = lambda as_extreme: float((1 + as_extreme.sum()) / (1 + draws))
     layer, head = divmod(best, change.shape[2])
-    return dict(pairs=len(of), heads=flat.shape[1], half=float(half), half_even=float(np.median(half_even)), p_half=chance(half_even <= half),
-                layer=layer, head=head, gain=float(mean[best]), p_gain=chance(nothing.max(1) >= mean[best] - 1e-12))
+    return dict(
+        pairs=len(of),
+        heads=flat.shape[1],
+        half=float(half),
+        half_even=float(np.median(half_even)),
+        p_half=chance(half_even <= half),
+        layer=layer,
+        head=head,
+        gain=float(mean[best]),
+        p_gain=chance(nothing.max(1) >= mean[best] - 1e-12),
+    )
 
 # %% ../../nbs/grammar/05_attention.ipynb #e8f891bd
 def words_figure(
-    patterns: dict[str, np.ndarray], # title → attention of one head on one sentence, (query, key)
-    words: list[str], # of the sentence, one a token
-    critical: int, # place of the critical token
-    context: int, # of the context token
-): # → matplotlib Figure
+    patterns: dict[str, np.ndarray],  # title → attention of one head on one sentence, (query, key)
+    words: list[str],  # of the sentence, one a token
+    critical: int,  # place of the critical token
+    context: int,  # of the context token
+):  # → matplotlib Figure
     "Where a head looks, word by word, at some checkpoints; the weight from critical to context word is framed. Source: arXiv 2606.00230, figure 10."
     import matplotlib.pyplot as plt
-    size = .9 + .24*len(words)
-    height = size + .4 + .1*max(map(len, words))
-    fig, axes = plt.subplots(1, len(patterns), figsize=(size*len(patterns) + 1, height), layout="constrained", sharey=True, squeeze=False)
+
+    size = 0.9 + 0.24 * len(words)
+    height = size + 0.4 + 0.1 * max(map(len, words))
+    fig, axes = plt.subplots(
+        1,
+        len(patterns),
+        figsize=(size * len(patterns) + 1, height),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
     for ax, (title, pattern) in zip(axes[0], patterns.items()):
         image = ax.imshow(pattern, cmap="Greys", vmin=0, vmax=1)
-        ax.add_patch(plt.Rectangle((context - .5, critical - .5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2))
-        ax.set_xticks(range(len(words)), words, rotation=90); ax.set_yticks(range(len(words)), words)
-        ax.set_title(title, fontsize=9); ax.set_xlabel("looks at")
+        ax.add_patch(
+            plt.Rectangle((context - 0.5, critical - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2)
+        )
+        ax.set_xticks(range(len(words)), words, rotation=90)
+        ax.set_yticks(range(len(words)), words)
+        ax.set_title(title, fontsize=9)
+        ax.set_xlabel("looks at")
     axes[0, 0].set_ylabel("word")
-    fig.colorbar(image, ax=axes, label="attention", shrink=.8)
+    fig.colorbar(image, ax=axes, label="attention", shrink=0.8)
     plt.close(fig)
     return fig

@@ -11,41 +11,60 @@ from .judge import accuracy_curves, early_step
 
 # %% ../../nbs/grammar/12_claims.ipynb #eba66832
 def mean_lag(
-    rows, # long table of one run, pandas: of `judged`
-    level=lambda curve: 0.8, # accuracy to reach, from a group's curve over steps
-): # → intervals.Interval, steps
+    rows,  # long table of one run, pandas: of `judged`
+    level=lambda curve: 0.8,  # accuracy to reach, from a group's curve over steps
+):  # → intervals.Interval, steps
     "Mean over paradigms of the lag between the steps at which each group reaches its level, sustained."
     from grok_nb.claims import NotTested
     from grok_nb.grammar.lag import reached
-    curve = {key: part.set_index("step")["accuracy"] for key, part in accuracy_curves(rows).groupby(["paradigm", "group"])}
+
+    curve = {
+        key: part.set_index("step")["accuracy"]
+        for key, part in accuracy_curves(rows).groupby(["paradigm", "group"])
+    }
     both = [name for name, group in curve if group == "exposed" and (name, "unexposed") in curve]
     when = {key: reached(c, level(c)) for key, c in curve.items()}
     lags = [when[name, "unexposed"] - when[name, "exposed"] for name in both]
-    if not lags: raise NotTested("no paradigm has exposed and unexposed pairs")
+    if not lags:
+        raise NotTested("no paradigm has exposed and unexposed pairs")
     return sum(lags[1:], lags[0]) * (1 / len(lags))
 
 # %% ../../nbs/grammar/12_claims.ipynb #12cf5ee1
 def _over_time(rows, metric):
     "Mean over the training, of the mean over paradigms."
     from grok_nb.probes import curve
+
     return float(curve(rows, paradigm="mean", group="difference", metric=metric).mean())
+
 
 def _reached(rows, group):
     "When a group reaches 80 %, in the mean over paradigms."
     from grok_nb.grammar.lag import reached
     from grok_nb.probes import curve
+
     return reached(curve(rows, paradigm="mean", group=group, metric="accuracy"), 0.8)
+
 
 def _planted(rows, schedules, doses):
     "Accuracy on planted phrases at the end, mean over some doses and schedules."
     steps = sorted(rows["step"].unique())[-3:]
-    return float(rows[(rows["paradigm"] == "planted") & rows["step"].isin(steps) & rows["group"].isin(schedules) & rows["dose"].isin(doses)]["value"].mean())
+    return float(
+        rows[
+            (rows["paradigm"] == "planted")
+            & rows["step"].isin(steps)
+            & rows["group"].isin(schedules)
+            & rows["dose"].isin(doses)
+        ]["value"].mean()
+    )
 
 # %% ../../nbs/grammar/12_claims.ipynb #a721142f
 def _compared(rows):
     from grok_nb.claims import NotTested
-    if not (early := early_step(rows)): raise NotTested("no checkpoint near a twentieth of the training was looked into")
+
+    if not (early := early_step(rows)):
+        raise NotTested("no checkpoint near a twentieth of the training was looked into")
     return early, int(rows["step"].max())
+
 
 def _risen(rows, metric):
     "How much a number has changed, see `compared_steps`; final layer, mean over paradigms."
@@ -53,9 +72,11 @@ def _risen(rows, metric):
     first, last = (chosen[chosen["step"] == step]["value"].mean() for step in _compared(rows))
     return float(last - first)
 
+
 def _heads(rows):
     "Change of every head's attention to the context word: (paradigm, head)."
     from grok_nb.grammar.attention import changes
+
     return changes(rows, *_compared(rows)).groupby("paradigm")["change"]
 
 # %% ../../nbs/grammar/12_claims.ipynb #7be15ae7
@@ -63,43 +84,152 @@ def claims() -> list:
     "The paper's claims that this package can test, and ours, each with its number and threshold."
     from grok_nb.claims import Claim, by_seed, over_seeds, paired
     from grok_nb.grammar.lag import half_way
+
     of = lambda t, measure, preset="demo", probe="accuracy": by_seed(t, probe, measure, preset=preset)
     paper, ours = "arXiv 2606.00230", "ours"
     each, high = tuple(language.schedules), (8, 16)
     unseen = lambda rows: _reached(rows, "unexposed")
-    def worth(t, *kinds): return over_seeds(paired(*(of(t, lambda rows: _planted(rows, *kind), "planted") for kind in kinds)), "share of pairs")
+
+    def worth(t, *kinds):
+        return over_seeds(
+            paired(*(of(t, lambda rows: _planted(rows, *kind), "planted") for kind in kinds)),
+            "share of pairs",
+        )
+
     return [
-        Claim("lag", "Unexposed pairs reach 80 % later than exposed ones.", paper, lambda t: over_seeds(of(t, mean_lag), "steps"), ["accuracy"]),
-        Claim("lag, own rise", "Unexposed pairs are half-way up their own rise later than exposed ones are up theirs.", "ours",
-              lambda t: over_seeds(of(t, lambda r: mean_lag(r, half_way)), "steps"), ["accuracy"]),
-        Claim("beyond frequency", "Exposed pairs are judged better than unexposed ones also where their words are equally frequent.", ours,
-              lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left")), "share of pairs"), ["accuracy"]),
-        Claim("lag on a text", "On English books, unexposed pairs of BLiMP reach 80 % later than exposed ones.", paper,
-              lambda t: over_seeds(of(t, mean_lag, "text"), "steps"), ["accuracy"]),
-        Claim("beyond frequency on a text", "There too, exposed pairs are judged better where their words are equally frequent.", ours,
-              lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left"), "text"), "share of pairs"), ["accuracy"]),
-        Claim("mostly frequency on a text", "There, equal frequency leaves less than half of the gap.", ours,
-              lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left") / _over_time(r, "gap"), "text"), "of the gap"), ["accuracy"], 0.5, "below"),
-        Claim("frequency alone", "Where everything may occur and only frequency differs, equal frequency leaves less than half of the gap.", ours,
-              lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left") / _over_time(r, "gap"), "frequency"), "of the gap"), ["accuracy"], 0.5, "below"),
-        Claim("density", "The more of the phrases are shown, the shorter the lag (a third of the verbs against 4 %).", ours,
-              lambda t: over_seeds(paired(of(t, mean_lag, "control"), of(t, mean_lag)), "steps"), ["accuracy"]),
-        Claim("dose", "A phrase shown 8 or 16 times is judged better than one shown once or twice.", ours,
-              lambda t: worth(t, (each, (1, 2)), (each, high)), ["accuracy"]),
-        Claim("late beats early", "Shown 8 or 16 times late, a phrase is judged better at the end than shown as often early.", ours,
-              lambda t: worth(t, (["early"], high), (["late"], high)), ["accuracy"]),
-        Claim("spacing", "Shown 8 or 16 times all along the training, a phrase is judged better at the end than shown as often early.", ours,
-              lambda t: worth(t, (["early"], high), (["spaced"], high)), ["accuracy"]),
-        Claim("smaller sooner", "A smaller model reaches 80 % on unexposed pairs before a larger one (width 64 against 128).", paper,
-              lambda t: over_seeds(paired(of(t, unseen, "long"), of(t, unseen, "wide")), "steps"), ["accuracy"]),
-        Claim("concept", "The direction of the exposed pairs comes to tell unexposed sentences apart: AUROC rises.", paper,
-              lambda t: over_seeds(of(t, lambda r: _risen(r, "auroc"), probe="inside"), "AUROC"), ["inside"]),
-        Claim("rank", "The effective rank of concept vectors is higher at the end than at the beginning.", paper,
-              lambda t: over_seeds(of(t, lambda r: _risen(r, "rank"), probe="inside"), "effective rank"), ["inside"]),
-        Claim("rank, beyond any contrast", "It rises more than that of the same sentences with the pairing broken.", ours,
-              lambda t: over_seeds(of(t, lambda r: _risen(r, "rank") - _risen(r, "rank_control"), probe="inside"), "effective rank"), ["inside"]),
-        Claim("a head looks back", "In each paradigm some head gains more than .3 of attention to the context word.", paper,
-              lambda t: over_seeds(of(t, lambda r: float(_heads(r).max().min()), probe="inside"), "attention"), ["inside"], 0.3),
-        Claim("most heads look away", "Attention to the context word falls in most heads.", paper,
-              lambda t: over_seeds(of(t, lambda r: float(_heads(r).agg(lambda c: (c < 0).mean()).mean()), probe="inside"), "share of heads"), ["inside"], 0.5),
+        Claim(
+            "lag",
+            "Unexposed pairs reach 80 % later than exposed ones.",
+            paper,
+            lambda t: over_seeds(of(t, mean_lag), "steps"),
+            ["accuracy"],
+        ),
+        Claim(
+            "lag, own rise",
+            "Unexposed pairs are half-way up their own rise later than exposed ones are up theirs.",
+            "ours",
+            lambda t: over_seeds(of(t, lambda r: mean_lag(r, half_way)), "steps"),
+            ["accuracy"],
+        ),
+        Claim(
+            "beyond frequency",
+            "Exposed pairs are judged better than unexposed ones also where their words are equally frequent.",
+            ours,
+            lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left")), "share of pairs"),
+            ["accuracy"],
+        ),
+        Claim(
+            "lag on a text",
+            "On English books, unexposed pairs of BLiMP reach 80 % later than exposed ones.",
+            paper,
+            lambda t: over_seeds(of(t, mean_lag, "text"), "steps"),
+            ["accuracy"],
+        ),
+        Claim(
+            "beyond frequency on a text",
+            "There too, exposed pairs are judged better where their words are equally frequent.",
+            ours,
+            lambda t: over_seeds(of(t, lambda r: _over_time(r, "gap_left"), "text"), "share of pairs"),
+            ["accuracy"],
+        ),
+        Claim(
+            "mostly frequency on a text",
+            "There, equal frequency leaves less than half of the gap.",
+            ours,
+            lambda t: over_seeds(
+                of(t, lambda r: _over_time(r, "gap_left") / _over_time(r, "gap"), "text"), "of the gap"
+            ),
+            ["accuracy"],
+            0.5,
+            "below",
+        ),
+        Claim(
+            "frequency alone",
+            "Where everything may occur and only frequency differs, equal frequency leaves less than half of the gap.",
+            ours,
+            lambda t: over_seeds(
+                of(t, lambda r: _over_time(r, "gap_left") / _over_time(r, "gap"), "frequency"), "of the gap"
+            ),
+            ["accuracy"],
+            0.5,
+            "below",
+        ),
+        Claim(
+            "density",
+            "The more of the phrases are shown, the shorter the lag (a third of the verbs against 4 %).",
+            ours,
+            lambda t: over_seeds(paired(of(t, mean_lag, "control"), of(t, mean_lag)), "steps"),
+            ["accuracy"],
+        ),
+        Claim(
+            "dose",
+            "A phrase shown 8 or 16 times is judged better than one shown once or twice.",
+            ours,
+            lambda t: worth(t, (each, (1, 2)), (each, high)),
+            ["accuracy"],
+        ),
+        Claim(
+            "late beats early",
+            "Shown 8 or 16 times late, a phrase is judged better at the end than shown as often early.",
+            ours,
+            lambda t: worth(t, (["early"], high), (["late"], high)),
+            ["accuracy"],
+        ),
+        Claim(
+            "spacing",
+            "Shown 8 or 16 times all along the training, a phrase is judged better at the end than shown as often early.",
+            ours,
+            lambda t: worth(t, (["early"], high), (["spaced"], high)),
+            ["accuracy"],
+        ),
+        Claim(
+            "smaller sooner",
+            "A smaller model reaches 80 % on unexposed pairs before a larger one (width 64 against 128).",
+            paper,
+            lambda t: over_seeds(paired(of(t, unseen, "long"), of(t, unseen, "wide")), "steps"),
+            ["accuracy"],
+        ),
+        Claim(
+            "concept",
+            "The direction of the exposed pairs comes to tell unexposed sentences apart: AUROC rises.",
+            paper,
+            lambda t: over_seeds(of(t, lambda r: _risen(r, "auroc"), probe="inside"), "AUROC"),
+            ["inside"],
+        ),
+        Claim(
+            "rank",
+            "The effective rank of concept vectors is higher at the end than at the beginning.",
+            paper,
+            lambda t: over_seeds(of(t, lambda r: _risen(r, "rank"), probe="inside"), "effective rank"),
+            ["inside"],
+        ),
+        Claim(
+            "rank, beyond any contrast",
+            "It rises more than that of the same sentences with the pairing broken.",
+            ours,
+            lambda t: over_seeds(
+                of(t, lambda r: _risen(r, "rank") - _risen(r, "rank_control"), probe="inside"),
+                "effective rank",
+            ),
+            ["inside"],
+        ),
+        Claim(
+            "a head looks back",
+            "In each paradigm some head gains more than .3 of attention to the context word.",
+            paper,
+            lambda t: over_seeds(of(t, lambda r: float(_heads(r).max().min()), probe="inside"), "attention"),
+            ["inside"],
+            0.3,
+        ),
+        Claim(
+            "most heads look away",
+            "Attention to the context word falls in most heads.",
+            paper,
+            lambda t: over_seeds(
+                of(t, lambda r: float(_heads(r).agg(lambda c: (c < 0).mean()).mean()), probe="inside"),
+                "share of heads",
+            ),
+            ["inside"],
+            0.5,
+        ),
     ]

@@ -21,76 +21,116 @@ from ..streams import rng
 # %% ../../nbs/grammar/04_concepts.ipynb #42857ce1
 sides = "good", "bad"
 
+
 def _places(tokens, part, lengths):
     "Where a word is in each sentence, good and bad in turn; −1: nowhere."
-    at = tokens[[f"{part}_token_{side}" for side in sides]].astype("Int64").to_numpy(float, na_value=np.nan).ravel()
+    at = (
+        tokens[[f"{part}_token_{side}" for side in sides]]
+        .astype("Int64")
+        .to_numpy(float, na_value=np.nan)
+        .ravel()
+    )
     for wrong in np.flatnonzero((at < 0) | (at >= lengths)):
-        raise InputError(f"tokens: pair {tokens['pair'].iloc[wrong//2]}: {part}_token_{sides[wrong % 2]} = {at[wrong]:.0f}: "
-                         f"the sentence has {lengths[wrong]} tokens")
+        raise InputError(
+            f"tokens: pair {tokens['pair'].iloc[wrong // 2]}: {part}_token_{sides[wrong % 2]} = {at[wrong]:.0f}: "
+            f"the sentence has {lengths[wrong]} tokens"
+        )
     return np.where(np.isnan(at), -1, at).astype(int)
+
 
 def _sentences(model, tokens):
     "Of each sentence, good and bad in turn: its token ids, and where its last, its critical and its context word are."
-    wanted = ["pair", *(f"{part}_{side}" for part in ("ids", "last_token", "critical_token", "context_token") for side in sides)]
-    if missing := [c for c in wanted if c not in tokens]: raise InputError(f"tokens: no column {missing[0]!r}; needed: {', '.join(wanted)}")
-    if not len(tokens): raise InputError("tokens: holds no pairs")
-    if tokens["pair"].duplicated().any(): raise InputError(f"tokens: pair {tokens['pair'][tokens['pair'].duplicated()].iloc[0]} occurs twice")
+    wanted = [
+        "pair",
+        *(
+            f"{part}_{side}"
+            for part in ("ids", "last_token", "critical_token", "context_token")
+            for side in sides
+        ),
+    ]
+    if missing := [c for c in wanted if c not in tokens]:
+        raise InputError(f"tokens: no column {missing[0]!r}; needed: {', '.join(wanted)}")
+    if not len(tokens):
+        raise InputError("tokens: holds no pairs")
+    if tokens["pair"].duplicated().any():
+        raise InputError(f"tokens: pair {tokens['pair'][tokens['pair'].duplicated()].iloc[0]} occurs twice")
     ids = [list(sentence) for both in zip(tokens["ids_good"], tokens["ids_bad"]) for sentence in both]
     lengths, most = np.array([*map(len, ids)]), model.config.max_position_embeddings
-    name = lambda i: f"tokens: pair {tokens['pair'].iloc[i//2]}, {sides[i % 2]} sentence"
-    for i in np.flatnonzero(lengths > most): raise InputError(f"{name(i)}: {lengths[i]} tokens, the model's context holds {most}; leave the pair out")
+    name = lambda i: f"tokens: pair {tokens['pair'].iloc[i // 2]}, {sides[i % 2]} sentence"
+    for i in np.flatnonzero(lengths > most):
+        raise InputError(
+            f"{name(i)}: {lengths[i]} tokens, the model's context holds {most}; leave the pair out"
+        )
     last, critical, context = (_places(tokens, part, lengths) for part in ("last", "critical", "context"))
-    for i in np.flatnonzero(last < 0): raise InputError(f"{name(i)}: last_token_{sides[i % 2]} is missing")
+    for i in np.flatnonzero(last < 0):
+        raise InputError(f"{name(i)}: last_token_{sides[i % 2]} is missing")
     for i in np.flatnonzero((critical >= 0) & (context >= critical)):
-        raise InputError(f"{name(i)}: the context word, at {context[i]}, must come before the critical word, at {critical[i]}: attention looks back")
+        raise InputError(
+            f"{name(i)}: the context word, at {context[i]}, must come before the critical word, at {critical[i]}: attention looks back"
+        )
     return ids, last, critical, context
 
 # %% ../../nbs/grammar/04_concepts.ipynb #89ae3aff
 @dataclass(frozen=True, eq=False)
 class Looks:
     "What a model held on minimal pairs, float32; second axis: good sentence, bad sentence. NaN: the pair has no such word."
-    hidden: np.ndarray # (pair, 2, layer + 1, hidden), at the last word
-    attention: np.ndarray # (pair, 2, layer, head), from the critical to the context word
-    entropy: np.ndarray # (pair, 2, layer, head), nats, of the critical word's attention
-    visible: np.ndarray # (pair, 2), tokens that the critical word can attend to, itself among them
+
+    hidden: np.ndarray  # (pair, 2, layer + 1, hidden), at the last word
+    attention: np.ndarray  # (pair, 2, layer, head), from the critical to the context word
+    entropy: np.ndarray  # (pair, 2, layer, head), nats, of the critical word's attention
+    visible: np.ndarray  # (pair, 2), tokens that the critical word can attend to, itself among them
 
 # %% ../../nbs/grammar/04_concepts.ipynb #17669539
 @torch.no_grad()
 def look_at_pairs(
-    model, # transformers causal language model that the lens knows
-    tokens: pd.DataFrame, # of `minimal_pairs.token_positions`: pair; ids_good, ids_bad; of last_, critical_, context_token_ each _good and _bad
-    room: int = 2**24, # numbers that a forward pass may hold: sets how many sentences it takes, not the result
-) -> Looks: # in the order of `tokens`
+    model,  # transformers causal language model that the lens knows
+    tokens: pd.DataFrame,  # of `minimal_pairs.token_positions`: pair; ids_good, ids_bad; of last_, critical_, context_token_ each _good and _bad
+    room: int = 2
+    ** 24,  # numbers that a forward pass may hold: sets how many sentences it takes, not the result
+) -> Looks:  # in the order of `tokens`
     "One pass over minimal pairs, and all that the analyses of hidden states and of attention need of it."
-    model = getattr(model, "module", model) # inside DistributedDataParallel
-    final = norms(model)[1] # an architecture without adapter ends here
+    model = getattr(model, "module", model)  # inside DistributedDataParallel
+    final = norms(model)[1]  # an architecture without adapter ends here
     ids, last, critical, context = _sentences(model, tokens)
-    found, order = [], np.argsort([-len(i) for i in ids], kind="stable") # the longest first: if memory is short, it shows at once
+    found, order = (
+        [],
+        np.argsort([-len(i) for i in ids], kind="stable"),
+    )  # the longest first: if memory is short, it shows at once
     for chosen in _batches(order, ids, model.config, room):
-        found.append(_look(model, final, [ids[i] for i in chosen], last[chosen], critical[chosen], context[chosen]))
-    hidden, attention, entropy = (np.concatenate(parts)[np.argsort(order)].reshape(len(tokens), 2, *parts[0].shape[1:]) for parts in zip(*found))
-    if not np.isfinite(hidden).all(): raise InputError("model: its hidden states hold numbers that are not finite")
+        found.append(
+            _look(model, final, [ids[i] for i in chosen], last[chosen], critical[chosen], context[chosen])
+        )
+    hidden, attention, entropy = (
+        np.concatenate(parts)[np.argsort(order)].reshape(len(tokens), 2, *parts[0].shape[1:])
+        for parts in zip(*found)
+    )
+    if not np.isfinite(hidden).all():
+        raise InputError("model: its hidden states hold numbers that are not finite")
     return Looks(hidden, attention, entropy, np.where(critical < 0, np.nan, critical + 1).reshape(-1, 2))
+
 
 def _batches(order, ids, config, room):
     "Sentences for one pass each, longest first."
     while len(order):
         longest = len(ids[order[0]])
-        each = config.num_hidden_layers*longest*(config.num_attention_heads*longest + config.hidden_size)
-        rows = max(1, room//each)
+        each = (
+            config.num_hidden_layers * longest * (config.num_attention_heads * longest + config.hidden_size)
+        )
+        rows = max(1, room // each)
         yield order[:rows]
         order = order[rows:]
+
 
 def _look(model, final, ids, last, critical, context):
     "Hidden states (row, layer + 1, hidden), attention and entropy (row, layer, head) of one batch."
     rows, longest = torch.arange(len(ids)), max(map(len, ids))
-    padded = torch.tensor([[*row, *[0]*(longest - len(row))] for row in ids])
+    padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids])
     kept, at = np.unique([last, critical.clip(0)], return_inverse=True)
     at_last, at_critical = torch.as_tensor(at.reshape(2, -1))
     held = look(model, padded, "hidden", "attention", positions=kept.tolist())
     hidden = held["hidden"][:, rows, at_last].transpose(0, 1)
     hidden = torch.cat([hidden[:, :-1], final(hidden[:, -1:])], 1)
-    weights = held["attention"][:, rows, :, at_critical].float() # (row, layer, head, key)
+    weights = held["attention"][:, rows, :, at_critical].float()  # (row, layer, head, key)
     to_context = weights[rows, :, :, torch.as_tensor(context.clip(0))].cpu().numpy()
     entropy = torch.special.entr(weights).sum(-1).cpu().numpy()
     to_context[(context < 0) | (critical < 0)], entropy[critical < 0] = np.nan, np.nan
@@ -98,80 +138,98 @@ def _look(model, final, ids, last, critical, context):
 
 # %% ../../nbs/grammar/04_concepts.ipynb #dac5a68f
 def concept_vectors(
-    hidden: np.ndarray, # (pair, 2, …, hidden): good and bad sentence
-) -> np.ndarray: # (pair, …, hidden)
+    hidden: np.ndarray,  # (pair, 2, …, hidden): good and bad sentence
+) -> np.ndarray:  # (pair, …, hidden)
     "What a good sentence leaves at its last word beyond what the bad one leaves. Source: arXiv 2606.00230, concept vectors."
     return hidden[:, 0] - hidden[:, 1]
 
+
 def mean_direction(
-    vectors: np.ndarray, # (pair, …, hidden)
-) -> np.ndarray: # (…, hidden)
+    vectors: np.ndarray,  # (pair, …, hidden)
+) -> np.ndarray:  # (…, hidden)
     "The mean concept vector."
-    if not len(vectors): raise InputError("mean_direction: no pairs to take a mean of")
+    if not len(vectors):
+        raise InputError("mean_direction: no pairs to take a mean of")
     return vectors.mean(0)
 
+
 def auroc(
-    good: np.ndarray, # scores of good sentences, (good,)
-    bad: np.ndarray, # scores of bad sentences, (bad,)
-) -> float: # from 0 to 1; ½: no better than chance
+    good: np.ndarray,  # scores of good sentences, (good,)
+    bad: np.ndarray,  # scores of bad sentences, (bad,)
+) -> float:  # from 0 to 1; ½: no better than chance
     "How often a good sentence scores above a bad one."
-    if not len(good) or not len(bad): raise InputError(f"auroc: {len(good)} good and {len(bad)} bad sentences: at least one of each is needed")
+    if not len(good) or not len(bad):
+        raise InputError(
+            f"auroc: {len(good)} good and {len(bad)} bad sentences: at least one of each is needed"
+        )
     return float(roc_auc_score(np.repeat([1, 0], [len(good), len(bad)]), np.concatenate([good, bad])))
 
 # %% ../../nbs/grammar/04_concepts.ipynb #00636e38
 def auroc_interval(
-    good: np.ndarray, # score of each pair's good sentence, (pair,)
-    bad: np.ndarray, # of its bad sentence, (pair,)
-    cluster: np.ndarray | None = None, # pairs that are drawn together share a number, (pair,); None: each alone
-    draws: int = 200, # bootstrap resamples
-    level: float = .95, # of the interval
-    seed: int = 0, # of the draws
-) -> tuple[float, float]: # lower and upper end
+    good: np.ndarray,  # score of each pair's good sentence, (pair,)
+    bad: np.ndarray,  # of its bad sentence, (pair,)
+    cluster: np.ndarray
+    | None = None,  # pairs that are drawn together share a number, (pair,); None: each alone
+    draws: int = 200,  # bootstrap resamples
+    level: float = 0.95,  # of the interval
+    seed: int = 0,  # of the draws
+) -> tuple[float, float]:  # lower and upper end
     "Percentile bootstrap interval of `auroc`, over pairs or groups of pairs."
     of = np.unique(np.arange(len(good)) if cluster is None else cluster, return_inverse=True)[1]
-    if len(good) == 0 or of.max() < 1: raise InputError("auroc_interval: at least two pairs with different phrases are needed")
+    if len(good) == 0 or of.max() < 1:
+        raise InputError("auroc_interval: at least two pairs with different phrases are needed")
     n = of.max() + 1
-    weights = rng(seed, "auroc").multinomial(n, np.full(n, 1/n), size=draws)[:, of].astype(float)
-    beats = (good[:, None] > bad) + (good[:, None] == bad)/2
-    values = (weights @ beats*weights).sum(1)/weights.sum(1)**2
-    return tuple(np.quantile(values, [(1 - level)/2, (1 + level)/2]).tolist())
+    weights = rng(seed, "auroc").multinomial(n, np.full(n, 1 / n), size=draws)[:, of].astype(float)
+    beats = (good[:, None] > bad) + (good[:, None] == bad) / 2
+    values = (weights @ beats * weights).sum(1) / weights.sum(1) ** 2
+    return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
 
 # %% ../../nbs/grammar/04_concepts.ipynb #446660ac
 def effective_rank(
-    vectors: np.ndarray, # (vector, hidden), at least two
-) -> float: # from 1 to the smaller of vectors − 1 and hidden; NaN: the vectors are all the same
+    vectors: np.ndarray,  # (vector, hidden), at least two
+) -> float:  # from 1 to the smaller of vectors − 1 and hidden; NaN: the vectors are all the same
     "exp(−Σ σ log σ) over the singular values of the centred matrix as shares σ. Source: arXiv 2606.00230; Roy & Vetterli 2007."
-    if len(vectors) < 2: raise InputError(f"effective_rank: {len(vectors)} given: at least two vectors are needed")
+    if len(vectors) < 2:
+        raise InputError(f"effective_rank: {len(vectors)} given: at least two vectors are needed")
     vectors = np.asarray(vectors, float)
     centred = vectors - vectors.mean(0)
-    if np.linalg.norm(centred) <= 1e-6*np.linalg.norm(vectors): return np.nan # float32 rounding is not spread
+    if np.linalg.norm(centred) <= 1e-6 * np.linalg.norm(vectors):
+        return np.nan  # float32 rounding is not spread
     values = np.linalg.svd(centred, compute_uv=False)
-    shares = values[values > 0]/values.sum()
-    return float(np.exp(-(shares*np.log(shares)).sum()))
+    shares = values[values > 0] / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 # %% ../../nbs/grammar/04_concepts.ipynb #44b128fb
 def matched_rank(
-    groups: dict[str, np.ndarray], # name → (vector, hidden)
-    n: int | None = None, # vectors a subset; None: as many as the smallest group has
-    draws: int = 10, # subsets of each group
-    seed: int = 0, # of the draws
-) -> dict[str, float]: # name → mean effective rank
+    groups: dict[str, np.ndarray],  # name → (vector, hidden)
+    n: int | None = None,  # vectors a subset; None: as many as the smallest group has
+    draws: int = 10,  # subsets of each group
+    seed: int = 0,  # of the draws
+) -> dict[str, float]:  # name → mean effective rank
     "Effective ranks at equal sample size."
     smallest = min(map(len, groups.values()), default=0)
     n = smallest if n is None else n
-    if not 2 <= n <= smallest: raise InputError(f"matched_rank: n = {n}: must be from 2 to {smallest}, the size of the smallest group")
+    if not 2 <= n <= smallest:
+        raise InputError(
+            f"matched_rank: n = {n}: must be from 2 to {smallest}, the size of the smallest group"
+        )
     g = rng(seed, "matched rank")
-    subsets = [(name, vectors[g.choice(len(vectors), n, replace=False)]) for name, vectors in groups.items() for _ in range(draws if len(vectors) > n else 1)]
+    subsets = [
+        (name, vectors[g.choice(len(vectors), n, replace=False)])
+        for name, vectors in groups.items()
+        for _ in range(draws if len(vectors) > n else 1)
+    ]
     ranks = [(name, effective_rank(subset)) for name, subset in subsets]
     return {name: float(np.mean([rank for other, rank in ranks if other == name])) for name in groups}
 
 # %% ../../nbs/grammar/04_concepts.ipynb #58b8788d
 def broken_pairs(
-    hidden: np.ndarray, # (pair, 2, …)
-    seed: int = 0, # of the new pairing
-) -> np.ndarray: # the same shape
+    hidden: np.ndarray,  # (pair, 2, …)
+    seed: int = 0,  # of the new pairing
+) -> np.ndarray:  # the same shape
     "The same sentences, each good one beside the bad one of another pair."
-    if len(hidden) < 2: raise InputError("broken_pairs: at least two pairs are needed")
+    if len(hidden) < 2:
+        raise InputError("broken_pairs: at least two pairs are needed")
     order = rng(seed, "broken pairs").permutation(len(hidden))
     other = np.empty_like(order)
     other[order] = np.roll(order, 1)
@@ -179,32 +237,45 @@ def broken_pairs(
 
 # %% ../../nbs/grammar/04_concepts.ipynb #b2a20210
 def concept_rows(
-    hidden: np.ndarray, # (pair, 2, layer + 1, hidden), of one paradigm
-    exposed: np.ndarray, # (pair,) bool
-    cluster: np.ndarray | None = None, # pairs with the same phrases share a number, (pair,); None: each alone
-    matched: int = 100, # pairs at which `rank_matched` is taken
-    draws: int = 200, # bootstrap resamples of the AUROC
-) -> list[dict]: # layer, metric (auroc, auroc_low, auroc_high, rank, rank_matched, rank_control, norm), value
+    hidden: np.ndarray,  # (pair, 2, layer + 1, hidden), of one paradigm
+    exposed: np.ndarray,  # (pair,) bool
+    cluster: np.ndarray
+    | None = None,  # pairs with the same phrases share a number, (pair,); None: each alone
+    matched: int = 100,  # pairs at which `rank_matched` is taken
+    draws: int = 200,  # bootstrap resamples of the AUROC
+) -> list[
+    dict
+]:  # layer, metric (auroc, auroc_low, auroc_high, rank, rank_matched, rank_control, norm), value
     "AUROC and effective rank of concept vectors in every layer; a number that cannot be had is left out, see `conditions`."
     exposed = np.asarray(exposed, bool)
     cluster = np.arange(len(hidden)) if cluster is None else np.asarray(cluster)
-    vectors, control, rows = concept_vectors(hidden), concept_vectors(broken_pairs(hidden)) if len(hidden) > 1 else None, []
+    vectors, control, rows = (
+        concept_vectors(hidden),
+        concept_vectors(broken_pairs(hidden)) if len(hidden) > 1 else None,
+        [],
+    )
     for layer in range(hidden.shape[2]):
         v, found = vectors[:, layer], {}
         if exposed.any() and not exposed.all():
             good, bad = (hidden[~exposed][:, :, layer] @ mean_direction(v[exposed])).T
             found["auroc"] = auroc(good, bad)
-            if len(set(cluster[~exposed])) > 1: found["auroc_low"], found["auroc_high"] = auroc_interval(good, bad, cluster[~exposed], draws)
-        if len(v) > 1: found |= dict(rank=effective_rank(v), rank_control=effective_rank(control[:, layer]))
-        if len(v) >= matched: found["rank_matched"] = matched_rank(dict(all=v), matched)["all"]
-        rows += [dict(layer=layer, metric=metric, value=float(value)) for metric, value in (found | dict(norm=np.linalg.norm(v, axis=1).mean())).items()]
+            if len(set(cluster[~exposed])) > 1:
+                found["auroc_low"], found["auroc_high"] = auroc_interval(good, bad, cluster[~exposed], draws)
+        if len(v) > 1:
+            found |= dict(rank=effective_rank(v), rank_control=effective_rank(control[:, layer]))
+        if len(v) >= matched:
+            found["rank_matched"] = matched_rank(dict(all=v), matched)["all"]
+        rows += [
+            dict(layer=layer, metric=metric, value=float(value))
+            for metric, value in (found | dict(norm=np.linalg.norm(v, axis=1).mean())).items()
+        ]
     return rows
 
 # %% ../../nbs/grammar/04_concepts.ipynb #4ab61d55
 def conditions(
-    pairs: pd.DataFrame, # columns pair, paradigm, exposed; phrase_good and phrase_bad if there are any
-    matched: int = 100, # as in `concept_rows`
-) -> pd.DataFrame: # by paradigm: exposed, unexposed (pairs), phrases (different ones among the unexposed), missing (what is left out and why)
+    pairs: pd.DataFrame,  # columns pair, paradigm, exposed; phrase_good and phrase_bad if there are any
+    matched: int = 100,  # as in `concept_rows`
+) -> pd.DataFrame:  # by paradigm: exposed, unexposed (pairs), phrases (different ones among the unexposed), missing (what is left out and why)
     "How large the groups of every paradigm are, and which numbers they are too small for."
     exposed = pairs["exposed"].astype(bool)
     by = exposed.groupby(pairs["paradigm"], sort=False)
@@ -212,103 +283,154 @@ def conditions(
     different = pd.Series(clusters(pairs), pairs.index)[~exposed].groupby(pairs["paradigm"]).nunique()
     found["phrases"] = different.reindex(found.index, fill_value=0)
     n = found.exposed + found.unexposed
-    reasons = {"auroc: no exposed pair": found.exposed == 0, "auroc: no unexposed pair": found.unexposed == 0,
-               "auroc interval: a single unexposed phrase": found.phrases == 1, "rank: a single pair": n == 1,
-               f"rank_matched: fewer than {matched} pairs": n < matched}
-    return found.assign(missing=["; ".join(reason for reason, where in reasons.items() if where[paradigm]) for paradigm in found.index])
+    reasons = {
+        "auroc: no exposed pair": found.exposed == 0,
+        "auroc: no unexposed pair": found.unexposed == 0,
+        "auroc interval: a single unexposed phrase": found.phrases == 1,
+        "rank: a single pair": n == 1,
+        f"rank_matched: fewer than {matched} pairs": n < matched,
+    }
+    return found.assign(
+        missing=[
+            "; ".join(reason for reason, where in reasons.items() if where[paradigm])
+            for paradigm in found.index
+        ]
+    )
 
 # %% ../../nbs/grammar/04_concepts.ipynb #57389970
 _colours = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
+
 def _curves(table, *metrics, layer=None):
     "Paradigm → values by step (rows) and metric (columns), in one layer, by default the last."
     rows = table[table["metric"].isin(metrics)]
-    if rows.empty: raise InputError(f"table: no rows with metric {' or '.join(metrics)}")
-    if "run" in rows and rows["run"].nunique() > 1: raise InputError(f"table: {rows['run'].nunique()} runs; give one at a time")
+    if rows.empty:
+        raise InputError(f"table: no rows with metric {' or '.join(metrics)}")
+    if "run" in rows and rows["run"].nunique() > 1:
+        raise InputError(f"table: {rows['run'].nunique()} runs; give one at a time")
     layer = rows["layer"].max() if layer is None else layer
-    return {name: part.pivot(index="step", columns="metric", values="value") for name, part in rows[rows["layer"] == layer].groupby("paradigm", sort=False)}
+    return {
+        name: part.pivot(index="step", columns="metric", values="value")
+        for name, part in rows[rows["layer"] == layer].groupby("paradigm", sort=False)
+    }
+
 
 def paradigm_panels(
-    names, # of paradigms
-    height: float = 2.3, # of a panel, inches
-) -> tuple: # matplotlib Figure; name → its axes
+    names,  # of paradigms
+    height: float = 2.3,  # of a panel, inches
+) -> tuple:  # matplotlib Figure; name → its axes
     "One panel for each paradigm, four in a row: figure, its axes by name."
     import matplotlib.pyplot as plt
+
     columns = min(4, len(names))
-    rows = -(-len(names)//columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(1.3 + 2.8*columns, .5 + height*rows), layout="constrained", squeeze=False, sharey=True)
-    for ax in axes.flat[len(names):]: ax.set_visible(False)
-    for ax, name in zip(axes.flat, names): ax.set_title(name, fontsize=min(9, 300/len(name))) # long names of BLiMP are as wide as a panel
+    rows = -(-len(names) // columns)
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(1.3 + 2.8 * columns, 0.5 + height * rows),
+        layout="constrained",
+        squeeze=False,
+        sharey=True,
+    )
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    for ax, name in zip(axes.flat, names):
+        ax.set_title(name, fontsize=min(9, 300 / len(name)))  # long names of BLiMP are as wide as a panel
     plt.close(fig)
     return fig, dict(zip(names, axes.flat))
 
+
 def label_panels(
-    panels: dict, # name → axes, of `paradigm_panels`
-    x: str, # label below
-    y: str, # label at the left of a row
+    panels: dict,  # name → axes, of `paradigm_panels`
+    x: str,  # label below
+    y: str,  # label at the left of a row
 ):
     "Axis labels: below, and at the left of a row."
-    for ax in panels.values(): ax.set(xlabel=x, ylabel=y if ax.get_subplotspec().is_first_col() else None)
+    for ax in panels.values():
+        ax.set(xlabel=x, ylabel=y if ax.get_subplotspec().is_first_col() else None)
+
 
 def auroc_figure(
-    table: pd.DataFrame, # long table of one run with the rows of `concept_rows`
-): # → matplotlib Figure
+    table: pd.DataFrame,  # long table of one run with the rows of `concept_rows`
+):  # → matplotlib Figure
     "How well the exposed pairs' direction separates unexposed sentences in the final layer, over training. Source: arXiv 2606.00230, figure 2."
     curves = _curves(table, "auroc", "auroc_low", "auroc_high")
     fig, panels = paradigm_panels(curves)
     for name, curve in curves.items():
         ax = panels[name]
         if "auroc_low" in curve:
-            ax.fill_between(curve.index, curve["auroc_low"], curve["auroc_high"], color=_colours[0], alpha=.25, linewidth=0, label="95 % interval")
+            ax.fill_between(
+                curve.index,
+                curve["auroc_low"],
+                curve["auroc_high"],
+                color=_colours[0],
+                alpha=0.25,
+                linewidth=0,
+                label="95 % interval",
+            )
         ax.plot(curve["auroc"], color=_colours[0], marker="o", markersize=3, label="unexposed sentences")
-        ax.axhline(.5, color="black", linestyle=":", linewidth=1, label="chance")
+        ax.axhline(0.5, color="black", linestyle=":", linewidth=1, label="chance")
     label_panels(panels, "steps", "AUROC, final layer")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    fig.legend(
+        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     return fig
 
 # %% ../../nbs/grammar/04_concepts.ipynb #d4bbf074
 def layers_figure(
-    table: pd.DataFrame, # long table of one run with the rows of `concept_rows`
-    metric: str = "auroc", # or "rank"
-): # → matplotlib Figure
+    table: pd.DataFrame,  # long table of one run with the rows of `concept_rows`
+    metric: str = "auroc",  # or "rank"
+):  # → matplotlib Figure
     "AUROC, or effective rank, in every layer, over training. Source: arXiv 2606.00230, figures 7 and 8."
-    if metric not in ("auroc", "rank"): raise InputError(f"metric = {metric!r}: must be auroc or rank")
+    if metric not in ("auroc", "rank"):
+        raise InputError(f"metric = {metric!r}: must be auroc or rank")
     layers = sorted(table.loc[table["metric"] == metric, "layer"].unique())
     by_layer = {layer: _curves(table, metric, layer=layer) for layer in layers}
     names = list(by_layer[layers[-1]] if layers else _curves(table, metric))
     most = table.loc[table["metric"] == metric, "value"].max()
-    colours = dict(auroc=dict(cmap="PuOr_r", vmin=0, vmax=1), rank=dict(cmap="viridis", vmin=0, vmax=most))[metric]
-    fig, panels = paradigm_panels(names, height=1.3 + .2*len(layers))
+    colours = dict(auroc=dict(cmap="PuOr_r", vmin=0, vmax=1), rank=dict(cmap="viridis", vmin=0, vmax=most))[
+        metric
+    ]
+    fig, panels = paradigm_panels(names, height=1.3 + 0.2 * len(layers))
     for name, ax in panels.items():
         wide = pd.DataFrame({int(layer): by_layer[layer][name][metric] for layer in layers})
         image = ax.imshow(wide.T, **colours, aspect="auto", origin="lower", interpolation="none")
         shown = np.unique(np.linspace(0, len(wide) - 1, 5).astype(int))
         ax.set_xticks(shown, [f"{step:g}" for step in wide.index[shown]])
-        ax.set_yticks(range(0, len(layers), max(1, len(layers)//6)))
+        ax.set_yticks(range(0, len(layers), max(1, len(layers) // 6)))
     label_panels(panels, "steps (checkpoints)", "layer (0: embedding)")
     fig.colorbar(image, ax=list(panels.values()), label=dict(auroc="AUROC", rank="effective rank")[metric])
     return fig
 
 # %% ../../nbs/grammar/04_concepts.ipynb #27428d30
 def rank_figure(
-    table: pd.DataFrame, # long table of one run with the rows of `concept_rows`
-    layer: int | None = None, # None: the last
-): # → matplotlib Figure
+    table: pd.DataFrame,  # long table of one run with the rows of `concept_rows`
+    layer: int | None = None,  # None: the last
+):  # → matplotlib Figure
     "Effective rank of concept vectors over training, with its control, and their length. Source: arXiv 2606.00230, figure 3."
     curves = _curves(table, "rank", "rank_matched", "rank_control", "norm", layer=layer)
-    kinds = dict(rank="concept vectors", rank_control="control: pairing broken", rank_matched="concept vectors, matched sample size")
+    kinds = dict(
+        rank="concept vectors",
+        rank_control="control: pairing broken",
+        rank_matched="concept vectors, matched sample size",
+    )
     fig, panels = paradigm_panels(curves)
     longest = max(curve["norm"].max() for curve in curves.values())
     for name, curve in curves.items():
         ax, right = panels[name], panels[name].twinx()
         for (metric, label), colour in zip(kinds.items(), _colours):
-            if metric in curve: ax.plot(curve[metric], color=colour, marker="o", markersize=3, label=label)
+            if metric in curve:
+                ax.plot(curve[metric], color=colour, marker="o", markersize=3, label=label)
         right.plot(curve["norm"], color=_colours[3], linestyle="--")
         ax.plot([], color=_colours[3], linestyle="--", label="mean length of concept vectors (right)")
-        right.set_ylim(0, 1.1*longest)
-        if ax.get_subplotspec().is_last_col() or name == list(curves)[-1]: right.set_ylabel("mean length")
-        else: right.set_yticklabels([])
-    ax.set_ylim(0, None) # once, for all: panels share it
+        right.set_ylim(0, 1.1 * longest)
+        if ax.get_subplotspec().is_last_col() or name == list(curves)[-1]:
+            right.set_ylabel("mean length")
+        else:
+            right.set_yticklabels([])
+    ax.set_ylim(0, None)  # once, for all: panels share it
     label_panels(panels, "steps", "effective rank")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    fig.legend(
+        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
+    )
     return fig

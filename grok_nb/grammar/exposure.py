@@ -29,34 +29,44 @@ from ..texts import DatasetTexts, FileTexts, open_texts, progress_bar, short_has
 @dataclass(frozen=True, order=True)
 class Part:
     "What was read: from a text in a certain order, steps or documents `begin` … `end − 1`."
-    corpus: str # fingerprint of the text
-    tokenizer: str # fingerprint; empty: the text was read as it is
-    order: str # how text becomes steps
+
+    corpus: str  # fingerprint of the text
+    tokenizer: str  # fingerprint; empty: the text was read as it is
+    order: str  # how text becomes steps
     begin: int
     end: int
-    whole: bool = False # nothing comes after it
+    whole: bool = False  # nothing comes after it
 
     @property
-    def source(self): return self.corpus, self.tokenizer, self.order
+    def source(self):
+        return self.corpus, self.tokenizer, self.order
 
-def _joined(parts): # adjoining ones become one
+
+def _joined(parts):  # adjoining ones become one
     joined = []
     for part in sorted(parts):
         before = joined[-1] if joined and joined[-1].source == part.source else None
         if before and part.begin < before.end:
-            raise InputError(f"exposures: both hold {part.begin} … {min(part.end, before.end) - 1} of the same text; it would count twice")
-        if before and part.begin == before.end: joined[-1] = replace(before, end=part.end, whole=part.whole)
-        else: joined.append(part)
+            raise InputError(
+                f"exposures: both hold {part.begin} … {min(part.end, before.end) - 1} of the same text; it would count twice"
+            )
+        if before and part.begin == before.end:
+            joined[-1] = replace(before, end=part.end, whole=part.whole)
+        else:
+            joined.append(part)
     return tuple(joined)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #176c9030
 class Exposures:
     "Where in training each phrase was seen."
-    def __init__(self,
-        phrases: tuple[str, ...], # as `check_phrases` gives them
-        rows: np.ndarray | None = None, # (3, row): step, phrase (number), count; in any order; None: nothing was seen
-        parts: tuple[Part, ...] = (), # what was read
-        size: int = 0, # bytes of text that were searched
+
+    def __init__(
+        self,
+        phrases: tuple[str, ...],  # as `check_phrases` gives them
+        rows: np.ndarray
+        | None = None,  # (3, row): step, phrase (number), count; in any order; None: nothing was seen
+        parts: tuple[Part, ...] = (),  # what was read
+        size: int = 0,  # bytes of text that were searched
     ):
         rows = np.empty((3, 0), dtype=np.int64) if rows is None else rows
         key, which = np.unique(rows[0] * len(phrases) + rows[1], return_inverse=True)
@@ -66,18 +76,30 @@ class Exposures:
         self._number = {p: i for i, p in enumerate(phrases)}
 
     @property
-    def rows(self) -> np.ndarray: # (3, row), by step and phrase
+    def rows(self) -> np.ndarray:  # (3, row), by step and phrase
         "Step, phrase and count."
         return np.stack([self.step, self.phrase, self.count])
 
     @property
-    def occurrences(self) -> pd.DataFrame: # phrase, step, count; by step
+    def occurrences(self) -> pd.DataFrame:  # phrase, step, count; by step
         "One row for each phrase and step at which it was seen."
-        return pd.DataFrame(dict(phrase=pd.Categorical.from_codes(self.phrase, list(self.phrases)), step=self.step, count=self.count))
+        return pd.DataFrame(
+            dict(
+                phrase=pd.Categorical.from_codes(self.phrase, list(self.phrases)),
+                step=self.step,
+                count=self.count,
+            )
+        )
 
     def __add__(self, other: "Exposures") -> "Exposures":
-        if self.phrases != other.phrases: raise InputError("exposures: those to add are of different lists of phrases")
-        return Exposures(self.phrases, np.concatenate([self.rows, other.rows], 1), self.parts + other.parts, self.size + other.size)
+        if self.phrases != other.phrases:
+            raise InputError("exposures: those to add are of different lists of phrases")
+        return Exposures(
+            self.phrases,
+            np.concatenate([self.rows, other.rows], 1),
+            self.parts + other.parts,
+            self.size + other.size,
+        )
 
     def __repr__(self):
         seen = len(np.unique(self.phrase))
@@ -86,144 +108,216 @@ class Exposures:
 
 # %% ../../nbs/grammar/02_exposure.ipynb #76d7d42b
 @patch
-def seen(self: Exposures,
-    step: int | None = None, # of a checkpoint; None: the whole of the text
-) -> pd.DataFrame: # one row a phrase, by its name: count, first and last step (NaN: never)
+def seen(
+    self: Exposures,
+    step: int | None = None,  # of a checkpoint; None: the whole of the text
+) -> pd.DataFrame:  # one row a phrase, by its name: count, first and last step (NaN: never)
     "What a checkpoint has seen of each phrase."
-    rows = slice(None) if step is None else slice(np.searchsorted(self.step, step, "right")) # they are in order of steps
+    rows = (
+        slice(None) if step is None else slice(np.searchsorted(self.step, step, "right"))
+    )  # they are in order of steps
     phrase, at = self.phrase[rows], self.step[rows]
     first, last = np.full((2, len(self.phrases)), np.nan)
-    first[phrase[::-1]], last[phrase] = at[::-1], at # of several the last assignment stays
+    first[phrase[::-1]], last[phrase] = at[::-1], at  # of several the last assignment stays
     count = np.bincount(phrase, self.count[rows], len(self.phrases)).astype(np.int64)
-    return pd.DataFrame(dict(count=count, first=first, last=last), index=pd.Index(self.phrases, name="phrase"))
+    return pd.DataFrame(
+        dict(count=count, first=first, last=last), index=pd.Index(self.phrases, name="phrase")
+    )
+
 
 @patch
-def window(self: Exposures,
-    step: int | None = None, # of a checkpoint; None: the whole of the text
-) -> pd.Series: # by phrase
+def window(
+    self: Exposures,
+    step: int | None = None,  # of a checkpoint; None: the whole of the text
+) -> pd.Series:  # by phrase
     "How often a checkpoint has seen each phrase."
     return self.seen(step)["count"]
 
+
 @patch
-def numbers(self: Exposures,
+def numbers(
+    self: Exposures,
     phrases: Iterable[str],
-) -> np.ndarray: # (phrase,) int64
+) -> np.ndarray:  # (phrase,) int64
     "Which phrases of the index these are. Raises InputError if one was not looked for."
     phrases = [normalise(p).strip() for p in phrases]
     if unknown := [p for p in phrases if p not in self._number]:
-        raise InputError(f"phrase {unknown[0]!r} is not in the index, nor are {len(set(unknown)) - 1} others; index phrases_of(pairs)")
+        raise InputError(
+            f"phrase {unknown[0]!r} is not in the index, nor are {len(set(unknown)) - 1} others; index phrases_of(pairs)"
+        )
     return np.array([self._number[p] for p in phrases], dtype=np.int64)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #df91181e
 @patch
-def save(self: Exposures,
-    path: str | Path, # .parquet; what is there is replaced, in one move
+def save(
+    self: Exposures,
+    path: str | Path,  # .parquet; what is there is replaced, in one move
 ):
     "Write the index to a file."
     import pyarrow as pa, pyarrow.parquet as pq
+
     facts = dict(phrases=self.phrases, parts=[vars(part) for part in self.parts], size=self.size)
-    table = pa.table(dict(step=self.step, phrase=self.phrase, count=self.count)).replace_schema_metadata(dict(exposures=json.dumps(facts)))
+    table = pa.table(dict(step=self.step, phrase=self.phrase, count=self.count)).replace_schema_metadata(
+        dict(exposures=json.dumps(facts))
+    )
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, partial)
         os.replace(partial, path)
-    except OSError as e: raise InputError(f"index {path} cannot be written: {e.strerror or e}") from e
+    except OSError as e:
+        raise InputError(f"index {path} cannot be written: {e.strerror or e}") from e
     finally:
-        with suppress(OSError): partial.unlink()
+        with suppress(OSError):
+            partial.unlink()
+
 
 @patch(cls_method=True)
-def load(cls: Exposures,
-    path: str | Path, # as `save` wrote it
+def load(
+    cls: Exposures,
+    path: str | Path,  # as `save` wrote it
 ) -> Exposures:
     "Read an index from a file. Raises InputError if there is none in it."
     import pyarrow as pa, pyarrow.parquet as pq
+
     try:
         table = pq.read_table(path)
         facts = json.loads(table.schema.metadata[b"exposures"])
-    except (OSError, pa.ArrowException, TypeError, KeyError) as e: raise InputError(f"index {path} cannot be read: it is missing, damaged or no index") from e
+    except (OSError, pa.ArrowException, TypeError, KeyError) as e:
+        raise InputError(f"index {path} cannot be read: it is missing, damaged or no index") from e
     rows = np.stack([table[name].to_numpy() for name in ("step", "phrase", "count")])
     return cls(tuple(facts["phrases"]), rows, tuple(Part(**part) for part in facts["parts"]), facts["size"])
 
 # %% ../../nbs/grammar/02_exposure.ipynb #ca0cdcb9
 def seen_tokens(
-    batch: dict[str, np.ndarray], # as a stream gives it
-) -> np.ndarray: # (batch, position) bool
+    batch: dict[str, np.ndarray],  # as a stream gives it
+) -> np.ndarray:  # (batch, position) bool
     "What is no padding: by the attention mask, and without one by the labels."
     return batch["attention_mask"] != 0 if "attention_mask" in batch else batch["labels"] != -100
 
-def _byte_table(tokenizer): # token → its bytes, for byte-level tokenizers; None for others
+
+def _byte_table(tokenizer):  # token → its bytes, for byte-level tokenizers; None for others
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    if (rules["decoder"] or {}).get("type") != "ByteLevel": return None
+    if (rules["decoder"] or {}).get("type") != "ByteLevel":
+        return None
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    byte = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*printable}))}
+    byte = {chr(b): b for b in printable} | {
+        chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*printable}))
+    }
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    as_bytes = lambda token: token.encode() if token in added or not byte.keys() >= {*token} else bytes(map(byte.get, token))
-    return [as_bytes(token) if token else b"" for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    as_bytes = lambda token: (
+        token.encode() if token in added or not byte.keys() >= {*token} else bytes(map(byte.get, token))
+    )
+    return [
+        as_bytes(token) if token else b"" for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    ]
 
 # %% ../../nbs/grammar/02_exposure.ipynb #81b7be15
 class StepTexts:
     "The text of each step of a stream."
-    def __init__(self,
-        stream, # has `batch(step)` and `tokenizer`
+
+    def __init__(
+        self,
+        stream,  # has `batch(step)` and `tokenizer`
     ):
         self.stream, self.tokenizer = stream, stream.tokenizer
-        self._special = np.zeros(len(self.tokenizer) + 1, dtype=bool) # the last one: whatever is not seen
+        self._special = np.zeros(len(self.tokenizer) + 1, dtype=bool)  # the last one: whatever is not seen
         self._special[[*self.tokenizer.all_special_ids, -1]] = True
         table = _byte_table(self.tokenizer)
-        self._bytes = table and np.array([b"\0" if end else b for end, b in zip(self._special, [*table, b""])], dtype=object)
+        self._bytes = table and np.array(
+            [b"\0" if end else b for end, b in zip(self._special, [*table, b""])], dtype=object
+        )
 
-    def __call__(self,
-        step: int, # from 0
-    ) -> str: # "\0" between the texts
+    def __call__(
+        self,
+        step: int,  # from 0
+    ) -> str:  # "\0" between the texts
         "The texts of the batch of one step."
         batch, nothing = self.stream.batch(step), len(self.tokenizer)
         ids = np.where(seen_tokens(batch), batch["input_ids"], nothing)
-        if ids.max() > nothing: raise InputError(f"stream: step {step} holds token {ids.max()}, its tokenizer has {nothing}: not the one it was made with")
-        ids = np.pad(ids, [(0, 0), (0, 1)], constant_values=nothing).ravel() # a row ends a text
-        if self._bytes is not None: return b"".join(self._bytes[ids].tolist()).decode("utf-8", "replace")
-        texts = [part[~self._special[part]].tolist() for part in np.split(ids, np.flatnonzero(self._special[ids]))]
-        return "\0".join(self.tokenizer.backend_tokenizer.decode_batch([text for text in texts if text], skip_special_tokens=False))
+        if ids.max() > nothing:
+            raise InputError(
+                f"stream: step {step} holds token {ids.max()}, its tokenizer has {nothing}: not the one it was made with"
+            )
+        ids = np.pad(ids, [(0, 0), (0, 1)], constant_values=nothing).ravel()  # a row ends a text
+        if self._bytes is not None:
+            return b"".join(self._bytes[ids].tolist()).decode("utf-8", "replace")
+        texts = [
+            part[~self._special[part]].tolist() for part in np.split(ids, np.flatnonzero(self._special[ids]))
+        ]
+        return "\0".join(
+            self.tokenizer.backend_tokenizer.decode_batch(
+                [text for text in texts if text], skip_special_tokens=False
+            )
+        )
 
 # %% ../../nbs/grammar/02_exposure.ipynb #c39e800a
 def _hash(*arrays):
     whole = hashlib.sha256()
-    for array in arrays: whole.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    for array in arrays:
+        whole.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return whole.hexdigest()[:16]
 
-def _plain(value): return value is None or isinstance(value, (bool, int, float, str, tuple, list, dict)) or is_dataclass(value)
 
-def _identity(stream): # corpus, tokenizer, order: by its options and its first batch; what is planted later must be among the options
-    settings = {name: repr(getattr(stream, name)) for name in inspect.signature(type(stream)).parameters if _plain(getattr(stream, name, stream))}
+def _plain(value):
+    return (
+        value is None or isinstance(value, (bool, int, float, str, tuple, list, dict)) or is_dataclass(value)
+    )
+
+
+def _identity(
+    stream,
+):  # corpus, tokenizer, order: by its options and its first batch; what is planted later must be among the options
+    settings = {
+        name: repr(getattr(stream, name))
+        for name in inspect.signature(type(stream)).parameters
+        if _plain(getattr(stream, name, stream))
+    }
     first = stream.batch(0)
-    return (short_hash({name: _hash(array) for name, array in sorted(getattr(stream, "artifacts", {}).items())}),
-            short_hash(stream.tokenizer.backend_tokenizer.to_str()),
-            short_hash([type(stream).__name__, settings, _hash(first["input_ids"], first["labels"])]))
+    return (
+        short_hash({name: _hash(array) for name, array in sorted(getattr(stream, "artifacts", {}).items())}),
+        short_hash(stream.tokenizer.backend_tokenizer.to_str()),
+        short_hash([type(stream).__name__, settings, _hash(first["input_ids"], first["labels"])]),
+    )
 
-def _described(stream): # what a worker makes it from, without its data; a stream of another kind goes there as it is
-    if isinstance(stream, Run): return "run", str(stream.path)
-    if not isinstance(stream, TextStream): return StepTexts(stream)
-    return "text", str(stream.corpus.folder), *(getattr(stream, name) for name in ("context", "batch_size", "seed", "layout", "split", "bos"))
+
+def _described(
+    stream,
+):  # what a worker makes it from, without its data; a stream of another kind goes there as it is
+    if isinstance(stream, Run):
+        return "run", str(stream.path)
+    if not isinstance(stream, TextStream):
+        return StepTexts(stream)
+    return (
+        "text",
+        str(stream.corpus.folder),
+        *(getattr(stream, name) for name in ("context", "batch_size", "seed", "layout", "split", "bos")),
+    )
+
 
 def _stream(described):
     kind, path, *options = described
     return Run(path).stream if kind == "run" else TextStream(Corpus(path), *options)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #0bac653c
-task_size = 2**19 # bytes of text, about: little enough that memory is used again, not asked for anew
+task_size = 2**19  # bytes of text, about: little enough that memory is used again, not asked for anew
 _searcher = lru_cache(1)(Searcher)
-_own = [] # of a worker process of ours: its searcher, so that no task has to bring the phrases
+_own = []  # of a worker process of ours: its searcher, so that no task has to bring the phrases
 _reader = lru_cache(1)(lambda described: StepTexts(_stream(described)))
 
-def _begin_worker(phrases): # Ctrl-C is for the process that asks
+
+def _begin_worker(phrases):  # Ctrl-C is for the process that asks
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _own.append(Searcher(phrases))
 
+
 def count_texts(
-    phrases: tuple[str, ...] | Searcher | None, # as `check_phrases` gives them, or what searches them; None: a worker's own
-    texts: Iterable[tuple[int, str]], # step, text; one after the other
-) -> tuple[np.ndarray, int]: # (3, row) step, phrase, count; bytes of text
+    phrases: tuple[str, ...]
+    | Searcher
+    | None,  # as `check_phrases` gives them, or what searches them; None: a worker's own
+    texts: Iterable[tuple[int, str]],  # step, text; one after the other
+) -> tuple[np.ndarray, int]:  # (3, row) step, phrase, count; bytes of text
     "Occurrences in texts: what a worker does."
     searcher = phrases if isinstance(phrases, Searcher) else _searcher(phrases) if phrases else _own[0]
     rows, total = [np.empty((3, 0), dtype=np.int64)], 0
@@ -233,45 +327,60 @@ def count_texts(
         total += size
     return np.concatenate(rows, 1), total
 
+
 def count_batches(
-    phrases: tuple[str, ...] | Searcher | None, # as in `count_texts`
-    described, # a `StepTexts`, or what `_described` says of a run or a `TextStream`
-    begin: int, # first step, from 0
-    end: int, # the step after the last
-) -> tuple[np.ndarray, int]: # as `count_texts`
+    phrases: tuple[str, ...] | Searcher | None,  # as in `count_texts`
+    described,  # a `StepTexts`, or what `_described` says of a run or a `TextStream`
+    begin: int,  # first step, from 0
+    end: int,  # the step after the last
+) -> tuple[np.ndarray, int]:  # as `count_texts`
     "Occurrences in the batches of some steps: what a worker does."
     read = described if isinstance(described, StepTexts) else _reader(described)
     return count_texts(phrases, ((step + 1, read(step)) for step in range(begin, end)))
 
 # %% ../../nbs/grammar/02_exposure.ipynb #8c76249f
-class _Batches: # of a run or a stream, in tasks
+class _Batches:  # of a run or a stream, in tasks
     unit = "step"
+
     def __init__(self, source, steps):
         stream = source.stream if isinstance(source, Run) else source
-        if steps is None and isinstance(source, Run): steps = range(source.config.steps)
-        if steps is None: raise InputError("steps: say how many training steps of the stream to read")
-        if getattr(stream, "tokenizer", None) is None: raise InputError(f"stream {type(stream).__name__} has no tokenizer: its tokens are no text")
+        if steps is None and isinstance(source, Run):
+            steps = range(source.config.steps)
+        if steps is None:
+            raise InputError("steps: say how many training steps of the stream to read")
+        if getattr(stream, "tokenizer", None) is None:
+            raise InputError(f"stream {type(stream).__name__} has no tokenizer: its tokens are no text")
         self.range, self.described = steps, _described(source)
         self.read = self.described if isinstance(self.described, StepTexts) else StepTexts(stream)
-        self.identity, self.each = _identity(stream), max(1, task_size // (4 * stream.tokens_per_batch)) # a token is about four bytes
+        self.identity, self.each = (
+            _identity(stream),
+            max(1, task_size // (4 * stream.tokens_per_batch)),
+        )  # a token is about four bytes
 
-    def tasks(self, begin, apart): # apart: for another process
+    def tasks(self, begin, apart):  # apart: for another process
         for first in range(begin, self.range.stop, self.each):
             end = min(first + self.each, self.range.stop)
             yield end, count_batches, (self.described if apart else self.read, first, end)
 
     def check(self):
         stream = self.read.stream
-        if corpus := getattr(stream, "corpus", None): # the manifest may be another one by now, or the tokens may
-            if not corpus.verify() or Corpus(corpus.folder)._files != corpus._files: raise InputError(f"corpus {corpus.folder} changed while it was read")
-        if _identity(stream) != self.identity: raise InputError(f"stream {type(stream).__name__} changed while it was read")
+        if corpus := getattr(
+            stream, "corpus", None
+        ):  # the manifest may be another one by now, or the tokens may
+            if not corpus.verify() or Corpus(corpus.folder)._files != corpus._files:
+                raise InputError(f"corpus {corpus.folder} changed while it was read")
+        if _identity(stream) != self.identity:
+            raise InputError(f"stream {type(stream).__name__} changed while it was read")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #0bb5708a
-class _Documents: # of files, in tasks
+class _Documents:  # of files, in tasks
     unit = "document"
+
     def __init__(self, source, steps, documents_per_step):
-        if documents_per_step is not None and documents_per_step < 1: raise InputError(f"documents_per_step = {documents_per_step}: must be at least 1")
-        if steps is not None and not documents_per_step: raise InputError("steps: of documents they need documents_per_step")
+        if documents_per_step is not None and documents_per_step < 1:
+            raise InputError(f"documents_per_step = {documents_per_step}: must be at least 1")
+        if steps is not None and not documents_per_step:
+            raise InputError("steps: of documents they need documents_per_step")
         self.source, self.per_step = source, documents_per_step
         self.texts = source if isinstance(source, (FileTexts, DatasetTexts)) else open_texts(source)
         self.range = steps and range(steps.start * documents_per_step, steps.stop * documents_per_step)
@@ -285,137 +394,201 @@ class _Documents: # of files, in tasks
             if size >= task_size:
                 yield end, count_texts, (self._by_step(waiting),)
                 waiting, size = [], 0
-        if waiting: yield end, count_texts, (self._by_step(waiting),)
+        if waiting:
+            yield end, count_texts, (self._by_step(waiting),)
 
-    def _by_step(self, texts): return [(step, "\0".join(text for _, text in each)) for step, each in groupby(texts, lambda pair: pair[0])]
+    def _by_step(self, texts):
+        return [
+            (step, "\0".join(text for _, text in each)) for step, each in groupby(texts, lambda pair: pair[0])
+        ]
 
     def check(self):
-        if isinstance(self.texts, DatasetTexts): return # known by the fingerprint it was given
+        if isinstance(self.texts, DatasetTexts):
+            return  # known by the fingerprint it was given
         now = FileTexts(self.texts.files).fingerprint
-        if now != self.identity[0]: raise InputError(f"corpus: {self.texts!r} changed while it was read")
+        if now != self.identity[0]:
+            raise InputError(f"corpus: {self.texts!r} changed while it was read")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #6a8496ce
-def _results(source, phrases, begin, pool, ahead): # (end, (rows, size)) of each task, in order; `ahead`: tasks that may wait for theirs
-    waiting, phrases = deque(), _searcher(phrases) if pool is None else None if isinstance(pool, _Processes) else phrases
+def _results(
+    source, phrases, begin, pool, ahead
+):  # (end, (rows, size)) of each task, in order; `ahead`: tasks that may wait for theirs
+    waiting, phrases = (
+        deque(),
+        _searcher(phrases) if pool is None else None if isinstance(pool, _Processes) else phrases,
+    )
     for end, function, arguments in source.tasks(begin, pool is not None):
-        if pool is None: yield end, function(phrases, *arguments); continue
+        if pool is None:
+            yield end, function(phrases, *arguments)
+            continue
         waiting.append((end, pool.submit(function, phrases, *arguments)))
-        if len(waiting) > ahead: end, job = waiting.popleft(); yield end, job.result()
-    for end, job in waiting: yield end, job.result()
+        if len(waiting) > ahead:
+            end, job = waiting.popleft()
+            yield end, job.result()
+    for end, job in waiting:
+        yield end, job.result()
+
 
 class _Processes(ProcessPoolExecutor):
-    def __init__(self, workers, phrases): super().__init__(workers, multiprocessing.get_context("spawn"), _begin_worker, (phrases,))
+    def __init__(self, workers, phrases):
+        super().__init__(workers, multiprocessing.get_context("spawn"), _begin_worker, (phrases,))
 
-def _resumed(path, phrases, source, begin): # the index so far
+
+def _resumed(path, phrases, source, begin):  # the index so far
     part = Part(*source.identity, begin, begin)
     if path is None or not Path(path).exists():
         index = Exposures(phrases, parts=(part,))
-        if path: index.save(path) # a path that cannot be written is told before the work
+        if path:
+            index.save(path)  # a path that cannot be written is told before the work
         return index
     index = Exposures.load(path)
     wrong = lambda of: InputError(f"index {path} is of another {of}: give another path, or remove it")
-    if index.phrases != phrases: raise wrong("list of phrases")
-    if len(index.parts) != 1 or index.parts[0].begin != begin: raise wrong(f"range of {source.unit}s")
+    if index.phrases != phrases:
+        raise wrong("list of phrases")
+    if len(index.parts) != 1 or index.parts[0].begin != begin:
+        raise wrong(f"range of {source.unit}s")
     for name in ("corpus", "tokenizer", "order"):
-        if getattr(index.parts[0], name) != getattr(part, name): raise wrong("order of batches or documents" if name == "order" else name)
-    if source.range is not None and index.parts[0].end > source.range.stop: raise wrong(f"range of {source.unit}s (it holds {index.parts[0].end})")
+        if getattr(index.parts[0], name) != getattr(part, name):
+            raise wrong("order of batches or documents" if name == "order" else name)
+    if source.range is not None and index.parts[0].end > source.range.stop:
+        raise wrong(f"range of {source.unit}s (it holds {index.parts[0].end})")
     return index
 
 # %% ../../nbs/grammar/02_exposure.ipynb #dbbd5027
 def exposure_index(
-    source, # a `Run`; a stream with `batch` and `tokenizer`; or files, a folder, a data set, as `open_texts` takes them
-    phrases: Iterable[str], # of any length; see `phrases_of`
-    steps: int | range | None = None, # training steps to read, from 0; None: all of a run, all documents
-    documents_per_step: int | None = None, # of files: how many make up a step; None: all have step 0
-    path: str | Path | None = None, # .parquet: saved there, and taken up again
-    workers: int = 1, # processes
-    engine=None, # anything with `submit`, in place of processes of our own
-    save_every: float = 60.0, # seconds
+    source,  # a `Run`; a stream with `batch` and `tokenizer`; or files, a folder, a data set, as `open_texts` takes them
+    phrases: Iterable[str],  # of any length; see `phrases_of`
+    steps: int | range | None = None,  # training steps to read, from 0; None: all of a run, all documents
+    documents_per_step: int | None = None,  # of files: how many make up a step; None: all have step 0
+    path: str | Path | None = None,  # .parquet: saved there, and taken up again
+    workers: int = 1,  # processes
+    engine=None,  # anything with `submit`, in place of processes of our own
+    save_every: float = 60.0,  # seconds
 ) -> Exposures:
     "Where in training each phrase was seen, from one pass in training order. Raises InputError if the text changes meanwhile, or `path` holds another index."
     phrases = check_phrases(phrases)
     steps = range(steps) if isinstance(steps, int) else steps
-    if steps is not None and not 0 <= steps.start < steps.stop: raise InputError(f"steps = {steps}: must be at least 1, or a range that begins at 0 or later")
-    if workers < 1: raise InputError(f"workers = {workers}: must be at least 1")
+    if steps is not None and not 0 <= steps.start < steps.stop:
+        raise InputError(f"steps = {steps}: must be at least 1, or a range that begins at 0 or later")
+    if workers < 1:
+        raise InputError(f"workers = {workers}: must be at least 1")
     is_stream = isinstance(source, Run) or hasattr(source, "batch")
     source = _Batches(source, steps) if is_stream else _Documents(source, steps, documents_per_step)
     index = _resumed(path, phrases, source, source.range.start if source.range else 0)
     pool = engine or (_Processes(workers, phrases) if workers > 1 else None)
-    try: index = _read(source, index, path, pool, 2 * workers, save_every)
-    except BrokenExecutor: raise RunError("exposure: a worker process was killed; with a path, run it again to go on") from None
+    try:
+        index = _read(source, index, path, pool, 2 * workers, save_every)
+    except BrokenExecutor:
+        raise RunError("exposure: a worker process was killed; with a path, run it again to go on") from None
     finally:
-        if pool and not engine: pool.shutdown(cancel_futures=True)
-    try: source.check()
+        if pool and not engine:
+            pool.shutdown(cancel_futures=True)
+    try:
+        source.check()
     except InputError:
-        if path: Path(path).unlink(missing_ok=True)
+        if path:
+            Path(path).unlink(missing_ok=True)
         raise
     return index
 
 # %% ../../nbs/grammar/02_exposure.ipynb #57f0fadd
 def _read(source, index, path, pool, ahead, save_every):
     part, rows, size, saved = index.parts[0], [], 0, time.monotonic()
-    def so_far(): return Exposures(index.phrases, np.concatenate([index.rows, *rows], 1), (part,), index.size + size)
-    if part.whole: return index
+
+    def so_far():
+        return Exposures(index.phrases, np.concatenate([index.rows, *rows], 1), (part,), index.size + size)
+
+    if part.whole:
+        return index
     with progress_bar("exposure", source.unit, source.range and len(source.range)) as bar:
         bar.update(part.end - part.begin)
         try:
             for end, (found, read) in _results(source, index.phrases, part.end, pool, ahead):
                 bar.update(end - part.end)
-                rows.append(found); size += read; part = replace(part, end=end)
-                if time.monotonic() - saved < save_every: continue
-                index, rows, size, saved = so_far(), [], 0, time.monotonic() # what many tasks found becomes one row a phrase and step
-                if path: index.save(path)
-            if source.range is None or part.end < source.range.stop: part = replace(part, whole=True) # the documents are at an end
+                rows.append(found)
+                size += read
+                part = replace(part, end=end)
+                if time.monotonic() - saved < save_every:
+                    continue
+                index, rows, size, saved = (
+                    so_far(),
+                    [],
+                    0,
+                    time.monotonic(),
+                )  # what many tasks found becomes one row a phrase and step
+                if path:
+                    index.save(path)
+            if source.range is None or part.end < source.range.stop:
+                part = replace(part, whole=True)  # the documents are at an end
         finally:
             index, rows, size = so_far(), [], 0
-            if path: index.save(path)
+            if path:
+                index.save(path)
     return index
 
 # %% ../../nbs/grammar/02_exposure.ipynb #1c01df0c
 def phrases_of(
-    pairs: pd.DataFrame, # phrase_good, phrase_bad (None: has none)
-) -> list[str]: # the phrases, and each word in them
+    pairs: pd.DataFrame,  # phrase_good, phrase_bad (None: has none)
+) -> list[str]:  # the phrases, and each word in them
     "What to index for these pairs."
-    phrases = sorted({normalise(p).strip() for p in pd.unique(pairs[["phrase_good", "phrase_bad"]].to_numpy().ravel()) if isinstance(p, str)} - {""})
-    if not phrases: raise InputError("pairs: none has a critical phrase")
+    phrases = sorted(
+        {
+            normalise(p).strip()
+            for p in pd.unique(pairs[["phrase_good", "phrase_bad"]].to_numpy().ravel())
+            if isinstance(p, str)
+        }
+        - {""}
+    )
+    if not phrases:
+        raise InputError("pairs: none has a critical phrase")
     return phrases + sorted({word for p in phrases for word in re.findall(r"[\w']+", p)} - {*phrases})
 
+
 def expose(
-    pairs: pd.DataFrame, # pair, phrase_good, phrase_bad
-    exposures: Exposures, # with the phrases of the pairs
-    step: int | None = None, # of a checkpoint; None: the whole of training
-) -> pd.DataFrame: # those with phrases, with: exposed, dose (occurrences of either), first_step, last_step (NaN: never), with `step` also recency (steps)
+    pairs: pd.DataFrame,  # pair, phrase_good, phrase_bad
+    exposures: Exposures,  # with the phrases of the pairs
+    step: int | None = None,  # of a checkpoint; None: the whole of training
+) -> pd.DataFrame:  # those with phrases, with: exposed, dose (occurrences of either), first_step, last_step (NaN: never), with `step` also recency (steps)
     "Minimal pairs with what was seen of them. `attrs['without_phrase']` says how many have no phrase. Source: arXiv 2606.00230, section 3."
-    if not len(pairs): raise InputError("pairs: there are none")
+    if not len(pairs):
+        raise InputError("pairs: there are none")
     has = pairs["phrase_good"].notna() & pairs["phrase_bad"].notna()
-    if not has.any(): raise InputError("pairs: none has a critical phrase")
+    if not has.any():
+        raise InputError("pairs: none has a critical phrase")
     out, seen = pairs[has].copy(), exposures.seen(step)
     good, bad = (exposures.numbers(out[name]) for name in ("phrase_good", "phrase_bad"))
     count, first, last = (seen[name].to_numpy() for name in ("count", "first", "last"))
     out["dose"] = count[good] + np.where(good == bad, 0, count[bad])
     out["exposed"] = out["dose"] > 0
     out["first_step"], out["last_step"] = np.fmin(first[good], first[bad]), np.fmax(last[good], last[bad])
-    if step is not None: out["recency"] = step - out["last_step"]
+    if step is not None:
+        out["recency"] = step - out["last_step"]
     out.attrs["without_phrase"] = int((~has).sum())
     return out
 
+
 def proxy_split(
-    pairs: pd.DataFrame, # of `expose`
-) -> pd.DataFrame: # by paradigm: pairs and distinct pairs of phrases in each group, and what is amiss
+    pairs: pd.DataFrame,  # of `expose`
+) -> pd.DataFrame:  # by paradigm: pairs and distinct pairs of phrases in each group, and what is amiss
     "How the pairs of each paradigm fall into proxy-train (exposed) and proxy-validation (unexposed)."
     rows = {}
     for paradigm, group in pairs.groupby("paradigm"):
         row = {}
         for name, part in (("exposed", group[group["exposed"]]), ("unexposed", group[~group["exposed"]])):
-            row |= {name: len(part), f"{name}_phrases": len(part[["phrase_good", "phrase_bad"]].drop_duplicates())}
-        rows[paradigm] = row | dict(condition=", ".join(f"no {name} pairs" for name in ("exposed", "unexposed") if not row[name]))
+            row |= {
+                name: len(part),
+                f"{name}_phrases": len(part[["phrase_good", "phrase_bad"]].drop_duplicates()),
+            }
+        rows[paradigm] = row | dict(
+            condition=", ".join(f"no {name} pairs" for name in ("exposed", "unexposed") if not row[name])
+        )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("paradigm")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #582006ee
 def token_counts(
-    stream, # has `batch(step)`, and `vocab_size` or `tokenizer`
-    steps: int | range, # training steps to read, from 0
-) -> np.ndarray: # (vocabulary,) int64
+    stream,  # has `batch(step)`, and `vocab_size` or `tokenizer`
+    steps: int | range,  # training steps to read, from 0
+) -> np.ndarray:  # (vocabulary,) int64
     "How often each token was seen in training; padding is not counted."
     size = getattr(stream, "vocab_size", None) or len(stream.tokenizer)
     counts = np.zeros(size, dtype=np.int64)
@@ -425,41 +598,61 @@ def token_counts(
     return counts
 
 # %% ../../nbs/grammar/02_exposure.ipynb #9ab85824
-doses = dict(zip(("0", "1", "2–3", "4–7", "8–15", "16+"), (0, 1, 2, 4, 8, 16))) # name → the least of it
-recencies = dict(zip(("0–9", "10–99", "100–999", "1000+"), (0, 10, 100, 1000))) # steps
+doses = dict(zip(("0", "1", "2–3", "4–7", "8–15", "16+"), (0, 1, 2, 4, 8, 16)))  # name → the least of it
+recencies = dict(zip(("0–9", "10–99", "100–999", "1000+"), (0, 10, 100, 1000)))  # steps
+
 
 def dose_table(
-    pairs: pd.DataFrame, # of `expose`
-    correct: Iterable[bool], # (pair,) in the order of `pairs`
-    level: float = 0.95, # confidence
-) -> pd.DataFrame: # by ("dose", "recency"), group, pairs, accuracy, low, high
+    pairs: pd.DataFrame,  # of `expose`
+    correct: Iterable[bool],  # (pair,) in the order of `pairs`
+    level: float = 0.95,  # confidence
+) -> pd.DataFrame:  # by ("dose", "recency"), group, pairs, accuracy, low, high
     "Accuracy by how often a pair was met and, where `pairs` says so, by how long ago."
     from scipy.stats import binomtest
+
     correct = np.asarray(correct, dtype=bool)
-    if len(correct) != len(pairs) or not len(pairs): raise InputError(f"correct: {len(correct)} verdicts for {len(pairs)} pairs; one for each is needed")
+    if len(correct) != len(pairs) or not len(pairs):
+        raise InputError(f"correct: {len(correct)} verdicts for {len(pairs)} pairs; one for each is needed")
     rows = []
     for by, groups in (("dose", doses), ("recency", recencies)):
-        if by not in pairs: continue
+        if by not in pairs:
+            continue
         values = pairs[by].to_numpy(dtype=float)
-        which = np.searchsorted(list(groups.values()), values, side="right") - 1 # NaN, never met: past the last
+        which = (
+            np.searchsorted(list(groups.values()), values, side="right") - 1
+        )  # NaN, never met: past the last
         for i, name in enumerate(groups):
             if n := int((chosen := (which == i) & ~np.isnan(values)).sum()):
                 test = binomtest(int(correct[chosen].sum()), n)
-                rows.append(dict(by=by, group=name, pairs=n, accuracy=test.statistic) | test.proportion_ci(level, "wilson")._asdict())
+                rows.append(
+                    dict(by=by, group=name, pairs=n, accuracy=test.statistic)
+                    | test.proportion_ci(level, "wilson")._asdict()
+                )
     return pd.DataFrame(rows)
 
+
 def dose_figure(
-    table: pd.DataFrame, # of `dose_table`
-): # → matplotlib Figure
+    table: pd.DataFrame,  # of `dose_table`
+):  # → matplotlib Figure
     "Accuracy by dose and by recency, with intervals and numbers of pairs."
     import matplotlib.pyplot as plt
+
     labels = dict(dose="exposures of either phrase", recency="steps since the last exposure")
     names = [by for by in labels if (table["by"] == by).any()]
-    fig, axes = plt.subplots(1, len(names), figsize=(0.6 + 3.6 * len(names), 3), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1, len(names), figsize=(0.6 + 3.6 * len(names), 3), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, by in zip(axes[0], names):
         rows = table[table["by"] == by]
         x = np.arange(len(rows))
-        ax.errorbar(x, rows["accuracy"], [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]], fmt="o", color="#0072B2", capsize=3)
+        ax.errorbar(
+            x,
+            rows["accuracy"],
+            [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
+            fmt="o",
+            color="#0072B2",
+            capsize=3,
+        )
         ax.axhline(0.5, color="#999999", linestyle=":", linewidth=1)
         ax.set_xticks(x, [f"{group}\n({n:,})" for group, n in zip(rows["group"], rows["pairs"])])
         ax.set(xlabel=f"{labels[by]} (pairs)", xlim=(-0.5, len(rows) - 0.5))

@@ -12,15 +12,28 @@ from .language import planted_figure
 
 # %% ../../nbs/grammar/10_figures.ipynb #1023c60e
 def gap_figure(
-    table, # long table of one or more runs, pandas: of `judged`; `run` holds the name to show
-): # → matplotlib Figure
+    table,  # long table of one or more runs, pandas: of `judged`; `run` holds the name to show
+):  # → matplotlib Figure
     "The gap between exposed and unexposed pairs over steps, mean over paradigms, and what equal word frequency leaves of it; a panel for each run."
     import matplotlib.pyplot as plt
-    rows = table[(table["probe"] == "accuracy") & (table["paradigm"] == "mean") & (table["group"] == "difference")]
+
+    rows = table[
+        (table["probe"] == "accuracy") & (table["paradigm"] == "mean") & (table["group"] == "difference")
+    ]
     runs = list(rows["run"].unique())
-    fig, axes = plt.subplots(1, max(1, len(runs)), figsize=(1 + 3.1*max(1, len(runs)), 2.7), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1,
+        max(1, len(runs)),
+        figsize=(1 + 3.1 * max(1, len(runs)), 2.7),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for ax, run in zip(axes[0], runs):
-        for metric, label, color, dash in (("gap", "all pairs", "#0072B2", "-"), ("gap_left", "words equally frequent", "#D55E00", "--")):
+        for metric, label, color, dash in (
+            ("gap", "all pairs", "#0072B2", "-"),
+            ("gap_left", "words equally frequent", "#D55E00", "--"),
+        ):
             line = rows[(rows["run"] == run) & (rows["metric"] == metric)].set_index("step")["value"]
             ax.plot(line, color=color, linestyle=dash, label=label)
         ax.axhline(0, color="grey", linewidth=1)
@@ -32,50 +45,97 @@ def gap_figure(
 
 # %% ../../nbs/grammar/10_figures.ipynb #b7b50165
 def figures(
-    table, # long table of one or more runs, pandas; `run` holds the name to show
-    transitions: dict, # run → its transitions on the headline curve
-) -> list: # (heading, caption, matplotlib Figure)
+    table,  # long table of one or more runs, pandas; `run` holds the name to show
+    transitions: dict,  # run → its transitions on the headline curve
+) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of runs of this study."
     from grok_nb.grammar.lag import lag_figure
+
     first, found = table["run"].iloc[0], []
-    if "planted" in set(table["paradigm"]): found.append((
-        "What an exposure is worth",
-        "Phrases planted a number of times, early, late or all along the training, at an equal number of tokens: accuracy at the end.",
-        planted_figure(table[table["run"].isin(table[table["paradigm"] == "planted"]["run"])])))
+    if "planted" in set(table["paradigm"]):
+        found.append(
+            (
+                "What an exposure is worth",
+                "Phrases planted a number of times, early, late or all along the training, at an equal number of tokens: accuracy at the end.",
+                planted_figure(table[table["run"].isin(table[table["paradigm"] == "planted"]["run"])]),
+            )
+        )
     curves = accuracy_curves(table[table["run"] == first])
-    if any({"exposed", "unexposed"} <= {*groups} for _, groups in curves.groupby("paradigm")["group"]): found.insert(0, (
-        "When", f"{first}: accuracy on pairs whose phrase the training shows somewhere, and on pairs whose phrase it never shows. Dashed: a model that "
-        "knows the frequency of each token and nothing else.", lag_figure(curves, sustained=3)))
-    if "difference" in set(table["group"]): found.append((
-         "Exposure, or frequency?", "Exposed less unexposed accuracy, mean over paradigms, and what is left of it among pairs whose words are equally "
-         "frequent.", gap_figure(table)))
-    return [*found, (
-         "Loss", "Mean over the steps since the last evaluation (training text), and over rows that are never trained on (held-out text).",
-         corpus.loss_figure(table))]
+    if any({"exposed", "unexposed"} <= {*groups} for _, groups in curves.groupby("paradigm")["group"]):
+        found.insert(
+            0,
+            (
+                "When",
+                f"{first}: accuracy on pairs whose phrase the training shows somewhere, and on pairs whose phrase it never shows. Dashed: a model that "
+                "knows the frequency of each token and nothing else.",
+                lag_figure(curves, sustained=3),
+            ),
+        )
+    if "difference" in set(table["group"]):
+        found.append(
+            (
+                "Exposure, or frequency?",
+                "Exposed less unexposed accuracy, mean over paradigms, and what is left of it among pairs whose words are equally "
+                "frequent.",
+                gap_figure(table),
+            )
+        )
+    return [
+        *found,
+        (
+            "Loss",
+            "Mean over the steps since the last evaluation (training text), and over rows that are never trained on (held-out text).",
+            corpus.loss_figure(table),
+        ),
+    ]
 
 # %% ../../nbs/grammar/10_figures.ipynb #f2136c45
 def checkpoint_figures(
-    runs: dict, # name → run with a checkpoint; the first is drawn
-    table, # of `checkpoint_probes`, measured on them, pandas; `run` holds the name
-    device: str = "cpu", # where the models are put
-) -> list: # (heading, caption, matplotlib Figure)
+    runs: dict,  # name → run with a checkpoint; the first is drawn
+    table,  # of `checkpoint_probes`, measured on them, pandas; `run` holds the name
+    device: str = "cpu",  # where the models are put
+) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
     from grok_nb.grammar import attention, concepts
+
     first = next(iter(runs))
     rows = table[(table["run"] == first) & (table["probe"] == "inside")]
     steps = sorted(rows["step"].unique())
     measured, found = set(rows["metric"]), []
-    if "auroc" in measured: found.append((
-        "Do right and wrong sentences come apart?", f"{first}, final layer: how often an unexposed acceptable sentence lies further along the mean concept "
-        "vector of the exposed pairs than an unacceptable one.", concepts.auroc_figure(rows)))
-    if "rank" in measured: found.append((
-        "In how many dimensions?", f"{first}, final layer: the effective rank of the concept vectors, and of the same sentences with the pairing broken.",
-        concepts.rank_figure(rows)))
+    if "auroc" in measured:
+        found.append(
+            (
+                "Do right and wrong sentences come apart?",
+                f"{first}, final layer: how often an unexposed acceptable sentence lies further along the mean concept "
+                "vector of the exposed pairs than an unacceptable one.",
+                concepts.auroc_figure(rows),
+            )
+        )
+    if "rank" in measured:
+        found.append(
+            (
+                "In how many dimensions?",
+                f"{first}, final layer: the effective rank of the concept vectors, and of the same sentences with the pairing broken.",
+                concepts.rank_figure(rows),
+            )
+        )
     before = (early_step(rows) or steps[1]) if len(steps) > 2 else None
-    if before: found += [
-        ("Do heads look back?", f"{first}: attention from the critical word to the word before it that decides, mean of each layer's heads, and what "
-         "attention spread evenly would give.", attention.attention_figure(rows)),
-        ("Which heads?", f"{first}: change of that attention from step {before:,} to step {steps[-1]:,}, head by head; how likely the best one's gain "
-         "is if nothing changed; and, where that is below .05, how many heads hold half of all gains.",
-         attention.changes_figure(attention.changes(rows, before, steps[-1]), concentrations(runs[first], before, steps[-1], device)))]
+    if before:
+        found += [
+            (
+                "Do heads look back?",
+                f"{first}: attention from the critical word to the word before it that decides, mean of each layer's heads, and what "
+                "attention spread evenly would give.",
+                attention.attention_figure(rows),
+            ),
+            (
+                "Which heads?",
+                f"{first}: change of that attention from step {before:,} to step {steps[-1]:,}, head by head; how likely the best one's gain "
+                "is if nothing changed; and, where that is below .05, how many heads hold half of all gains.",
+                attention.changes_figure(
+                    attention.changes(rows, before, steps[-1]),
+                    concentrations(runs[first], before, steps[-1], device),
+                ),
+            ),
+        ]
     return found

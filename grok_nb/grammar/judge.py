@@ -18,129 +18,208 @@ from ..runs import Run, runs_root
 _of_the_paper = """determiner_noun_agreement_1 determiner_noun_agreement_2 regular_plural_subject_verb_agreement_1 regular_plural_subject_verb_agreement_2
 irregular_past_participle_verbs existential_there_subject_raising""".split()
 
+
 def _pairs(config, stream):
     "The minimal pairs of a configuration that have a phrase."
     from grok_nb.grammar.minimal_pairs import read_pairs
-    if config.language == "generated": return language.pairs(stream, config.pairs_each)
-    pairs = read_pairs(config.pairs, config.paradigms.split(",") if config.paradigms not in ("", "all") else None)
-    if reserved := {"mean", "planted"} & {*pairs["paradigm"]}: raise InputError(f"pairs: a paradigm is called {min(reserved)!r}, which has a meaning here")
-    if not config.paradigms and pairs["paradigm"].isin(_of_the_paper).any(): pairs = pairs[pairs["paradigm"].isin(_of_the_paper)]
-    return pairs.groupby("paradigm").head(config.pairs_each).reset_index(drop=True) if config.pairs_each else pairs
+
+    if config.language == "generated":
+        return language.pairs(stream, config.pairs_each)
+    pairs = read_pairs(
+        config.pairs, config.paradigms.split(",") if config.paradigms not in ("", "all") else None
+    )
+    if reserved := {"mean", "planted"} & {*pairs["paradigm"]}:
+        raise InputError(f"pairs: a paradigm is called {min(reserved)!r}, which has a meaning here")
+    if not config.paradigms and pairs["paradigm"].isin(_of_the_paper).any():
+        pairs = pairs[pairs["paradigm"].isin(_of_the_paper)]
+    return (
+        pairs.groupby("paradigm").head(config.pairs_each).reset_index(drop=True)
+        if config.pairs_each
+        else pairs
+    )
 
 # %% ../../nbs/grammar/09_judge.ipynb #6ccc602b
 @lru_cache(4)
 def asked(
     config: Config,
-): # → pandas: the columns of `read_pairs` and `expose`; frequency (mean log count of its words), unigram (bool: right by token frequency)
+):  # → pandas: the columns of `read_pairs` and `expose`; frequency (mean log count of its words), unigram (bool: right by token frequency)
     "The minimal pairs of a run, with what its training shows of them. Pairs without a critical phrase are left out."
     import pandas as pd
     from grok_nb.probes import fingerprint, save_table
+
     folder, made_by = runs_root() / "exposures" / config.run_id, fingerprint(_asked)
     kept, index = folder / f"pairs-{made_by}.parquet", folder / f"index-{made_by}.parquet"
-    if kept.is_file(): return pd.read_parquet(kept)
+    if kept.is_file():
+        return pd.read_parquet(kept)
     pairs = _asked(config, index)
     save_table(pairs, kept)
-    index.unlink(missing_ok=True) # it was there to go on from
+    index.unlink(missing_ok=True)  # it was there to go on from
     return pairs
+
 
 def _asked(config, path):
     from grok_nb.grammar.exposure import expose, exposure_index, phrases_of, token_counts
     from grok_nb.grammar.lag import phrase_frequency
     from grok_nb.grammar.minimal_pairs import unigram_scores
+
     made = stream(config)
     pairs = _pairs(config, made)
     index = exposure_index(made, phrases_of(pairs), config.steps, path=path)
     pairs = expose(pairs, index).reset_index(drop=True)
-    if pairs["exposed"].all(): raise InputError("pairs: the training shows a phrase of every one; allowed: pairs of which some are never shown")
+    if pairs["exposed"].all():
+        raise InputError(
+            "pairs: the training shows a phrase of every one; allowed: pairs of which some are never shown"
+        )
     pairs["frequency"] = phrase_frequency(pairs, index.window())
-    pairs["unigram"] = unigram_scores(token_counts(made, config.steps), made.tokenizer, pairs)["correct"].to_numpy()
+    pairs["unigram"] = unigram_scores(token_counts(made, config.steps), made.tokenizer, pairs)[
+        "correct"
+    ].to_numpy()
     return pairs
 
 # %% ../../nbs/grammar/09_judge.ipynb #5c950118
 def _group_rows(pairs, correct):
     "Accuracy of each group of one paradigm, beside what token frequency gives; and the gap."
     from grok_nb.grammar.lag import frequency_strata, gaps
+
     exposed, rows = pairs["exposed"].to_numpy(bool) if "exposed" in pairs else None, []
-    for group, which in dict(all=correct | True, **({} if exposed is None else dict(exposed=exposed, unexposed=~exposed))).items():
-        if which.any(): rows += [dict(group=group, metric=metric, value=float(value)) for metric, value in dict(
-            accuracy=correct[which].mean(), pairs=which.sum(), **(dict(unigram=pairs["unigram"][which].mean()) if "unigram" in pairs else {})).items()]
+    for group, which in dict(
+        all=correct | True, **({} if exposed is None else dict(exposed=exposed, unexposed=~exposed))
+    ).items():
+        if which.any():
+            rows += [
+                dict(group=group, metric=metric, value=float(value))
+                for metric, value in dict(
+                    accuracy=correct[which].mean(),
+                    pairs=which.sum(),
+                    **(dict(unigram=pairs["unigram"][which].mean()) if "unigram" in pairs else {}),
+                ).items()
+            ]
     if exposed is not None and 0 < exposed.sum() < len(exposed):
         found = gaps(correct, exposed, frequency_strata(pairs["frequency"]))
-        rows += [dict(group="difference", metric=metric, value=float(value)) for metric, value in found.items()]
+        rows += [
+            dict(group="difference", metric=metric, value=float(value)) for metric, value in found.items()
+        ]
     return rows
 
 # %% ../../nbs/grammar/09_judge.ipynb #0e7e9b07
 def judged(
-    model, # transformers causal language model, in evaluation mode
-    context, # of a run: has `config` and `stream`
-) -> list[dict]: # paradigm ("mean": over all but planted), group ("all", "exposed", "unexposed", "difference"; of planted its schedule), dose, metric, value
+    model,  # transformers causal language model, in evaluation mode
+    context,  # of a run: has `config` and `stream`
+) -> list[
+    dict
+]:  # paradigm ("mean": over all but planted), group ("all", "exposed", "unexposed", "difference"; of planted its schedule), dose, metric, value
     "Accuracy of exposed and unexposed pairs, paradigm by paradigm."
     return _judged(model, context.stream.tokenizer, asked(context.config))
+
 
 def _judged(model, tokenizer, pairs):
     import pandas as pd
     from grok_nb.grammar.minimal_pairs import score_pairs
+
     correct, rows = score_pairs(model, tokenizer, pairs)["correct"].to_numpy(), []
     for name, which in pairs.groupby("paradigm", sort=False).indices.items():
         here = pairs.iloc[which].reset_index(drop=True)
-        if name != "planted": rows += [dict(paradigm=name, dose=0) | row for row in _group_rows(here, correct[which])]
-        else: rows += [dict(paradigm=name, dose=int(dose), group=schedule, metric="accuracy", value=float(correct[which][at].mean()))
-                       for (schedule, dose), at in here.groupby(["schedule", "planted_dose"]).indices.items()]
+        if name != "planted":
+            rows += [dict(paradigm=name, dose=0) | row for row in _group_rows(here, correct[which])]
+        else:
+            rows += [
+                dict(
+                    paradigm=name,
+                    dose=int(dose),
+                    group=schedule,
+                    metric="accuracy",
+                    value=float(correct[which][at].mean()),
+                )
+                for (schedule, dose), at in here.groupby(["schedule", "planted_dose"]).indices.items()
+            ]
     table = pd.DataFrame(rows).query("paradigm != 'planted' and metric != 'pairs'")
     mean = table.groupby(["group", "metric"], sort=False)["value"].mean()
-    return rows + [dict(paradigm="mean", dose=0, group=group, metric=metric, value=float(value)) for (group, metric), value in mean.items()]
+    return rows + [
+        dict(paradigm="mean", dose=0, group=group, metric=metric, value=float(value))
+        for (group, metric), value in mean.items()
+    ]
+
 
 def probes(config: Config) -> dict:
     "What is measured during training."
     from grok_nb.streams import held_out_loss
+
     return dict(accuracy=judged, held_out=held_out_loss)
 
 # %% ../../nbs/grammar/09_judge.ipynb #7866e4c2
 def margins(
-    model, # transformers causal language model
-    context, # of a run: has `config` and `stream`
-) -> list[dict]: # pair, metric "margin", value in nats
+    model,  # transformers causal language model
+    context,  # of a run: has `config` and `stream`
+) -> list[dict]:  # pair, metric "margin", value in nats
     "By how much each acceptable sentence is likelier than the other."
     from grok_nb.grammar.minimal_pairs import score_pairs
+
     pairs = asked(context.config)
     scores = score_pairs(model, context.stream.tokenizer, pairs)
-    return [dict(pair=int(pair), metric="margin", value=float(value)) for pair, value in zip(scores["pair"], scores["margin"])]
+    return [
+        dict(pair=int(pair), metric="margin", value=float(value))
+        for pair, value in zip(scores["pair"], scores["margin"])
+    ]
+
 
 def measured_lags(
-    runs, # finished, of this study
-    tau: float = 0.8, # threshold, a share
-    n: int = 1000, # random splits
-    sustained: int = 3, # checkpoints in a row; 1: plain, as in the paper
-    device: str = "cpu", # where the models are put
-): # → pandas, `lag.lag_table`, with preset and seed
+    runs,  # finished, of this study
+    tau: float = 0.8,  # threshold, a share
+    n: int = 1000,  # random splits
+    sustained: int = 3,  # checkpoints in a row; 1: plain, as in the paper
+    device: str = "cpu",  # where the models are put
+):  # → pandas, `lag.lag_table`, with preset and seed
     "Lag, gap and their three tests, for every run and paradigm."
     import pandas as pd
     from grok_nb.grammar.lag import lag_table
     from grok_nb.probes import measure
-    parts = [lag_table(measure(r, dict(margins=margins), device=device), asked(r.config).query("paradigm != 'planted'"), tau, n, sustained) for r in runs]
-    return pd.concat([t.assign(preset=r.preset, seed=r.config.seed) for r, t in zip(runs, parts)], ignore_index=True)
+
+    parts = [
+        lag_table(
+            measure(r, dict(margins=margins), device=device),
+            asked(r.config).query("paradigm != 'planted'"),
+            tau,
+            n,
+            sustained,
+        )
+        for r in runs
+    ]
+    return pd.concat(
+        [t.assign(preset=r.preset, seed=r.config.seed) for r, t in zip(runs, parts)], ignore_index=True
+    )
 
 # %% ../../nbs/grammar/09_judge.ipynb #02fdd606
 def accuracy_curves(
-    table, # long table of one or more runs, pandas: of `judged`
-): # → pandas, as of `lag.curve_table`: run, paradigm, group, step, accuracy, pairs, unigram
+    table,  # long table of one or more runs, pandas: of `judged`
+):  # → pandas, as of `lag.curve_table`: run, paradigm, group, step, accuracy, pairs, unigram
     "The accuracy of every paradigm and group over steps, as it was measured during training."
-    rows = table[(table["probe"] == "accuracy") & ~table["paradigm"].isin(["mean", "planted"]) & (table["group"] != "difference")]
-    return rows.pivot(index=["run", "paradigm", "group", "step"], columns="metric", values="value").reset_index().rename_axis(columns=None)
+    rows = table[
+        (table["probe"] == "accuracy")
+        & ~table["paradigm"].isin(["mean", "planted"])
+        & (table["group"] != "difference")
+    ]
+    return (
+        rows.pivot(index=["run", "paradigm", "group", "step"], columns="metric", values="value")
+        .reset_index()
+        .rename_axis(columns=None)
+    )
 
 # %% ../../nbs/grammar/09_judge.ipynb #e0670abe
 def look_inside(
-    model, # transformers causal language model, in evaluation mode
-    context, # of a run: has `config` and `stream`
-) -> list[dict]: # the rows of `attention.inside`
+    model,  # transformers causal language model, in evaluation mode
+    context,  # of a run: has `config` and `stream`
+) -> list[dict]:  # the rows of `attention.inside`
     "Concept vectors of every layer, and attention from the critical to the context word in every head."
     from grok_nb.grammar.attention import inside as look
+
     return look(model, context, *placed_pairs(context.config)[::-1])
+
 
 @lru_cache(4)
 def placed_pairs(config):
     "The pairs of a run but those that were planted, and where their words are."
     from grok_nb.grammar.minimal_pairs import token_positions
+
     pairs = asked(config).query("paradigm != 'planted'")
     return pairs, token_positions(stream(config).tokenizer, pairs)
 
@@ -149,53 +228,69 @@ def checkpoint_probes(config: Config) -> dict:
     "What is measured inside checkpoints."
     return dict(inside=look_inside)
 
+
 def compared_steps(config: Config) -> list[int]:
     "The steps, beside the last, that claims about the inside compare: one twentieth of the training, the paper's step 100 of 2000."
     return [config.steps // 20]
 
+
 def early_step(rows):
     "The step that the last one is compared with: that nearest to a twentieth of it, see `compared_steps`; None if it is not near."
     last = rows["step"].max()
-    near = min((step for step in rows["step"].unique() if step), key=lambda step: abs(step - last/20), default=last)
-    return int(near) if near <= last/10 else None
+    near = min(
+        (step for step in rows["step"].unique() if step), key=lambda step: abs(step - last / 20), default=last
+    )
+    return int(near) if near <= last / 10 else None
 
 # %% ../../nbs/grammar/09_judge.ipynb #21f858fa
 def concentrations(
     run: Run,
-    before: int | dict, # step of a checkpoint; or paradigm → step
-    after: int | dict, # a later one
-    device: str = "cpu", # where the models are put
-): # → pandas: paradigm, before, after, the columns of `attention.concentration`, and the reason where they are missing
+    before: int | dict,  # step of a checkpoint; or paradigm → step
+    after: int | dict,  # a later one
+    device: str = "cpu",  # where the models are put
+):  # → pandas: paradigm, before, after, the columns of `attention.concentration`, and the reason where they are missing
     "Whether few heads carry the change of attention to the context word, paradigm by paradigm, in the acceptable sentences."
     import pandas as pd
     from grok_nb.grammar.attention import concentration
     from grok_nb.grammar.concepts import look_at_pairs
     from grok_nb.grammar.lag import clusters
+
     (pairs, tokens), rows = placed_pairs(run.config), []
     model = lru_cache(2)(lambda step: run.at(step).model.to(device))
     for paradigm, which in pairs.groupby("paradigm", sort=False):
         steps = [when.get(paradigm) if isinstance(when, dict) else when for when in (before, after)]
         here = tokens[tokens["pair"].isin(which["pair"])]
-        if None in steps or here.empty: continue
+        if None in steps or here.empty:
+            continue
         seen = [look_at_pairs(model(step), here).attention[:, 0] for step in steps]
-        try: found = concentration(*seen, clusters(which.set_index("pair").loc[here["pair"]])) | dict(reason="")
-        except InputError as error: found = dict(half=float("nan"), reason=str(error))
+        try:
+            found = concentration(*seen, clusters(which.set_index("pair").loc[here["pair"]])) | dict(
+                reason=""
+            )
+        except InputError as error:
+            found = dict(half=float("nan"), reason=str(error))
         rows.append(dict(paradigm=paradigm, before=steps[0], after=steps[1]) | found)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/grammar/09_judge.ipynb #410e7020
 def foreign_probes(
-    pairs: str = "", # minimal pairs: .parquet or .jsonl, a folder of these, or a hub name such as nyu-mll/blimp
-    corpus=(), # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name; pairs whose phrase is in it are exposed, pairs without one left out
-) -> dict: # name → probe
+    pairs: str = "",  # minimal pairs: .parquet or .jsonl, a folder of these, or a hub name such as nyu-mll/blimp
+    corpus=(),  # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name; pairs whose phrase is in it are exposed, pairs without one left out
+) -> dict:  # name → probe
     "What can be asked of checkpoints that are not ours."
     from functools import partial
     from grok_nb.texts import open_texts
-    if not pairs: raise InputError("pairs are not given; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp")
+
+    if not pairs:
+        raise InputError(
+            "pairs are not given; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
+        )
     known, texts = [pairs_fingerprint_of(pairs, "")], (corpus,) if isinstance(corpus, str) else tuple(corpus)
-    if texts: known.append(open_texts(list(texts)).fingerprint)
-    if not Path(pairs).exists(): # on the hub: are they to be had?
+    if texts:
+        known.append(open_texts(list(texts)).fingerprint)
+    if not Path(pairs).exists():  # on the hub: are they to be had?
         from grok_nb.grammar.minimal_pairs import read_pairs
+
         read_pairs(pairs)
     return dict(accuracy=partial(judged_elsewhere, pairs=pairs, corpus=texts, known=tuple(known)))
 
@@ -205,20 +300,25 @@ def _asked_elsewhere(pairs, corpus, known):
     from grok_nb.grammar.exposure import expose, exposure_index, phrases_of
     from grok_nb.grammar.lag import phrase_frequency
     from grok_nb.grammar.minimal_pairs import read_pairs
+
     table = read_pairs(pairs)
-    if not corpus: return table
+    if not corpus:
+        return table
     table = expose(table, index := exposure_index(list(corpus), phrases_of(table))).reset_index(drop=True)
     return table.assign(frequency=phrase_frequency(table, index.window()))
 
+
 def judged_elsewhere(
-    model, # transformers causal language model, in evaluation mode
-    context=None, # of a probe, not needed
+    model,  # transformers causal language model, in evaluation mode
+    context=None,  # of a probe, not needed
     *,
-    pairs: str, # of `read_pairs`
-    corpus: tuple = (), # of `open_texts`
-    known: tuple = (), # fingerprints of both
-) -> list[dict]: # as `judged`; without a text the group "all" alone
+    pairs: str,  # of `read_pairs`
+    corpus: tuple = (),  # of `open_texts`
+    known: tuple = (),  # fingerprints of both
+) -> list[dict]:  # as `judged`; without a text the group "all" alone
     "Accuracy of every paradigm, by the tokenizer that lies beside the model."
     from grok_nb.series import tokenizer_of
-    if (tokenizer := tokenizer_of(model)) is None: raise InputError(f"pairs: no tokenizer lies beside the model in {model.name_or_path}")
+
+    if (tokenizer := tokenizer_of(model)) is None:
+        raise InputError(f"pairs: no tokenizer lies beside the model in {model.name_or_path}")
     return _judged(model, tokenizer, _asked_elsewhere(pairs, corpus, known))

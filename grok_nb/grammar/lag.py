@@ -21,79 +21,105 @@ from ..streams import rng
 # %% ../../nbs/grammar/03_lag.ipynb #5739f0ff
 def _yes_or_no(name, array, axes):
     array = np.asarray(array)
-    if array.ndim != len(axes): raise InputError(f"{name}: an array ({', '.join(axes)}) is needed, not one of {array.ndim} axes")
-    if pd.isna(array).any() or not np.isin(array, (0, 1)).all(): raise InputError(f"{name}: only True and False are allowed; NaN, and other numbers, are not")
+    if array.ndim != len(axes):
+        raise InputError(f"{name}: an array ({', '.join(axes)}) is needed, not one of {array.ndim} axes")
+    if pd.isna(array).any() or not np.isin(array, (0, 1)).all():
+        raise InputError(f"{name}: only True and False are allowed; NaN, and other numbers, are not")
     return array.astype(bool)
+
 
 def _checked(correct, exposed, steps=None):
     "The arrays as bool and float, or an `InputError`."
-    correct, exposed = _yes_or_no("correct", correct, ("checkpoint", "pair")), _yes_or_no("exposed", exposed, ("pair",))
-    if correct.shape[1] != len(exposed): raise InputError(f"exposed: {len(exposed)} values for the {correct.shape[1]} pairs of correct; one each")
+    correct, exposed = (
+        _yes_or_no("correct", correct, ("checkpoint", "pair")),
+        _yes_or_no("exposed", exposed, ("pair",)),
+    )
+    if correct.shape[1] != len(exposed):
+        raise InputError(
+            f"exposed: {len(exposed)} values for the {correct.shape[1]} pairs of correct; one each"
+        )
     for name, count in (("exposed", exposed.sum()), ("unexposed", (~exposed).sum())):
-        if not count: raise InputError(f"exposed: no pair is {name}, and a lag needs both groups")
-    if steps is None: return correct, exposed
+        if not count:
+            raise InputError(f"exposed: no pair is {name}, and a lag needs both groups")
+    if steps is None:
+        return correct, exposed
     steps = np.asarray(steps, float)
-    if steps.shape != correct.shape[:1]: raise InputError(f"steps: {steps.size} values for the {len(correct)} checkpoints of correct; one each")
-    if len(steps) < 2: raise InputError(f"steps: {len(steps)} checkpoint; a lag needs at least two")
-    if not np.isfinite(steps).all() or (np.diff(steps) <= 0).any(): raise InputError("steps: must be finite and increasing")
+    if steps.shape != correct.shape[:1]:
+        raise InputError(
+            f"steps: {steps.size} values for the {len(correct)} checkpoints of correct; one each"
+        )
+    if len(steps) < 2:
+        raise InputError(f"steps: {len(steps)} checkpoint; a lag needs at least two")
+    if not np.isfinite(steps).all() or (np.diff(steps) <= 0).any():
+        raise InputError("steps: must be finite and increasing")
     return correct, exposed, steps
 
 # %% ../../nbs/grammar/03_lag.ipynb #d55bdba0
 def accuracies(
-    correct: np.ndarray, # (checkpoint, pair) bool
-    exposed: np.ndarray, # (pair,) bool
-) -> tuple[np.ndarray, np.ndarray]: # each (checkpoint,), share from 0 to 1: of the exposed, of the unexposed
+    correct: np.ndarray,  # (checkpoint, pair) bool
+    exposed: np.ndarray,  # (pair,) bool
+) -> tuple[np.ndarray, np.ndarray]:  # each (checkpoint,), share from 0 to 1: of the exposed, of the unexposed
     "The accuracy of both groups at every checkpoint."
     correct, exposed = _checked(correct, exposed)
     return correct[:, exposed].mean(1), correct[:, ~exposed].mean(1)
 
 # %% ../../nbs/grammar/03_lag.ipynb #66d1bc67
 def planted(
-    at: float = 900.0, # step at which a pair is half known
-    by_exposure: float = 0.0, # steps by which exposed pairs are earlier
-    by_frequency: float = 0.0, # steps by which one standard deviation of frequency makes them earlier
-    alike: float = 0.0, # steps, standard deviation: what the pairs of one phrase share
+    at: float = 900.0,  # step at which a pair is half known
+    by_exposure: float = 0.0,  # steps by which exposed pairs are earlier
+    by_frequency: float = 0.0,  # steps by which one standard deviation of frequency makes them earlier
+    alike: float = 0.0,  # steps, standard deviation: what the pairs of one phrase share
     pairs: int = 1000,
-    phrases: int = 250, # distinct ones, each in one pair or more
-    steps: Iterable[int] = range(100, 2001, 100), # of the checkpoints
+    phrases: int = 250,  # distinct ones, each in one pair or more
+    steps: Iterable[int] = range(100, 2001, 100),  # of the checkpoints
     seed: int = 0,
-) -> dict[str, np.ndarray]: # steps, correct, exposed, frequency (log, standardised) and cluster (the phrase, from 0)
+) -> dict[
+    str, np.ndarray
+]:  # steps, correct, exposed, frequency (log, standardised) and cluster (the phrase, from 0)
     "Verdicts with known causes."
-    if not 2 <= phrases <= pairs: raise InputError(f"phrases = {phrases}: must be from 2 to pairs = {pairs}")
+    if not 2 <= phrases <= pairs:
+        raise InputError(f"phrases = {phrases}: must be from 2 to pairs = {pairs}")
     g, steps = rng(seed, "planted"), np.asarray(list(steps))
     cluster = np.concatenate([np.arange(phrases), g.integers(phrases, size=pairs - phrases)])
     frequency = g.normal(size=phrases)
     exposed = g.random(phrases) < 1 / (1 + np.exp(-1.5 * frequency))
     when = at - by_exposure * exposed - by_frequency * frequency + alike * g.normal(size=phrases)
     known = 1 / (1 + np.exp(-(steps[:, None] - when[cluster]) / 150))
-    correct = g.random(pairs) < .5 + .5 * known # a pair keeps its luck: verdicts of neighbouring checkpoints are alike
-    return dict(steps=steps, correct=correct, exposed=exposed[cluster], frequency=frequency[cluster], cluster=cluster)
+    correct = (
+        g.random(pairs) < 0.5 + 0.5 * known
+    )  # a pair keeps its luck: verdicts of neighbouring checkpoints are alike
+    return dict(
+        steps=steps, correct=correct, exposed=exposed[cluster], frequency=frequency[cluster], cluster=cluster
+    )
 
 # %% ../../nbs/grammar/03_lag.ipynb #240091ea
 def reached(
-    curve: pd.Series | tuple, # accuracy over steps, or (steps, accuracy)
-    tau: float = .8, # threshold, a share
-    sustained: int = 3, # checkpoints in a row; 1: plain, as in the paper
-) -> Interval: # `hi` is the first checkpoint at or above `tau`, infinite if there is none
+    curve: pd.Series | tuple,  # accuracy over steps, or (steps, accuracy)
+    tau: float = 0.8,  # threshold, a share
+    sustained: int = 3,  # checkpoints in a row; 1: plain, as in the paper
+) -> Interval:  # `hi` is the first checkpoint at or above `tau`, infinite if there is none
     "When an accuracy reached a threshold."
-    if not 0 < tau <= 1: raise InputError(f"tau = {tau}: must be a share, above 0 and at most 1")
-    if sustained != int(sustained) or sustained < 1: raise InputError(f"sustained = {sustained}: must be a whole number of checkpoints, at least 1")
+    if not 0 < tau <= 1:
+        raise InputError(f"tau = {tau}: must be a share, above 0 and at most 1")
+    if sustained != int(sustained) or sustained < 1:
+        raise InputError(f"sustained = {sustained}: must be a whole number of checkpoints, at least 1")
     return crossing(curve, tau, sustained=int(sustained))
 
+
 def half_way(
-    curve, # accuracy of one group, pandas Series over steps
-) -> float: # accuracy
+    curve,  # accuracy of one group, pandas Series over steps
+) -> float:  # accuracy
     "The middle of a group's own rise, from chance to the mean of its last three evaluations."
     return (0.5 + curve.iloc[-3:].mean()) / 2
 
 # %% ../../nbs/grammar/03_lag.ipynb #9ba0d4e7
 def lags(
-    steps: np.ndarray, # (checkpoint,), increasing
-    correct: np.ndarray, # (checkpoint, pair) bool
-    exposed: np.ndarray, # (pair,) bool
-    thresholds: Iterable[float] = (.7, .75, .8, .85, .9), # shares
-    sustained: Iterable[int] = (1, 3), # checkpoints in a row; 1: plain
-) -> pd.DataFrame: # threshold, sustained, t_train, t_val (steps; infinite: not reached), lag (steps; NaN: a time is missing), lag_lo, lag_hi
+    steps: np.ndarray,  # (checkpoint,), increasing
+    correct: np.ndarray,  # (checkpoint, pair) bool
+    exposed: np.ndarray,  # (pair,) bool
+    thresholds: Iterable[float] = (0.7, 0.75, 0.8, 0.85, 0.9),  # shares
+    sustained: Iterable[int] = (1, 3),  # checkpoints in a row; 1: plain
+) -> pd.DataFrame:  # threshold, sustained, t_train, t_val (steps; infinite: not reached), lag (steps; NaN: a time is missing), lag_lo, lag_hi
     "The lag at each threshold. Source: arXiv 2606.00230, t_train(τ), t_val(τ) and Δt."
     correct, exposed, steps = _checked(correct, exposed, steps)
     rows, curves = [], accuracies(correct, exposed)
@@ -101,41 +127,63 @@ def lags(
         for k in sustained:
             first, second = (reached((steps, curve), tau, k) for curve in curves)
             both, between = first.reached and second.reached, second - first
-            rows.append(dict(threshold=tau, sustained=k, t_train=first.hi, t_val=second.hi, lag=second.hi - first.hi if both else np.nan,
-                             lag_lo=between.lo, lag_hi=between.hi))
+            rows.append(
+                dict(
+                    threshold=tau,
+                    sustained=k,
+                    t_train=first.hi,
+                    t_val=second.hi,
+                    lag=second.hi - first.hi if both else np.nan,
+                    lag_lo=between.lo,
+                    lag_hi=between.hi,
+                )
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/grammar/03_lag.ipynb #24e90877
 def _numbers(name, values, count):
     values = np.asarray(values)
-    if values.shape != (count,): raise InputError(f"{name}: one value for each of the {count} pairs is needed, got shape {values.shape}")
-    if pd.isna(values).any(): raise InputError(f"{name}: a pair has none (NaN); leave it out")
+    if values.shape != (count,):
+        raise InputError(
+            f"{name}: one value for each of the {count} pairs is needed, got shape {values.shape}"
+        )
+    if pd.isna(values).any():
+        raise InputError(f"{name}: a pair has none (NaN); leave it out")
     return np.unique(values, return_inverse=True)[1]
 
+
 def random_splits(
-    exposed: np.ndarray, # (pair,) bool
-    n: int = 1000, # random splits
-    strata: np.ndarray | None = None, # (pair,) labels move within a stratum only; None: everywhere
-    cluster: np.ndarray | None = None, # (pair,) pairs that move together, of one exposure and one stratum; None: every pair alone
+    exposed: np.ndarray,  # (pair,) bool
+    n: int = 1000,  # random splits
+    strata: np.ndarray | None = None,  # (pair,) labels move within a stratum only; None: everywhere
+    cluster: np.ndarray
+    | None = None,  # (pair,) pairs that move together, of one exposure and one stratum; None: every pair alone
     seed: int = 0,
-) -> np.ndarray: # (n + 1, pair) bool: who is exposed; the first is the observed split
+) -> np.ndarray:  # (n + 1, pair) bool: who is exposed; the first is the observed split
     "Random assignments of the pairs to two groups, of as many pairs or clusters as observed, in every stratum."
     exposed = _yes_or_no("exposed", exposed, ("pair",))
-    if n < 1: raise InputError(f"n = {n}: at least one random split is needed")
+    if n < 1:
+        raise InputError(f"n = {n}: at least one random split is needed")
     every = np.arange(len(exposed))
     strata = np.zeros(len(exposed), int) if strata is None else _numbers("strata", strata, len(exposed))
     unit = every if cluster is None else _numbers("cluster", cluster, len(exposed))
-    first = np.unique(unit, return_index=True)[1] # a pair of each cluster
+    first = np.unique(unit, return_index=True)[1]  # a pair of each cluster
     for name, values in (("exposed", exposed), ("strata", strata)):
         if (mixed := values[first][unit] != values).any():
-            raise InputError(f"cluster: pairs {first[unit[mixed.argmax()]]} and {mixed.argmax()} move together but differ in {name}")
+            raise InputError(
+                f"cluster: pairs {first[unit[mixed.argmax()]]} and {mixed.argmax()} move together but differ in {name}"
+            )
     labels, level = exposed[first], strata[first]
     splits, g, moved = np.tile(labels, (n + 1, 1)), rng(seed, "random splits"), False
     for s in range(level.max() + 1):
         here = level == s
-        if labels[here].all() or not labels[here].any(): continue
+        if labels[here].all() or not labels[here].any():
+            continue
         splits[1:, here], moved = g.permuted(splits[1:, here], axis=1), True
-    if not moved: raise InputError("strata: none holds both exposed and unexposed pairs, so there is nothing to permute")
+    if not moved:
+        raise InputError(
+            "strata: none holds both exposed and unexposed pairs, so there is nothing to permute"
+        )
     return splits[:, unit]
 
 # %% ../../nbs/grammar/03_lag.ipynb #13e30630
@@ -144,73 +192,104 @@ def _first(accuracy, steps, tau, sustained):
     beyond = accuracy >= tau
     runs = np.lib.stride_tricks.sliding_window_view(beyond, min(sustained, len(steps)), axis=1).all(-1)
     known = runs.any(1) & (sustained <= len(steps))
-    unconfirmed = np.logical_and.accumulate(beyond[:, ::-1], axis=1).sum(1) # checkpoints at the end, too few to count
-    later = np.append(steps, np.nextafter(steps[-1], np.inf))[len(steps) - unconfirmed] # or any time after the last
+    unconfirmed = np.logical_and.accumulate(beyond[:, ::-1], axis=1).sum(
+        1
+    )  # checkpoints at the end, too few to count
+    later = np.append(steps, np.nextafter(steps[-1], np.inf))[
+        len(steps) - unconfirmed
+    ]  # or any time after the last
     at = steps[runs.argmax(1)]
     return np.where(known, at, later), np.where(known, at, np.inf)
 
+
 def split_table(
-    steps: np.ndarray, # (checkpoint,), increasing
-    correct: np.ndarray, # (checkpoint, pair) bool
-    splits: np.ndarray, # (split, pair) bool, of `random_splits`
-    tau: float = .8, # threshold, a share
-    sustained: int = 1, # checkpoints in a row; 1: plain, as in the paper
-) -> pd.DataFrame: # a row a split: exposed (pairs), lag_from, lag_to (steps between first checkpoints: equal where both are known), gap (share)
+    steps: np.ndarray,  # (checkpoint,), increasing
+    correct: np.ndarray,  # (checkpoint, pair) bool
+    splits: np.ndarray,  # (split, pair) bool, of `random_splits`
+    tau: float = 0.8,  # threshold, a share
+    sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
+) -> pd.DataFrame:  # a row a split: exposed (pairs), lag_from, lag_to (steps between first checkpoints: equal where both are known), gap (share)
     "The lag, and the mean gap between the curves, of many splits at once."
     splits = _yes_or_no("splits", splits, ("split", "pair"))
     correct, _, steps = _checked(correct, splits[0], steps)
-    if splits.all(1).any() or not splits.any(1).all(): raise InputError("splits: one of them leaves a group empty")
-    reached((steps, steps), tau, sustained) # checks its options
+    if splits.all(1).any() or not splits.any(1).all():
+        raise InputError("splits: one of them leaves a group empty")
+    reached((steps, steps), tau, sustained)  # checks its options
     size, among = splits.sum(1)[:, None], correct.T.astype(np.float32)
-    sums = (splits.astype(np.float32) @ among).astype(float) # whole numbers, exact in float32
+    sums = (splits.astype(np.float32) @ among).astype(float)  # whole numbers, exact in float32
     train, val = sums / size, (correct.sum(1) - sums) / (len(among) - size)
     (train_lo, train_hi), (val_lo, val_hi) = (_first(a, steps, tau, int(sustained)) for a in (train, val))
-    return pd.DataFrame(dict(exposed=size[:, 0], lag_from=val_lo - train_hi, lag_to=val_hi - train_lo,
-                             gap=np.trapezoid(train - val, steps, axis=1) / np.ptp(steps)))
+    return pd.DataFrame(
+        dict(
+            exposed=size[:, 0],
+            lag_from=val_lo - train_hi,
+            lag_to=val_hi - train_lo,
+            gap=np.trapezoid(train - val, steps, axis=1) / np.ptp(steps),
+        )
+    )
 
 # %% ../../nbs/grammar/03_lag.ipynb #2e43d7f2
 def split_test(
-    steps: np.ndarray, # (checkpoint,), increasing
-    correct: np.ndarray, # (checkpoint, pair) bool
-    exposed: np.ndarray, # (pair,) bool
-    tau: float = .8, # threshold, a share
-    n: int = 1000, # random splits
-    strata: np.ndarray | None = None, # (pair,) see `random_splits`
-    cluster: np.ndarray | None = None, # (pair,) see `random_splits`
-    sustained: int = 1, # checkpoints in a row
+    steps: np.ndarray,  # (checkpoint,), increasing
+    correct: np.ndarray,  # (checkpoint, pair) bool
+    exposed: np.ndarray,  # (pair,) bool
+    tau: float = 0.8,  # threshold, a share
+    n: int = 1000,  # random splits
+    strata: np.ndarray | None = None,  # (pair,) see `random_splits`
+    cluster: np.ndarray | None = None,  # (pair,) see `random_splits`
+    sustained: int = 1,  # checkpoints in a row
     seed: int = 0,
-) -> dict: # lag_from, lag_to (steps); p_low, p_high; undecided (splits); gap; gap_left, without what random splits have on average; gap_p; splits
+) -> dict:  # lag_from, lag_to (steps); p_low, p_high; undecided (splits); gap; gap_left, without what random splits have on average; gap_p; splits
     "The matched random-split test, one-sided. Source: arXiv 2606.00230; strata, clusters, gap and the rule for censored lags are ours."
-    return p_values(split_table(steps, correct, random_splits(_checked(correct, exposed, steps)[1], n, strata, cluster, seed), tau, sustained))
+    return p_values(
+        split_table(
+            steps,
+            correct,
+            random_splits(_checked(correct, exposed, steps)[1], n, strata, cluster, seed),
+            tau,
+            sustained,
+        )
+    )
+
 
 def p_values(
-    table: pd.DataFrame, # of `split_table`, the observed split first
-) -> dict: # see `split_test`
+    table: pd.DataFrame,  # of `split_table`, the observed split first
+) -> dict:  # see `split_test`
     "The share of splits that do as much as the observed one, which is counted among them."
     observed, random = table.iloc[0], table.iloc[1:]
     certain, possible = random.lag_from >= observed.lag_to, random.lag_to >= observed.lag_from
     p = lambda as_much: float((as_much.sum() + 1) / len(table))
-    return dict(lag_from=float(observed.lag_from), lag_to=float(observed.lag_to), p_low=p(certain), p_high=p(possible),
-                undecided=int((possible & ~certain).sum()), gap=float(observed.gap), gap_left=float(observed.gap - random.gap.mean()),
-                gap_p=p(random.gap >= observed.gap - 1e-9), splits=len(random))
+    return dict(
+        lag_from=float(observed.lag_from),
+        lag_to=float(observed.lag_to),
+        p_low=p(certain),
+        p_high=p(possible),
+        undecided=int((possible & ~certain).sum()),
+        gap=float(observed.gap),
+        gap_left=float(observed.gap - random.gap.mean()),
+        gap_p=p(random.gap >= observed.gap - 1e-9),
+        splits=len(random),
+    )
 
 # %% ../../nbs/grammar/03_lag.ipynb #3d9be565
 def frequency_strata(
-    frequency: np.ndarray, # (pair,) of the words in the training text, on any increasing scale, such as the mean log count
-    bins: int = 8, # of equally many pairs, but for ties
-) -> np.ndarray: # (pair,) int, 0: the rarest
+    frequency: np.ndarray,  # (pair,) of the words in the training text, on any increasing scale, such as the mean log count
+    bins: int = 8,  # of equally many pairs, but for ties
+) -> np.ndarray:  # (pair,) int, 0: the rarest
     "Bins of pairs whose words are about as frequent."
     frequency = np.asarray(frequency, float)
-    if bins < 1: raise InputError(f"bins = {bins}: at least 1")
-    if not frequency.size or frequency.ndim != 1 or np.isnan(frequency).any(): raise InputError("frequency: one number for each pair is needed, no NaN")
-    return np.unique((rankdata(frequency) - .5) * bins // len(frequency), return_inverse=True)[1]
+    if bins < 1:
+        raise InputError(f"bins = {bins}: at least 1")
+    if not frequency.size or frequency.ndim != 1 or np.isnan(frequency).any():
+        raise InputError("frequency: one number for each pair is needed, no NaN")
+    return np.unique((rankdata(frequency) - 0.5) * bins // len(frequency), return_inverse=True)[1]
 
 # %% ../../nbs/grammar/03_lag.ipynb #6f23862c
 def gaps(
-    correct: np.ndarray, # (pair,) bool, of one checkpoint
-    exposed: np.ndarray, # (pair,) bool
-    strata: np.ndarray, # (pair,) of `frequency_strata`
-) -> dict: # gap, and gap_left: what the strata leave of it, as shares
+    correct: np.ndarray,  # (pair,) bool, of one checkpoint
+    exposed: np.ndarray,  # (pair,) bool
+    strata: np.ndarray,  # (pair,) of `frequency_strata`
+) -> dict:  # gap, and gap_left: what the strata leave of it, as shares
     "The gap at one checkpoint, without any draw: a random split within strata has each stratum's mean for both groups."
     share = lambda group: np.bincount(strata[group], minlength=strata.max() + 1) / group.sum()
     by_stratum = np.bincount(strata, correct) / np.bincount(strata)
@@ -219,75 +298,119 @@ def gaps(
 
 # %% ../../nbs/grammar/03_lag.ipynb #05af8b86
 def phrase_frequency(
-    pairs: pd.DataFrame, # with `phrase_good` and `phrase_bad`, normalised, or missing
-    counts, # word → occurrences in the training text, a dict or a Series
-) -> np.ndarray: # (pair,) mean of log(1 + count) over the words of both phrases, nats; NaN: no phrase
+    pairs: pd.DataFrame,  # with `phrase_good` and `phrase_bad`, normalised, or missing
+    counts,  # word → occurrences in the training text, a dict or a Series
+) -> np.ndarray:  # (pair,) mean of log(1 + count) over the words of both phrases, nats; NaN: no phrase
     "How frequent the words of the critical phrases are in the training text."
     logs = {word: np.log1p(count) for word, count in counts.items()}
     found = np.full(len(pairs), np.nan)
     for i, phrases in enumerate(zip(pairs["phrase_good"], pairs["phrase_bad"])):
-        words = [word for phrase in phrases if not pd.isna(phrase) for word in re.findall(r"[\w']+", normalise(phrase))]
-        if unknown := [word for word in words if word not in logs]: raise InputError(f"counts: none for {unknown[0]!r}, a word of pair {i}; 0 is a count too")
-        if words: found[i] = np.mean([logs[word] for word in words])
+        words = [
+            word
+            for phrase in phrases
+            if not pd.isna(phrase)
+            for word in re.findall(r"[\w']+", normalise(phrase))
+        ]
+        if unknown := [word for word in words if word not in logs]:
+            raise InputError(f"counts: none for {unknown[0]!r}, a word of pair {i}; 0 is a count too")
+        if words:
+            found[i] = np.mean([logs[word] for word in words])
     return found
 
 # %% ../../nbs/grammar/03_lag.ipynb #df03c12b
 def overlap(
-    frequency: np.ndarray, # (pair,)
-    exposed: np.ndarray, # (pair,) bool
-    bins: int = 8, # see `frequency_strata`
-) -> pd.DataFrame: # stratum, frequency_from, frequency_to, exposed, unexposed (pairs), contributes; attrs: coefficient, alone (strata), pairs (contributing)
+    frequency: np.ndarray,  # (pair,)
+    exposed: np.ndarray,  # (pair,) bool
+    bins: int = 8,  # see `frequency_strata`
+) -> pd.DataFrame:  # stratum, frequency_from, frequency_to, exposed, unexposed (pairs), contributes; attrs: coefficient, alone (strata), pairs (contributing)
     "How far the two groups have frequencies in common."
     strata, exposed = frequency_strata(frequency, bins), _yes_or_no("exposed", exposed, ("pair",))
-    if len(strata) != len(exposed): raise InputError(f"exposed: {len(exposed)} values for {len(strata)} frequencies; one each")
-    pairs = pd.DataFrame(dict(stratum=strata, frequency=np.asarray(frequency, float), exposed=exposed, unexposed=~exposed))
-    table = pairs.groupby("stratum", as_index=False).agg(frequency_from=("frequency", "min"), frequency_to=("frequency", "max"),
-                                                         exposed=("exposed", "sum"), unexposed=("unexposed", "sum"))
+    if len(strata) != len(exposed):
+        raise InputError(f"exposed: {len(exposed)} values for {len(strata)} frequencies; one each")
+    pairs = pd.DataFrame(
+        dict(stratum=strata, frequency=np.asarray(frequency, float), exposed=exposed, unexposed=~exposed)
+    )
+    table = pairs.groupby("stratum", as_index=False).agg(
+        frequency_from=("frequency", "min"),
+        frequency_to=("frequency", "max"),
+        exposed=("exposed", "sum"),
+        unexposed=("unexposed", "sum"),
+    )
     groups = table[["exposed", "unexposed"]]
     table["contributes"] = groups.min(axis=1) > 0
-    table.attrs = dict(coefficient=float((groups / groups.sum()).min(axis=1).sum()) if exposed.any() and not exposed.all() else 0.0,
-                       alone=int((~table["contributes"]).sum()), pairs=int(groups.sum(axis=1)[table["contributes"]].sum()))
+    table.attrs = dict(
+        coefficient=float((groups / groups.sum()).min(axis=1).sum())
+        if exposed.any() and not exposed.all()
+        else 0.0,
+        alone=int((~table["contributes"]).sum()),
+        pairs=int(groups.sum(axis=1)[table["contributes"]].sum()),
+    )
     return table
 
 # %% ../../nbs/grammar/03_lag.ipynb #30c8b9df
 _colours = dict(exposed="#0072B2", unexposed="#D55E00", all="#000000")
 
+
 def split_figure(
-    tables: dict[str, pd.DataFrame], # title → table of `split_table`, the observed split first
-): # → matplotlib Figure
+    tables: dict[str, pd.DataFrame],  # title → table of `split_table`, the observed split first
+):  # → matplotlib Figure
     "The gap of the observed split among those of the random ones."
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(1, len(tables), figsize=(.6 + 3*len(tables), 2.9), layout="constrained", sharex=True, sharey=True, squeeze=False)
+
+    fig, axes = plt.subplots(
+        1,
+        len(tables),
+        figsize=(0.6 + 3 * len(tables), 2.9),
+        layout="constrained",
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
     for ax, (title, table) in zip(axes.flat, tables.items()):
         ax.hist(table.gap.iloc[1:], bins=30, color="#999999", label="random splits")
         ax.axvline(table.gap.iloc[0], color=_colours["unexposed"], linewidth=2, label="observed")
         ax.set_title(f"{title}\np = {p_values(table)['gap_p']:.3f}", fontsize=10)
         ax.set_xlabel("mean gap (share of pairs)")
     axes.flat[0].set_ylabel("random splits")
-    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    fig.legend(
+        *axes.flat[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/grammar/03_lag.ipynb #56b2fe38
 def _needs(frame, name, *columns):
     for column in columns:
-        if column not in frame: raise InputError(f"{name}: no column {column!r}; there are {', '.join(map(str, frame.columns))}")
+        if column not in frame:
+            raise InputError(f"{name}: no column {column!r}; there are {', '.join(map(str, frame.columns))}")
+
 
 def verdicts(
-    table: pd.DataFrame, # long table of one run, with `step`, `pair`, and the metric `margin` (nats)
-    pairs: pd.DataFrame, # pairs table; its `pair` says which, in which order
-) -> tuple[np.ndarray, np.ndarray]: # steps (checkpoint,), correct (checkpoint, pair) bool
+    table: pd.DataFrame,  # long table of one run, with `step`, `pair`, and the metric `margin` (nats)
+    pairs: pd.DataFrame,  # pairs table; its `pair` says which, in which order
+) -> tuple[np.ndarray, np.ndarray]:  # steps (checkpoint,), correct (checkpoint, pair) bool
     "The verdicts of one run: right where the margin is 0 or more."
-    _needs(table, "table", "step", "pair", "metric", "value"); _needs(pairs, "pairs", "pair")
-    if pairs["pair"].duplicated().any(): raise InputError(f"pairs: pair {pairs['pair'][pairs['pair'].duplicated()].iloc[0]} is there twice")
+    _needs(table, "table", "step", "pair", "metric", "value")
+    _needs(pairs, "pairs", "pair")
+    if pairs["pair"].duplicated().any():
+        raise InputError(f"pairs: pair {pairs['pair'][pairs['pair'].duplicated()].iloc[0]} is there twice")
     rows = table[(table["metric"] == "margin") & table["pair"].isin(pairs["pair"])]
-    if rows.empty: raise InputError("table: no margin of any of these pairs")
-    if "run" in rows and rows["run"].nunique() > 1: raise InputError(f"table: {rows['run'].nunique()} runs; select one")
-    if rows.duplicated(["step", "pair"]).any(): raise InputError("table: a pair has two margins at one step; select one model and policy")
+    if rows.empty:
+        raise InputError("table: no margin of any of these pairs")
+    if "run" in rows and rows["run"].nunique() > 1:
+        raise InputError(f"table: {rows['run'].nunique()} runs; select one")
+    if rows.duplicated(["step", "pair"]).any():
+        raise InputError("table: a pair has two margins at one step; select one model and policy")
     wide = rows.pivot(index="step", columns="pair", values="value").reindex(columns=pairs["pair"])
     if (missing := wide.isna().to_numpy()).any():
         step, pair = np.argwhere(missing)[0]
-        raise InputError(f"table: pair {wide.columns[pair]} has no margin at step {wide.index[step]}, or it is NaN")
+        raise InputError(
+            f"table: pair {wide.columns[pair]} has no margin at step {wide.index[step]}, or it is NaN"
+        )
     return wide.index.to_numpy(float), wide.to_numpy(float) >= 0
 
 # %% ../../nbs/grammar/03_lag.ipynb #cb1ac622
@@ -298,33 +421,53 @@ def _grouped(pairs):
     exposed = np.zeros(len(pairs), bool)
     exposed[phrase] = _yes_or_no("exposed", pairs["exposed"].to_numpy()[phrase], ("pair",))
     for name, rows in pairs.groupby("paradigm", sort=False).indices.items():
-        yield name, dict(all=rows, exposed=rows[(phrase & exposed)[rows]], unexposed=rows[(phrase & ~exposed)[rows]])
+        yield (
+            name,
+            dict(all=rows, exposed=rows[(phrase & exposed)[rows]], unexposed=rows[(phrase & ~exposed)[rows]]),
+        )
+
 
 def clusters(
-    pairs: pd.DataFrame, # phrase_good and phrase_bad if there are any
-) -> np.ndarray: # (pair,) int: the same for pairs with the same two phrases; a pair without phrases stands alone
+    pairs: pd.DataFrame,  # phrase_good and phrase_bad if there are any
+) -> (
+    np.ndarray
+):  # (pair,) int: the same for pairs with the same two phrases; a pair without phrases stands alone
     "Which pairs ask about the same phrases."
-    if "phrase_good" not in pairs: return np.arange(len(pairs))
+    if "phrase_good" not in pairs:
+        return np.arange(len(pairs))
     phrases = pairs["phrase_good"].astype("string") + "\n" + pairs["phrase_bad"].astype("string")
     codes = pd.factorize(phrases)[0]
     return np.where(codes < 0, codes.max() + 1 + np.arange(len(pairs)), codes)
 
-def _runs(table): return table.groupby("run", sort=False) if "run" in table else [("", table)]
+
+def _runs(table):
+    return table.groupby("run", sort=False) if "run" in table else [("", table)]
 
 # %% ../../nbs/grammar/03_lag.ipynb #c58bb1b4
 def curve_table(
-    table: pd.DataFrame, # long, of one or more runs; see `verdicts`
-    pairs: pd.DataFrame, # with `paradigm`, `exposed`; optional: `phrase_good`, `phrase_bad`, `unigram` (bool), `first_step`
-) -> pd.DataFrame: # run, paradigm, group (all, exposed, unexposed), step, pairs, accuracy; unigram (accuracy) and met (distinct phrases so far) where known
+    table: pd.DataFrame,  # long, of one or more runs; see `verdicts`
+    pairs: pd.DataFrame,  # with `paradigm`, `exposed`; optional: `phrase_good`, `phrase_bad`, `unigram` (bool), `first_step`
+) -> pd.DataFrame:  # run, paradigm, group (all, exposed, unexposed), step, pairs, accuracy; unigram (accuracy) and met (distinct phrases so far) where known
     "The accuracy of every paradigm and group over steps."
     parts, cluster = [], clusters(pairs)
     for run, rows in _runs(table):
         steps, correct = verdicts(rows, pairs)
         for paradigm, groups in _grouped(pairs):
             for group, which in groups.items():
-                if not len(which): continue
-                part = pd.DataFrame(dict(run=run, paradigm=paradigm, group=group, step=steps, pairs=len(which), accuracy=correct[:, which].mean(1)))
-                if "unigram" in pairs: part["unigram"] = pairs["unigram"].to_numpy(bool)[which].mean()
+                if not len(which):
+                    continue
+                part = pd.DataFrame(
+                    dict(
+                        run=run,
+                        paradigm=paradigm,
+                        group=group,
+                        step=steps,
+                        pairs=len(which),
+                        accuracy=correct[:, which].mean(1),
+                    )
+                )
+                if "unigram" in pairs:
+                    part["unigram"] = pairs["unigram"].to_numpy(bool)[which].mean()
                 if "first_step" in pairs and "phrase_good" in pairs:
                     first = pairs["first_step"].to_numpy(float)[groups["all"]]
                     part["met"] = [len(np.unique(cluster[groups["all"]][first <= step])) for step in steps]
@@ -332,38 +475,76 @@ def curve_table(
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/grammar/03_lag.ipynb #e431e94d
-stages = dict(early="too good in the early window", never="never reaches the threshold", phrase="no phrase within the sentence",
-              exposed="too few exposed pairs", unexposed="unexposed pairs never reach the threshold")
+stages = dict(
+    early="too good in the early window",
+    never="never reaches the threshold",
+    phrase="no phrase within the sentence",
+    exposed="too few exposed pairs",
+    unexposed="unexposed pairs never reach the threshold",
+)
+
 
 def selection(
-    curves: pd.DataFrame, # of `curve_table`
-    early: tuple[float, float] = (100, 300), # first and last step of the early window
-    below: float = .7, # mean accuracy in it, at most
-    tau: float = .8, # what all pairs, and the unexposed, must reach, share
-    fewest: int = 100, # exposed pairs, at least
-) -> pd.DataFrame: # paradigm, early, peak (accuracy), phrases (pairs with one), exposed (pairs), unexposed_peak, fell (a key of `stages`, or "")
+    curves: pd.DataFrame,  # of `curve_table`
+    early: tuple[float, float] = (100, 300),  # first and last step of the early window
+    below: float = 0.7,  # mean accuracy in it, at most
+    tau: float = 0.8,  # what all pairs, and the unexposed, must reach, share
+    fewest: int = 100,  # exposed pairs, at least
+) -> pd.DataFrame:  # paradigm, early, peak (accuracy), phrases (pairs with one), exposed (pairs), unexposed_peak, fell (a key of `stages`, or "")
     "The paper's selection: what each criterion measured, and the first that a paradigm failed. Source: arXiv 2606.00230."
     _needs(curves, "curves", "paradigm", "group", "step", "accuracy", "pairs")
-    mean = curves.groupby(["paradigm", "group", "step"], sort=False).agg(accuracy=("accuracy", "mean"), pairs=("pairs", "min")).reset_index()
+    mean = (
+        curves.groupby(["paradigm", "group", "step"], sort=False)
+        .agg(accuracy=("accuracy", "mean"), pairs=("pairs", "min"))
+        .reset_index()
+    )
     if not (window := mean["step"].between(*early)).any():
-        raise InputError(f"early = {early}: no checkpoint there; steps are {mean['step'].min():g} to {mean['step'].max():g}")
+        raise InputError(
+            f"early = {early}: no checkpoint there; steps are {mean['step'].min():g} to {mean['step'].max():g}"
+        )
     whole = mean["group"] == "all"
-    table = pd.DataFrame(dict(early=mean[whole & window].groupby("paradigm", sort=False)["accuracy"].mean(),
-                              peak=mean[whole].groupby("paradigm", sort=False)["accuracy"].max()))
-    size = mean.groupby(["paradigm", "group"])["pairs"].first().unstack().reindex(table.index, columns=list(_colours)).fillna(0).astype(int)
+    table = pd.DataFrame(
+        dict(
+            early=mean[whole & window].groupby("paradigm", sort=False)["accuracy"].mean(),
+            peak=mean[whole].groupby("paradigm", sort=False)["accuracy"].max(),
+        )
+    )
+    size = (
+        mean.groupby(["paradigm", "group"])["pairs"]
+        .first()
+        .unstack()
+        .reindex(table.index, columns=list(_colours))
+        .fillna(0)
+        .astype(int)
+    )
     table["phrases"], table["exposed"] = size["exposed"] + size["unexposed"], size["exposed"]
     table["unexposed_peak"] = mean[mean["group"] == "unexposed"].groupby("paradigm")["accuracy"].max()
-    failed = pd.DataFrame(dict(early=~(table["early"] < below), never=table["peak"] < tau, phrase=table["phrases"] == 0,
-                               exposed=table["exposed"] < fewest, unexposed=~(table["unexposed_peak"] >= tau)))
+    failed = pd.DataFrame(
+        dict(
+            early=~(table["early"] < below),
+            never=table["peak"] < tau,
+            phrase=table["phrases"] == 0,
+            exposed=table["exposed"] < fewest,
+            unexposed=~(table["unexposed_peak"] >= tau),
+        )
+    )
     table["fell"] = np.where(failed.any(axis=1), failed.idxmax(axis=1), "")
     return table.reset_index()
 
+
 def selection_counts(
-    selected: pd.DataFrame, # of `selection`
-) -> pd.DataFrame: # stage, meaning, fell, left (paradigms)
+    selected: pd.DataFrame,  # of `selection`
+) -> pd.DataFrame:  # stage, meaning, fell, left (paradigms)
     "How many paradigms fell at each stage, and how many were left."
     fell = pd.Series({stage: int((selected["fell"] == stage).sum()) for stage in stages})
-    return pd.DataFrame(dict(stage=list(stages), meaning=list(stages.values()), fell=fell.to_numpy(), left=len(selected) - fell.cumsum().to_numpy()))
+    return pd.DataFrame(
+        dict(
+            stage=list(stages),
+            meaning=list(stages.values()),
+            fell=fell.to_numpy(),
+            left=len(selected) - fell.cumsum().to_numpy(),
+        )
+    )
 
 # %% ../../nbs/grammar/03_lag.ipynb #9ab12d1c
 def _mark_lag(ax, curves, tau, sustained):
@@ -371,63 +552,118 @@ def _mark_lag(ax, curves, tau, sustained):
     first, second = (reached(curves[group], tau, sustained) for group in ("exposed", "unexposed"))
     left, right = curves["exposed"].index[[0, -1]]
     for when, group in ((first, "exposed"), (second, "unexposed")):
-        if when.reached: ax.plot([max(when.lo, left), when.hi], [tau, tau], color=_colours[group], linewidth=6, alpha=.6, solid_capstyle="butt")
+        if when.reached:
+            ax.plot(
+                [max(when.lo, left), when.hi],
+                [tau, tau],
+                color=_colours[group],
+                linewidth=6,
+                alpha=0.6,
+                solid_capstyle="butt",
+            )
     if first.reached or second.reached:
-        ax.annotate("", (min(second.hi, right), tau), (min(first.hi, right), tau), arrowprops=dict(arrowstyle="->", shrinkA=0, shrinkB=0))
-    said = (f"lag {second.hi - first.hi:g} steps" if first.reached and second.reached
-            else f"lag > {(second - first).lo:g} steps" if first.reached else f"exposed do not reach {tau:.0%}")
-    ax.annotate(said, (.97, .03), xycoords="axes fraction", ha="right", fontsize=8)
+        ax.annotate(
+            "",
+            (min(second.hi, right), tau),
+            (min(first.hi, right), tau),
+            arrowprops=dict(arrowstyle="->", shrinkA=0, shrinkB=0),
+        )
+    said = (
+        f"lag {second.hi - first.hi:g} steps"
+        if first.reached and second.reached
+        else f"lag > {(second - first).lo:g} steps"
+        if first.reached
+        else f"exposed do not reach {tau:.0%}"
+    )
+    ax.annotate(said, (0.97, 0.03), xycoords="axes fraction", ha="right", fontsize=8)
+
 
 def _draw_group(ax, rows, group):
     runs = rows.pivot_table(index="step", columns="run", values="accuracy")
     mean, colour = runs.mean(axis=1), _colours[group]
     ax.plot(mean.index, mean, color=colour, label=f"{group} ({rows['pairs'].iloc[0]:.0f} pairs)")
     if runs.shape[1] > 1:
-        error = runs.std(axis=1) / runs.shape[1]**.5
-        ax.fill_between(mean.index, mean - error, mean + error, color=colour, alpha=.25, linewidth=0)
-    if "unigram" in rows: ax.axhline(rows["unigram"].mean(), color=colour, linestyle="--", linewidth=1)
+        error = runs.std(axis=1) / runs.shape[1] ** 0.5
+        ax.fill_between(mean.index, mean - error, mean + error, color=colour, alpha=0.25, linewidth=0)
+    if "unigram" in rows:
+        ax.axhline(rows["unigram"].mean(), color=colour, linestyle="--", linewidth=1)
     return mean
+
 
 def _draw_met(ax, met, named):
     right = ax.twinx()
-    right.bar(met.index, met, width=.7 * np.diff(met.index).min(), color="#DDDDDD")
+    right.bar(met.index, met, width=0.7 * np.diff(met.index).min(), color="#DDDDDD")
     right.tick_params(axis="y", colors="#777777")
-    if named: right.set_ylabel("distinct phrases met", color="#777777")
+    if named:
+        right.set_ylabel("distinct phrases met", color="#777777")
     right.set_ylim(0, 2 * met.max() or 1)
     ax.set_zorder(right.get_zorder() + 1)
     ax.patch.set_visible(False)
 
 # %% ../../nbs/grammar/03_lag.ipynb #2162fad8
 def lag_figure(
-    curves: pd.DataFrame, # of `curve_table`, one or more runs
-    paradigms: Iterable[str] | None = None, # which, a panel each; None: all that have both groups
-    tau: float = .8, # threshold, a share
-    sustained: int = 1, # checkpoints in a row; 1: plain
-): # → matplotlib Figure
+    curves: pd.DataFrame,  # of `curve_table`, one or more runs
+    paradigms: Iterable[str] | None = None,  # which, a panel each; None: all that have both groups
+    tau: float = 0.8,  # threshold, a share
+    sustained: int = 1,  # checkpoints in a row; 1: plain
+):  # → matplotlib Figure
     "Accuracy of both groups over steps, mean and standard error over runs; the lag is that of the mean. Source: arXiv 2606.00230, figure 1."
     import matplotlib.pyplot as plt
+
     _needs(curves, "curves", "run", "paradigm", "group", "step", "accuracy", "pairs")
-    there = [name for name, rows in curves.groupby("paradigm", sort=False) if {"exposed", "unexposed"} <= set(rows["group"])]
+    there = [
+        name
+        for name, rows in curves.groupby("paradigm", sort=False)
+        if {"exposed", "unexposed"} <= set(rows["group"])
+    ]
     names = there if paradigms is None else list(paradigms)
     for name in names:
-        if name not in there: raise InputError(f"paradigm {nearest(name, there)}")
-    if not names: raise InputError("curves: no paradigm with exposed and unexposed pairs")
+        if name not in there:
+            raise InputError(f"paradigm {nearest(name, there)}")
+    if not names:
+        raise InputError("curves: no paradigm with exposed and unexposed pairs")
     columns = 2 if len(names) == 4 else min(3, len(names))
     lines = -(-len(names) // columns)
-    fig, axes = plt.subplots(lines, columns, figsize=(1 + 3.9*columns, .3 + 3*lines), layout="constrained", sharey=True, squeeze=False)
-    for ax in axes.flat[len(names):]: ax.set_visible(False)
+    fig, axes = plt.subplots(
+        lines,
+        columns,
+        figsize=(1 + 3.9 * columns, 0.3 + 3 * lines),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
     for ax, name in zip(axes.flat, names):
         rows = curves[curves["paradigm"] == name]
-        means = {group: _draw_group(ax, rows[rows["group"] == group], group) for group in ("exposed", "unexposed")}
+        means = {
+            group: _draw_group(ax, rows[rows["group"] == group], group) for group in ("exposed", "unexposed")
+        }
         ax.axhline(tau, color="black", linestyle=":", linewidth=1)
         _mark_lag(ax, means, tau, sustained)
-        if "met" in rows: _draw_met(ax, rows.groupby("step")["met"].mean(), ax.get_subplotspec().is_last_col() or name == names[-1])
+        if "met" in rows:
+            _draw_met(
+                ax,
+                rows.groupby("step")["met"].mean(),
+                ax.get_subplotspec().is_last_col() or name == names[-1],
+            )
         ax.legend(loc="upper left", frameon=False, fontsize=8)
-        ax.set(title=name, xlabel="optimizer steps", ylim=(0, 1.32), yticks=np.arange(6)/5,
-               ylabel="accuracy (share of pairs)" if ax.get_subplotspec().is_first_col() else None)
+        ax.set(
+            title=name,
+            xlabel="optimizer steps",
+            ylim=(0, 1.32),
+            yticks=np.arange(6) / 5,
+            ylabel="accuracy (share of pairs)" if ax.get_subplotspec().is_first_col() else None,
+        )
     key = {"threshold": ":"} | ({"unigram model": "--"} if "unigram" in curves else {})
-    fig.legend([plt.Line2D([], [], color="black", linestyle=style, linewidth=1) for style in key.values()], list(key), loc="outside lower center", ncols=2,
-               frameon=False, fontsize=9)
+    fig.legend(
+        [plt.Line2D([], [], color="black", linestyle=style, linewidth=1) for style in key.values()],
+        list(key),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
@@ -438,34 +674,68 @@ def _row(steps, correct, exposed, cluster, frequency, tau, n, sustained, bins, s
     found = lags(steps, correct, exposed, (tau,), (sustained,)).iloc[0]
     row |= {name: found[name] for name in ("t_train", "t_val", "lag", "lag_lo", "lag_hi")}
     for group, when in (("exposed", found.t_train), ("unexposed", found.t_val)):
-        if when == np.inf: reasons.append(f"{group} pairs do not reach {tau:g}")
-    if cluster is None: reasons.append("no phrases, so no test over them")
+        if when == np.inf:
+            reasons.append(f"{group} pairs do not reach {tau:g}")
+    if cluster is None:
+        reasons.append("no phrases, so no test over them")
     ways = dict(pairs={}) | ({} if cluster is None else dict(phrases=dict(cluster=cluster)))
-    if frequency is None: reasons.append("no frequency, so no strata")
+    if frequency is None:
+        reasons.append("no frequency, so no strata")
     else:
         row |= dict(overlap=overlap(frequency, exposed, bins).attrs["coefficient"])
         ways["stratified"] = dict(cluster=cluster, strata=frequency_strata(frequency, bins))
     for way, how in ways.items():
-        try: test = split_test(steps, correct, exposed, tau, n, sustained=sustained, seed=seed, **how)
-        except InputError as error: reasons.append(f"{way}: {error}"); continue
-        row |= {"gap": test["gap"], f"p_{way}_low": test["p_low"], f"p_{way}_high": test["p_high"], f"gap_p_{way}": test["gap_p"]}
-        if way == "stratified": row["gap_left"] = test["gap_left"]
+        try:
+            test = split_test(steps, correct, exposed, tau, n, sustained=sustained, seed=seed, **how)
+        except InputError as error:
+            reasons.append(f"{way}: {error}")
+            continue
+        row |= {
+            "gap": test["gap"],
+            f"p_{way}_low": test["p_low"],
+            f"p_{way}_high": test["p_high"],
+            f"gap_p_{way}": test["gap_p"],
+        }
+        if way == "stratified":
+            row["gap_left"] = test["gap_left"]
     return row, reasons
 
-_columns = ["run", "paradigm", "exposed", "unexposed", "phrases", "t_train", "t_val", "lag", "lag_lo", "lag_hi",
-            *(f"p_{way}_{end}" for way in ("pairs", "phrases", "stratified") for end in ("low", "high")),
-            "gap", "gap_left", "gap_p_pairs", "gap_p_phrases", "gap_p_stratified", "overlap", "unigram_exposed", "unigram_unexposed", "reason"]
+
+_columns = [
+    "run",
+    "paradigm",
+    "exposed",
+    "unexposed",
+    "phrases",
+    "t_train",
+    "t_val",
+    "lag",
+    "lag_lo",
+    "lag_hi",
+    *(f"p_{way}_{end}" for way in ("pairs", "phrases", "stratified") for end in ("low", "high")),
+    "gap",
+    "gap_left",
+    "gap_p_pairs",
+    "gap_p_phrases",
+    "gap_p_stratified",
+    "overlap",
+    "unigram_exposed",
+    "unigram_unexposed",
+    "reason",
+]
 
 # %% ../../nbs/grammar/03_lag.ipynb #1becf68d
 def lag_table(
-    table: pd.DataFrame, # long, of one or more runs; see `verdicts`
-    pairs: pd.DataFrame, # with `paradigm`, `exposed`; optional: `phrase_good`, `phrase_bad`, `frequency` (see `phrase_frequency`), `unigram` (bool)
-    tau: float = .8, # threshold, a share
-    n: int = 1000, # random splits
-    sustained: int = 1, # checkpoints in a row; 1: plain
-    bins: int = 8, # strata of frequency
-    seed: int = 0, # of the splits
-) -> pd.DataFrame: # one row for each run and paradigm; gap_left is what the strata leave of the gap; NaN: see `reason`
+    table: pd.DataFrame,  # long, of one or more runs; see `verdicts`
+    pairs: pd.DataFrame,  # with `paradigm`, `exposed`; optional: `phrase_good`, `phrase_bad`, `frequency` (see `phrase_frequency`), `unigram` (bool)
+    tau: float = 0.8,  # threshold, a share
+    n: int = 1000,  # random splits
+    sustained: int = 1,  # checkpoints in a row; 1: plain
+    bins: int = 8,  # strata of frequency
+    seed: int = 0,  # of the splits
+) -> (
+    pd.DataFrame
+):  # one row for each run and paradigm; gap_left is what the strata leave of the gap; NaN: see `reason`
     "Lag, gap and their tests, for every run and paradigm."
     rows, cluster = [], clusters(pairs) if "phrase_good" in pairs else None
     column = lambda name: pairs[name].to_numpy() if name in pairs else None
@@ -475,11 +745,32 @@ def lag_table(
         for paradigm, groups in _grouped(pairs):
             which = np.sort(np.concatenate([groups["exposed"], groups["unexposed"]]))
             exposed = np.isin(which, groups["exposed"])
-            row = dict(run=run, paradigm=paradigm, exposed=len(groups["exposed"]), unexposed=len(groups["unexposed"]))
-            if cluster is not None: row["phrases"] = len(np.unique(cluster[which]))
-            if unigram is not None: row |= {f"unigram_{g}": unigram[groups[g]].mean() for g in ("exposed", "unexposed") if len(groups[g])}
+            row = dict(
+                run=run, paradigm=paradigm, exposed=len(groups["exposed"]), unexposed=len(groups["unexposed"])
+            )
+            if cluster is not None:
+                row["phrases"] = len(np.unique(cluster[which]))
+            if unigram is not None:
+                row |= {
+                    f"unigram_{g}": unigram[groups[g]].mean()
+                    for g in ("exposed", "unexposed")
+                    if len(groups[g])
+                }
             pick = lambda values: None if values is None else values[which]
-            try: found, reasons = _row(steps, correct[:, which], exposed, pick(cluster), pick(frequency), tau, n, sustained, bins, seed)
-            except InputError as error: found, reasons = {}, ["no phrase" if not len(which) else str(error)]
+            try:
+                found, reasons = _row(
+                    steps,
+                    correct[:, which],
+                    exposed,
+                    pick(cluster),
+                    pick(frequency),
+                    tau,
+                    n,
+                    sustained,
+                    bins,
+                    seed,
+                )
+            except InputError as error:
+                found, reasons = {}, ["no phrase" if not len(which) else str(error)]
             rows.append(row | found | dict(reason="; ".join(reasons)))
     return pd.DataFrame(rows, columns=_columns)

@@ -27,61 +27,107 @@ insult invite irritate join like love mention mock need notice obey observe offe
 recognise reject remember rescue resemble respect reward scare select serve shock startle support teach thank tolerate trust visit warn welcome""".split()
 
 irregular = """began/begun broke/broken chose/chosen drank/drunk drove/driven ate/eaten fell/fallen flew/flown froze/frozen went/gone grew/grown hid/hidden
-rang/rung rose/risen sang/sung sank/sunk spoke/spoken swam/swum woke/woken wrote/written""".split() # past/participle
+rang/rung rose/risen sang/sung sank/sunk spoke/spoken swam/swum woke/woken wrote/written""".split()  # past/participle
 
-demonstratives = ("this", "that"), ("these", "those") # of one, of several
+demonstratives = ("this", "that"), ("these", "those")  # of one, of several
 auxiliaries = "has", "have"
+
 
 def third_person(verb: str) -> str:
     "The form of a verb that goes with one subject."
     return verb + ("es" if verb.endswith(("ch", "sh", "s", "x")) else "s")
 
-_forms = dict( # part of speech → words, (number or tense, lemma)
-    noun=[nouns, [n + "s" for n in nouns]], verb=[[third_person(v) for v in verbs], verbs], irregular=[*zip(*(v.split("/") for v in irregular))],
-    demonstrative=demonstratives, auxiliary=[[a] for a in auxiliaries])
-words = [end_of_text, ".", "the", *(w for forms in _forms.values() for each in forms for w in each)] # the vocabulary, by token id
+
+_forms = dict(  # part of speech → words, (number or tense, lemma)
+    noun=[nouns, [n + "s" for n in nouns]],
+    verb=[[third_person(v) for v in verbs], verbs],
+    irregular=[*zip(*(v.split("/") for v in irregular))],
+    demonstrative=demonstratives,
+    auxiliary=[[a] for a in auxiliaries],
+)
+words = [
+    end_of_text,
+    ".",
+    "the",
+    *(w for forms in _forms.values() for each in forms for w in each),
+]  # the vocabulary, by token id
 _ids = {word: i for i, word in enumerate(words)}
 _tokens = {part: np.array([[_ids[w] for w in each] for each in forms]) for part, forms in _forms.items()}
 
 # %% ../../nbs/grammar/06_language.ipynb #be464cd6
-def word_tokenizer(): # a `transformers.PreTrainedTokenizerFast`: a token for each word of the lexicon
+def word_tokenizer():  # a `transformers.PreTrainedTokenizerFast`: a token for each word of the lexicon
     "The tokenizer of the language."
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.WordLevel(_ids))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text
+    )
 
 # %% ../../nbs/grammar/06_language.ipynb #113a939c
-def check(context, batch_size, seed, steps, density, demonstrative_density, demonstrative_rate, agreement_rate, zipf, planted, language_seed):
+def check(
+    context,
+    batch_size,
+    seed,
+    steps,
+    density,
+    demonstrative_density,
+    demonstrative_rate,
+    agreement_rate,
+    zipf,
+    planted,
+    language_seed,
+):
     "Raise `InputError` for options that make no language."
-    shares = dict(density=density, demonstrative_density=demonstrative_density, demonstrative_rate=demonstrative_rate, agreement_rate=agreement_rate)
+    shares = dict(
+        density=density,
+        demonstrative_density=demonstrative_density,
+        demonstrative_rate=demonstrative_rate,
+        agreement_rate=agreement_rate,
+    )
     for name, share in shares.items():
-        if not 0 <= share <= 1: raise InputError(f"{name} = {share}: must be from 0 to 1")
-    if not 0 <= zipf <= 3: raise InputError(f"zipf = {zipf}: must be from 0, all words alike, to 3")
-    if context < longest: raise InputError(f"context = {context}: must be at least {longest}, the longest sentence")
+        if not 0 <= share <= 1:
+            raise InputError(f"{name} = {share}: must be from 0 to 1")
+    if not 0 <= zipf <= 3:
+        raise InputError(f"zipf = {zipf}: must be from 0, all words alike, to 3")
+    if context < longest:
+        raise InputError(f"context = {context}: must be at least {longest}, the longest sentence")
     free = int((1 - density) * len(nouns) * len(verbs) / 2)
     if not 0 <= planted * len(doses) * len(schedules) <= free:
-        raise InputError(f"planted = {planted}: must be from 0 to {free // (len(doses) * len(schedules))}, so many phrases of each kind are left")
-    if planted and steps < 2 * doses[-1]: raise InputError(f"steps = {steps}: must be at least {2 * doses[-1]} to plant {doses[-1]} exposures")
+        raise InputError(
+            f"planted = {planted}: must be from 0 to {free // (len(doses) * len(schedules))}, so many phrases of each kind are left"
+        )
+    if planted and steps < 2 * doses[-1]:
+        raise InputError(f"steps = {steps}: must be at least {2 * doses[-1]} to plant {doses[-1]} exposures")
 
-longest = 7 # tokens of a sentence: the end-of-text token, determiner, noun, verb, determiner, noun, full stop
-doses = 1, 2, 4, 8, 16 # exposures of a planted phrase
-schedules = dict(early=(0.0, 0.25), late=(0.5, 0.75), spaced=(0.0, 0.75)) # share of the steps in which they are planted
+
+longest = (
+    7  # tokens of a sentence: the end-of-text token, determiner, noun, verb, determiner, noun, full stop
+)
+doses = 1, 2, 4, 8, 16  # exposures of a planted phrase
+schedules = dict(
+    early=(0.0, 0.25), late=(0.5, 0.75), spaced=(0.0, 0.75)
+)  # share of the steps in which they are planted
 
 # %% ../../nbs/grammar/06_language.ipynb #cfaca20b
 def _plant(stream):
     "Which phrases are planted, and at which steps."
     import pandas as pd
+
     g, kinds = rng(stream.language_seed, "planted"), [(dose, name) for dose in doses for name in schedules]
-    free = g.permutation(np.argwhere(~stream.verbs))[:stream.planted * len(kinds)]
+    free = g.permutation(np.argwhere(~stream.verbs))[: stream.planted * len(kinds)]
     rows = []
     for i, (noun, verb) in enumerate(free):
         dose, name = kinds[i % len(kinds)]
         begin, end = (share * stream.steps for share in schedules[name])
         steps = (begin + (np.arange(dose) + g.random()) * (end - begin) / dose).astype(int)
-        rows.append(dict(number=g.integers(2), noun=noun, other=verb, dose=dose, schedule=name, steps=steps.tolist()))
+        rows.append(
+            dict(number=g.integers(2), noun=noun, other=verb, dose=dose, schedule=name, steps=steps.tolist())
+        )
     return pd.DataFrame(rows, columns=["number", "noun", "other", "dose", "schedule", "steps"])
+
 
 def _by_step(stream):
     "Step → sentences that are planted there, as token ids."
@@ -89,8 +135,17 @@ def _by_step(stream):
     for p in stream.planted_phrases.itertuples():
         for step in p.steps:
             object_ = _tokens["noun"][g.integers(2), g.integers(len(nouns))]
-            plan.setdefault(step, []).append([_ids[end_of_text], _ids["the"], _tokens["noun"][p.number, p.noun], _tokens["verb"][p.number, p.other],
-                                              _ids["the"], object_, _ids["."]])
+            plan.setdefault(step, []).append(
+                [
+                    _ids[end_of_text],
+                    _ids["the"],
+                    _tokens["noun"][p.number, p.noun],
+                    _tokens["verb"][p.number, p.other],
+                    _ids["the"],
+                    object_,
+                    _ids["."],
+                ]
+            )
     return plan
 
 # %% ../../nbs/grammar/06_language.ipynb #a3821c5a
@@ -100,46 +155,81 @@ def _licence(g, shape, share):
     np.put_along_axis(allowed, g.integers(shape[-1], size=(*shape[:-1], 1)), True, -1)
     return allowed
 
+
 def _up_to(allowed, weights):
     "Cumulative probabilities along the last axis, for drawing."
     return np.cumsum(allowed * weights, -1)[..., :-1] / (allowed * weights).sum(-1, keepdims=True)
 
+
 class SentenceStream:
     "Rows of sentences. `batch(step)` is a pure function of `(seed, step)`."
-    def __init__(self,
-        context: int = 64, # tokens in a row
-        batch_size: int = 16, # rows
-        seed: int = 0, # of the text
-        steps: int = 1600, # of the training, over which planted phrases are spread
-        density: float = 0.03, # share of the verbs that a noun is seen with
-        demonstrative_density: float = 0.5, # share of the demonstratives that a form of a noun is seen with
-        demonstrative_rate: float = 0.12, # share of the noun phrases that try one of the two demonstratives, and have it if it is licensed
-        agreement_rate: float = 0.7, # share of the sentences with a verb that agrees
-        zipf: float = 0.0, # the r-th word of a kind is drawn in proportion to r^−zipf
-        planted: int = 0, # phrases planted with each dose and schedule
-        language_seed: int = 0, # of what is licensed: the language itself
+
+    def __init__(
+        self,
+        context: int = 64,  # tokens in a row
+        batch_size: int = 16,  # rows
+        seed: int = 0,  # of the text
+        steps: int = 1600,  # of the training, over which planted phrases are spread
+        density: float = 0.03,  # share of the verbs that a noun is seen with
+        demonstrative_density: float = 0.5,  # share of the demonstratives that a form of a noun is seen with
+        demonstrative_rate: float = 0.12,  # share of the noun phrases that try one of the two demonstratives, and have it if it is licensed
+        agreement_rate: float = 0.7,  # share of the sentences with a verb that agrees
+        zipf: float = 0.0,  # the r-th word of a kind is drawn in proportion to r^−zipf
+        planted: int = 0,  # phrases planted with each dose and schedule
+        language_seed: int = 0,  # of what is licensed: the language itself
     ):
-        check(context, batch_size, seed, steps, density, demonstrative_density, demonstrative_rate, agreement_rate, zipf, planted, language_seed)
-        vars(self).update(context=context, batch_size=batch_size, seed=seed, steps=steps, density=density, demonstrative_density=demonstrative_density,
-                          demonstrative_rate=demonstrative_rate, agreement_rate=agreement_rate, zipf=zipf, planted=planted, language_seed=language_seed)
+        check(
+            context,
+            batch_size,
+            seed,
+            steps,
+            density,
+            demonstrative_density,
+            demonstrative_rate,
+            agreement_rate,
+            zipf,
+            planted,
+            language_seed,
+        )
+        vars(self).update(
+            context=context,
+            batch_size=batch_size,
+            seed=seed,
+            steps=steps,
+            density=density,
+            demonstrative_density=demonstrative_density,
+            demonstrative_rate=demonstrative_rate,
+            agreement_rate=agreement_rate,
+            zipf=zipf,
+            planted=planted,
+            language_seed=language_seed,
+        )
         self.tokens_per_batch = batch_size * context
         g, n = rng(language_seed, "licence"), len(nouns)
-        self.verbs, self.pasts = _licence(g, (n, len(verbs)), density), _licence(g, (n, len(irregular)), density) # noun, verb
-        self.demonstratives = g.random((2, n, 2)) < demonstrative_density # number, noun, demonstrative
+        self.verbs, self.pasts = (
+            _licence(g, (n, len(verbs)), density),
+            _licence(g, (n, len(irregular)), density),
+        )  # noun, verb
+        self.demonstratives = g.random((2, n, 2)) < demonstrative_density  # number, noun, demonstrative
         weights = [g.permutation(np.arange(1, k + 1.0) ** -zipf) for k in (n, len(verbs), len(irregular))]
         self._noun, self._participle = _up_to(True, weights[0]), _up_to(True, weights[2])
         self._verb, self._past = _up_to(self.verbs, weights[1]), _up_to(self.pasts, weights[2])
         self.artifacts = dict(verbs=self.verbs, pasts=self.pasts, demonstratives=self.demonstratives)
         room, most = batch_size * (context // longest), max(map(len, self._sentences_at.values()), default=0)
-        if most > room: raise InputError(f"planted = {planted}: {most} sentences fall on one step, a batch holds {room}; give more steps, rows or context")
+        if most > room:
+            raise InputError(
+                f"planted = {planted}: {most} sentences fall on one step, a batch holds {room}; give more steps, rows or context"
+            )
 
     @cached_property
-    def tokenizer(self): return word_tokenizer()
+    def tokenizer(self):
+        return word_tokenizer()
 
-    def sentences(self,
-        count: int, # how many
-        *key: int | str, # which: the same key gives the same sentences
-    ) -> np.ndarray: # token ids, (sentence, longest), −1 behind the full stop
+    def sentences(
+        self,
+        count: int,  # how many
+        *key: int | str,  # which: the same key gives the same sentences
+    ) -> np.ndarray:  # token ids, (sentence, longest), −1 behind the full stop
         "Sentences of the language."
         g = rng(*key, "sentences")
         draw = lambda up_to: (g.random((count, 1)) > up_to).sum(-1)
@@ -149,44 +239,66 @@ class SentenceStream:
         determiner = np.where(points, _tokens["demonstrative"][number, which], _ids["the"])
         named, u = _tokens["noun"][number, noun], g.random(count)
         agrees, past = u < self.agreement_rate, u > (1 + self.agreement_rate) / 2
-        verb = np.select([agrees, past], [_tokens["verb"][number[0], draw(self._verb[noun[0]])], _tokens["irregular"][0, draw(self._past[noun[0]])]],
-                         _tokens["auxiliary"][number[0], 0])
+        verb = np.select(
+            [agrees, past],
+            [
+                _tokens["verb"][number[0], draw(self._verb[noun[0]])],
+                _tokens["irregular"][0, draw(self._past[noun[0]])],
+            ],
+            _tokens["auxiliary"][number[0], 0],
+        )
         stop = np.full(count, _ids["."])
-        after = np.select([agrees, past], [determiner[1], stop], _tokens["irregular"][1, draw(self._participle)])
+        after = np.select(
+            [agrees, past], [determiner[1], stop], _tokens["irregular"][1, draw(self._participle)]
+        )
         object_, end = np.select([agrees, past], [named[1], -1], stop), np.where(agrees, stop, -1)
-        return np.stack([np.full(count, _ids[end_of_text]), determiner[0], named[0], verb, after, object_, end], 1)
+        return np.stack(
+            [np.full(count, _ids[end_of_text]), determiner[0], named[0], verb, after, object_, end], 1
+        )
 
     @cached_property
-    def _sentences_at(self): return _by_step(self)
+    def _sentences_at(self):
+        return _by_step(self)
 
     @cached_property
-    def planted_phrases(self): return _plant(self) # pandas: number, noun, other (the verb), dose, schedule, steps at which it is shown
+    def planted_phrases(self):
+        return _plant(
+            self
+        )  # pandas: number, noun, other (the verb), dose, schedule, steps at which it is shown
 
 # %% ../../nbs/grammar/06_language.ipynb #ea5770a8
 @patch
-def rows(self: SentenceStream,
-    count: int, # how many
-    *key: int | str, # which: the same key gives the same rows
-    first: dict | None = None, # row → token ids that it begins with
-) -> np.ndarray: # token ids, (row, position) int64
+def rows(
+    self: SentenceStream,
+    count: int,  # how many
+    *key: int | str,  # which: the same key gives the same rows
+    first: dict | None = None,  # row → token ids that it begins with
+) -> np.ndarray:  # token ids, (row, position) int64
     "Rows full of sentences."
-    many = -(-self.context // 5) # no sentence has fewer tokens than 5
+    many = -(-self.context // 5)  # no sentence has fewer tokens than 5
     made = self.sentences(count * many, *key).reshape(count, -1)
-    full = (np.concatenate([(first or {}).get(i, []), row[row >= 0]])[:self.context] for i, row in enumerate(made))
+    full = (
+        np.concatenate([(first or {}).get(i, []), row[row >= 0]])[: self.context]
+        for i, row in enumerate(made)
+    )
     return np.stack(list(full)).astype(np.int64)
 
+
 @patch
-def batch(self: SentenceStream,
-    step: int, # optimizer updates done so far, from 0
-) -> dict[str, np.ndarray]: # input_ids and labels, each (batch, position) int64
+def batch(
+    self: SentenceStream,
+    step: int,  # optimizer updates done so far, from 0
+) -> dict[str, np.ndarray]:  # input_ids and labels, each (batch, position) int64
     "The batch of one step, whatever was asked for before."
     first = {}
-    for i, sentence in enumerate(self._sentences_at.get(step, [])): first.setdefault(i % self.batch_size, []).extend(sentence)
+    for i, sentence in enumerate(self._sentences_at.get(step, [])):
+        first.setdefault(i % self.batch_size, []).extend(sentence)
     ids = self.rows(self.batch_size, self.seed, step, first=first)
     return dict(input_ids=ids, labels=ids)
 
 # %% ../../nbs/grammar/06_language.ipynb #88d1cc8e
 paradigms = "determiner_noun", "subject_verb_1", "subject_verb_2", "past_participle"
+
 
 def _pair(paradigm, number, noun, other, filler):
     "Both sentences, the place of the critical word, and that of the word before it on which it depends."
@@ -194,57 +306,119 @@ def _pair(paradigm, number, noun, other, filler):
     if paradigm == "determiner_noun":
         begin = f"the {filler} {demonstratives[number][other]}"
         return f"{begin} {named(number)} .", f"{begin} {named(the_other)} .", 4, 3
-    if paradigm == "past_participle": return *(f"the {named(number)} {tense[other]} ." for tense in _forms["irregular"]), 2, 1
-    subjects, verb_numbers = ((number, number), (number, the_other)) if paradigm == "subject_verb_1" else ((number, the_other), (number, number))
-    return *(f"the {named(s)} {_forms['verb'][v][other]} the {filler} ." for s, v in zip(subjects, verb_numbers)), 2, 1
+    if paradigm == "past_participle":
+        return *(f"the {named(number)} {tense[other]} ." for tense in _forms["irregular"]), 2, 1
+    subjects, verb_numbers = (
+        ((number, number), (number, the_other))
+        if paradigm == "subject_verb_1"
+        else ((number, the_other), (number, number))
+    )
+    return (
+        *(
+            f"the {named(s)} {_forms['verb'][v][other]} the {filler} ."
+            for s, v in zip(subjects, verb_numbers)
+        ),
+        2,
+        1,
+    )
+
 
 def _filler(stream, g, paradigm):
     "What stands around the phrase: a noun and a verb that is licensed for it, or a noun."
     noun, number = g.integers(len(nouns)), g.integers(2)
     subject = _forms["noun"][number][noun]
-    if paradigm != "determiner_noun": return subject
+    if paradigm != "determiner_noun":
+        return subject
     return f"{subject} {_forms['verb'][number][g.choice(np.flatnonzero(stream.verbs[noun]))]}"
+
 
 def pairs(
     stream: SentenceStream,
-    each: int = 150, # pairs with a licensed phrase in a paradigm, and with another
-): # → pandas: pair, paradigm, sentence_good, sentence_bad, phrase_good, …, as of `minimal_pairs.read_pairs`; licensed, planted_dose, schedule
+    each: int = 150,  # pairs with a licensed phrase in a paradigm, and with another
+):  # → pandas: pair, paradigm, sentence_good, sentence_bad, phrase_good, …, as of `minimal_pairs.read_pairs`; licensed, planted_dose, schedule
     "Minimal pairs of the language; planted phrases are a paradigm of their own."
     import pandas as pd
+
     rows, at = [], ["number", "noun", "other"]
+
     def add(paradigm, place, g, rule=None, **more):
         good, bad, critical, context = _pair(rule or paradigm, *place, _filler(stream, g, rule or paradigm))
-        phrases = (" ".join(s.split()[context:critical + 1]) for s in (good, bad))
-        rows.append(dict(zip(("pair", "paradigm", "sentence_good", "sentence_bad", "phrase_good", "phrase_bad"), (len(rows), paradigm, good, bad, *phrases)))
-                    | {f"{word}_{side}": i for side in ("good", "bad") for word, i in (("critical", critical), ("context", context))} | more)
+        phrases = (" ".join(s.split()[context : critical + 1]) for s in (good, bad))
+        rows.append(
+            dict(
+                zip(
+                    ("pair", "paradigm", "sentence_good", "sentence_bad", "phrase_good", "phrase_bad"),
+                    (len(rows), paradigm, good, bad, *phrases),
+                )
+            )
+            | {
+                f"{word}_{side}": i
+                for side in ("good", "bad")
+                for word, i in (("critical", critical), ("context", context))
+            }
+            | more
+        )
+
     both = lambda allowed: np.stack([allowed, allowed])
-    for paradigm, allowed in zip(paradigms, (stream.demonstratives, both(stream.verbs), both(stream.verbs), both(stream.pasts))):
+    for paradigm, allowed in zip(
+        paradigms, (stream.demonstratives, both(stream.verbs), both(stream.verbs), both(stream.pasts))
+    ):
         g, free = rng(stream.language_seed, "pairs", paradigm), np.ones(allowed.shape, bool)
-        if "verb" in paradigm: free[tuple(stream.planted_phrases[at].to_numpy(int).T)] = False
+        if "verb" in paradigm:
+            free[tuple(stream.planted_phrases[at].to_numpy(int).T)] = False
         for licensed in (True, False):
-            for place in g.permutation(np.argwhere((allowed == licensed) & free))[:each]: add(paradigm, place, g, licensed=licensed)
+            for place in g.permutation(np.argwhere((allowed == licensed) & free))[:each]:
+                add(paradigm, place, g, licensed=licensed)
     g = rng(stream.language_seed, "pairs", "planted")
     for p in stream.planted_phrases.itertuples():
-        add("planted", (p.number, p.noun, p.other), g, "subject_verb_1", licensed=False, planted_dose=p.dose, schedule=p.schedule)
+        add(
+            "planted",
+            (p.number, p.noun, p.other),
+            g,
+            "subject_verb_1",
+            licensed=False,
+            planted_dose=p.dose,
+            schedule=p.schedule,
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/grammar/06_language.ipynb #35f84d07
 def planted_figure(
-    table, # long table of one or more runs of `planted`, pandas: of `judged`
-    last: int = 3, # evaluations at the end that are averaged
-): # → matplotlib Figure
+    table,  # long table of one or more runs of `planted`, pandas: of `judged`
+    last: int = 3,  # evaluations at the end that are averaged
+):  # → matplotlib Figure
     "Accuracy on planted phrases by dose and schedule, mean over runs, with its standard error over several; never shown: the unexposed pairs of the same rule."
     import matplotlib.pyplot as plt
+
     rows = table[(table["probe"] == "accuracy") & (table["metric"] == "accuracy")]
     rows = rows[rows.groupby("run")["step"].rank("dense", ascending=False) <= last]
-    planted, never = rows[rows["paradigm"] == "planted"], rows[(rows["paradigm"] == "subject_verb_1") & (rows["group"] == "unexposed")]
-    each = planted.groupby(["run", "group", "dose"])["value"].mean().groupby(["group", "dose"]).agg(["mean", "sem"]).fillna(0)
+    planted, never = (
+        rows[rows["paradigm"] == "planted"],
+        rows[(rows["paradigm"] == "subject_verb_1") & (rows["group"] == "unexposed")],
+    )
+    each = (
+        planted.groupby(["run", "group", "dose"])["value"]
+        .mean()
+        .groupby(["group", "dose"])
+        .agg(["mean", "sem"])
+        .fillna(0)
+    )
     fig, ax = plt.subplots(figsize=(6.2, 3.0), layout="constrained")
     for (name, color), marker in zip(dict(early="#0072B2", late="#D55E00", spaced="#009E73").items(), "o^s"):
         line = each.loc[name]
-        ax.errorbar(line.index, line["mean"], line["sem"], color=color, marker=marker, markersize=4, capsize=2, label=name)
+        ax.errorbar(
+            line.index,
+            line["mean"],
+            line["sem"],
+            color=color,
+            marker=marker,
+            markersize=4,
+            capsize=2,
+            label=name,
+        )
     ax.axhline(never["value"].mean(), color="grey", linestyle=":", label="never shown")
-    ax.set_xscale("log", base=2); ax.set_xticks(list(doses), list(map(str, doses)))
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(doses), list(map(str, doses)))
     ax.set(xlabel="times shown (dose)", ylabel="share of pairs right")
     fig.legend(loc="outside right upper", frameon=False, fontsize=9)
     plt.close(fig)
@@ -253,9 +427,17 @@ def planted_figure(
 # %% ../../nbs/grammar/06_language.ipynb #7b8b6b3e
 class HeldOut:
     "Rows of the same language that no step shows, in the shape that `streams.held_out_loss` asks for."
+
     rows_per_epoch = 256
-    def __init__(self, stream: SentenceStream): self.ids = stream.rows(self.rows_per_epoch, stream.language_seed, "held out")
-    def read(self, rows: np.ndarray) -> dict: return dict(input_ids=self.ids[rows], labels=self.ids[rows])
+
+    def __init__(self, stream: SentenceStream):
+        self.ids = stream.rows(self.rows_per_epoch, stream.language_seed, "held out")
+
+    def read(self, rows: np.ndarray) -> dict:
+        return dict(input_ids=self.ids[rows], labels=self.ids[rows])
+
 
 @patch
-def held_out(self: SentenceStream) -> HeldOut: "What the loss is measured on."; return HeldOut(self)
+def held_out(self: SentenceStream) -> HeldOut:
+    "What the loss is measured on."
+    return HeldOut(self)

@@ -24,96 +24,193 @@ from ..probes import measure
 from ..runs import Run
 
 # %% ../../nbs/grammar/08_paper.ipynb #e430e000
-def published() -> pd.DataFrame: # by paradigm: exposed, unexposed (pairs); of three seeds: lags, p, t_after (median); one: t_val (70 … 90 %), best_head, gain
+def published() -> (
+    pd.DataFrame
+):  # by paradigm: exposed, unexposed (pairs); of three seeds: lags, p, t_after (median); one: t_val (70 … 90 %), best_head, gain
     "What arXiv 2606.00230 reports of six paradigms (60 M parameters, threshold 80 %)."
     columns = "paradigm exposed unexposed lags p t_after t_val best_head gain".split()
-    rows = [("determiner_noun_agreement_1", 873, 127, "500, 200, 100", ".001, .003, .087", "700", "500, 700, 1000, 1000, 1400", "2.7", ".77"),
-            ("determiner_noun_agreement_2", 883, 117, "0, 0, 0", ".682, .911, .706", "", "", "", ""),
-            ("regular_plural_subject_verb_agreement_1", 383, 617, "500, 300, 400", ".001, .001, .001", "600", "600, 600, 600, 700, 1300", "6.2", ".35"),
-            ("regular_plural_subject_verb_agreement_2", 476, 524, "300, 900, –", ".001, .001, –", "800", "700, 700, 800, 1200, –", "5.0", ".62"),
-            ("irregular_past_participle_verbs", 234, 766, "500, 600, 500", ".001, .001, .002", "1000", "500, 600, 800, 1400, –", "6.2", ".35"),
-            ("existential_there_subject_raising", 254, 681, "500, 400, 400", ".024, .030, .002", "1100", "800, 1100, 1400, –, –", "5.3", ".61")]
+    rows = [
+        (
+            "determiner_noun_agreement_1",
+            873,
+            127,
+            "500, 200, 100",
+            ".001, .003, .087",
+            "700",
+            "500, 700, 1000, 1000, 1400",
+            "2.7",
+            ".77",
+        ),
+        ("determiner_noun_agreement_2", 883, 117, "0, 0, 0", ".682, .911, .706", "", "", "", ""),
+        (
+            "regular_plural_subject_verb_agreement_1",
+            383,
+            617,
+            "500, 300, 400",
+            ".001, .001, .001",
+            "600",
+            "600, 600, 600, 700, 1300",
+            "6.2",
+            ".35",
+        ),
+        (
+            "regular_plural_subject_verb_agreement_2",
+            476,
+            524,
+            "300, 900, –",
+            ".001, .001, –",
+            "800",
+            "700, 700, 800, 1200, –",
+            "5.0",
+            ".62",
+        ),
+        (
+            "irregular_past_participle_verbs",
+            234,
+            766,
+            "500, 600, 500",
+            ".001, .001, .002",
+            "1000",
+            "500, 600, 800, 1400, –",
+            "6.2",
+            ".35",
+        ),
+        (
+            "existential_there_subject_raising",
+            254,
+            681,
+            "500, 400, 400",
+            ".024, .030, .002",
+            "1100",
+            "800, 1100, 1400, –, –",
+            "5.3",
+            ".61",
+        ),
+    ]
     return pd.DataFrame(rows, columns=columns).set_index("paradigm")
 
-selected_by_paper = dict(early=19, never=27, phrase=6, exposed=4, unexposed=4) # how many of 67 paradigms fell at each of `lag.stages`, as printed
+
+selected_by_paper = dict(
+    early=19, never=27, phrase=6, exposed=4, unexposed=4
+)  # how many of 67 paradigms fell at each of `lag.stages`, as printed
 
 # %% ../../nbs/grammar/08_paper.ipynb #6e61c775
-def _steps(values): return ", ".join(f"{v:.0f}" if np.isfinite(v) else "–" for v in values)
-def _shares(values): return ", ".join(f"{v:.3f}".lstrip("0") if np.isfinite(v) else "–" for v in values)
+def _steps(values):
+    return ", ".join(f"{v:.0f}" if np.isfinite(v) else "–" for v in values)
+
+
+def _shares(values):
+    return ", ".join(f"{v:.3f}".lstrip("0") if np.isfinite(v) else "–" for v in values)
+
 
 def _beside(ours, *columns):
     "Our table, by paradigm, with columns of the paper's."
     theirs = published().reindex(ours.index)[list(columns)].astype(object).fillna("")
     return pd.concat({"ours": ours, "paper": theirs}, axis=1)
 
+
 def _seeds(runs):
     "The runs by seed; an `InputError` unless they differ in nothing else."
-    if not runs: raise InputError("runs: there are none")
+    if not runs:
+        raise InputError("runs: there are none")
     if len({r.config.replace(seed=0).run_id for r in runs}) > 1 or len({r.run_id for r in runs}) < len(runs):
         raise InputError("runs: must be of one configuration, each with another seed")
     return sorted(runs, key=lambda r: r.config.seed)
 
-def _curves(runs): return judge.accuracy_curves(pd.concat([r.metrics() for r in _seeds(runs)], ignore_index=True))
+
+def _curves(runs):
+    return judge.accuracy_curves(pd.concat([r.metrics() for r in _seeds(runs)], ignore_index=True))
+
 
 def split_sizes(
-    runs: Sequence[Run], # seeds of one configuration
-) -> pd.DataFrame: # by paradigm, ours and the paper's: exposed and unexposed pairs; ours also: distinct phrase pairs
+    runs: Sequence[Run],  # seeds of one configuration
+) -> (
+    pd.DataFrame
+):  # by paradigm, ours and the paper's: exposed and unexposed pairs; ours also: distinct phrase pairs
     "How the pairs fall into exposed and unexposed ones; of several seeds the range."
     parts = []
     for r in _seeds(runs):
         pairs = judge.asked(r.config).query("paradigm != 'planted'")
-        pairs = pairs.assign(unexposed=~pairs["exposed"], phrases=clusters(pairs)).groupby("paradigm", sort=False)
-        parts.append(pairs.agg(exposed=("exposed", "sum"), unexposed=("unexposed", "sum"), phrases=("phrases", "nunique")))
+        pairs = pairs.assign(unexposed=~pairs["exposed"], phrases=clusters(pairs)).groupby(
+            "paradigm", sort=False
+        )
+        parts.append(
+            pairs.agg(
+                exposed=("exposed", "sum"), unexposed=("unexposed", "sum"), phrases=("phrases", "nunique")
+            )
+        )
     low, high = (getattr(pd.concat(parts).groupby(level=0, sort=False), end)() for end in ("min", "max"))
-    return _beside(low.astype(str).where(low == high, low.astype(str) + "–" + high.astype(str)), "exposed", "unexposed")
+    return _beside(
+        low.astype(str).where(low == high, low.astype(str) + "–" + high.astype(str)), "exposed", "unexposed"
+    )
+
 
 def lags_and_p(
-    runs: Sequence[Run], # seeds of one configuration
-    tau: float = .8, # threshold, a share
-    sustained: int = 1, # checkpoints in a row; 1: plain, as in the paper
-    n: int = 1000, # random splits
-) -> pd.DataFrame: # by paradigm; of each seed: lag (steps), p of the paper's test, p over phrases within strata of frequency (undecided splits counted)
+    runs: Sequence[Run],  # seeds of one configuration
+    tau: float = 0.8,  # threshold, a share
+    sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
+    n: int = 1000,  # random splits
+) -> pd.DataFrame:  # by paradigm; of each seed: lag (steps), p of the paper's test, p over phrases within strata of frequency (undecided splits counted)
     "The lag and its tests, seed by seed."
-    found = judge.measured_lags(_seeds(runs), tau, n, sustained).sort_values("seed", kind="stable").groupby("paradigm", sort=False)
-    ours = found.agg(lags=("lag", _steps), p=("p_pairs_high", _shares), p_stratified=("p_stratified_high", _shares))
+    found = (
+        judge.measured_lags(_seeds(runs), tau, n, sustained)
+        .sort_values("seed", kind="stable")
+        .groupby("paradigm", sort=False)
+    )
+    ours = found.agg(
+        lags=("lag", _steps), p=("p_pairs_high", _shares), p_stratified=("p_stratified_high", _shares)
+    )
     return _beside(ours, "lags", "p")
 
+
 def threshold_times(
-    runs: Sequence[Run], # seeds of one configuration
-    thresholds: Sequence[float] = (.7, .75, .8, .85, .9), # shares
-    sustained: int = 1, # checkpoints in a row; 1: plain, as in the paper
-) -> pd.DataFrame: # by paradigm: t_val at each threshold in the lowest seed, and t_after: the median of that at 80 % over seeds (steps)
+    runs: Sequence[Run],  # seeds of one configuration
+    thresholds: Sequence[float] = (0.7, 0.75, 0.8, 0.85, 0.9),  # shares
+    sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
+) -> pd.DataFrame:  # by paradigm: t_val at each threshold in the lowest seed, and t_after: the median of that at 80 % over seeds (steps)
     "When the unexposed pairs reach each threshold."
     curves, first = _curves(runs), _seeds(runs)[0].run_id
     rows = {}
     for paradigm, part in curves[curves["group"] == "unexposed"].groupby("paradigm", sort=False):
         of = {run: rows.set_index("step")["accuracy"].sort_index() for run, rows in part.groupby("run")}
-        rows[paradigm] = dict(t_val=_steps([reached(of[first], tau, sustained).hi for tau in thresholds]),
-                              t_after=_steps([np.median([reached(curve, .8, sustained).hi for curve in of.values()])]))
+        rows[paradigm] = dict(
+            t_val=_steps([reached(of[first], tau, sustained).hi for tau in thresholds]),
+            t_after=_steps([np.median([reached(curve, 0.8, sustained).hi for curve in of.values()])]),
+        )
     return _beside(pd.DataFrame.from_dict(rows, orient="index"), "t_val", "t_after")
 
+
 def comparison_steps(
-    runs: Sequence[Run], # seeds of one configuration
-) -> dict: # paradigm → (t_before, t_after), steps of checkpoints; where the unexposed pairs of the median seed do not reach 80 % after t_before, the last
+    runs: Sequence[Run],  # seeds of one configuration
+) -> dict:  # paradigm → (t_before, t_after), steps of checkpoints; where the unexposed pairs of the median seed do not reach 80 % after t_before, the last
     "Between which checkpoints the inside is compared."
     near = lambda step: min((s for s in _seeds(runs)[0].steps if s), key=lambda s: abs(s - step))
     last, before = runs[0].config.steps, near(judge.compared_steps(runs[0].config)[0])
     after = threshold_times(runs)["ours", "t_after"].replace("–", last).astype(int)
     return {paradigm: (before, near(step) if step > before else last) for paradigm, step in after.items()}
 
-def _concentrations(run, steps, device): return judge.concentrations(run, *(dict(zip(steps, times)) for times in zip(*steps.values())), device)
+
+def _concentrations(run, steps, device):
+    return judge.concentrations(run, *(dict(zip(steps, times)) for times in zip(*steps.values())), device)
+
 
 def best_heads(
-    runs: Sequence[Run], # seeds of one configuration
-    device: str = "cpu", # where the models are put
-) -> pd.DataFrame: # by paradigm; of each seed: best head (layer.head, from 0), its gain, heads that carry half of all gains, and p of both
+    runs: Sequence[Run],  # seeds of one configuration
+    device: str = "cpu",  # where the models are put
+) -> pd.DataFrame:  # by paradigm; of each seed: best head (layer.head, from 0), its gain, heads that carry half of all gains, and p of both
     "Which head gains most attention to the context word between t_before and t_after, and how few carry it."
     steps = comparison_steps(runs)
     found = pd.concat([_concentrations(r, steps, device) for r in _seeds(runs)])
     found["best_head"] = found["layer"].astype(str) + "." + found["head"].astype(str)
     ours = found.groupby("paradigm", sort=False).agg(
-        before=("before", "first"), after=("after", "first"), best_head=("best_head", ", ".join), gain=("gain", lambda g: ", ".join(f"{v:.2f}" for v in g)),
-        p_gain=("p_gain", _shares), heads_with_half=("half", _steps), p_half=("p_half", _shares))
+        before=("before", "first"),
+        after=("after", "first"),
+        best_head=("best_head", ", ".join),
+        gain=("gain", lambda g: ", ".join(f"{v:.2f}" for v in g)),
+        p_gain=("p_gain", _shares),
+        heads_with_half=("half", _steps),
+        p_half=("p_half", _shares),
+    )
     return _beside(ours, "best_head", "gain")
 
 # %% ../../nbs/grammar/08_paper.ipynb #1fab5ff7
@@ -122,22 +219,32 @@ def _everything(source, each):
     pairs = read_pairs(source)
     return pairs.groupby("paradigm", sort=False).head(each).reset_index(drop=True) if each else pairs
 
+
 def _all_margins(model, context, each):
     scores = score_pairs(model, context.stream.tokenizer, _everything(context.config.pairs, each))
-    return [dict(pair=int(pair), metric="margin", value=float(value)) for pair, value in zip(scores["pair"], scores["margin"])]
+    return [
+        dict(pair=int(pair), metric="margin", value=float(value))
+        for pair, value in zip(scores["pair"], scores["margin"])
+    ]
+
 
 def selection_beside(
-    run: Run, # on a text
-    each: int = 100, # pairs of each paradigm, 0: all
-) -> tuple[pd.DataFrame, pd.DataFrame]: # the paradigms, see `lag.selection`; how many fell at each stage, see `lag.selection_counts`, and in the paper
+    run: Run,  # on a text
+    each: int = 100,  # pairs of each paradigm, 0: all
+) -> tuple[
+    pd.DataFrame, pd.DataFrame
+]:  # the paradigms, see `lag.selection`; how many fell at each stage, see `lag.selection_counts`, and in the paper
     "The paper's selection, on every paradigm of the run's file of pairs; a paradigm needs a tenth of its pairs exposed."
-    if run.config.language != "text": raise InputError(f"selection: {run.run_id} has a generated language, and all of its paradigms were selected")
+    if run.config.language != "text":
+        raise InputError(
+            f"selection: {run.run_id} has a generated language, and all of its paradigms were selected"
+        )
     pairs = _everything(run.config.pairs, each)
     shown = expose(pairs, exposure_index(run, phrases_of(pairs))).set_index("pair")["exposed"]
     pairs = pairs.assign(exposed=pairs["pair"].map(shown).eq(True))
     curves = curve_table(measure(run, dict(selection=partial(_all_margins, each=each))), pairs)
-    total, window = pairs.groupby("paradigm").size().max(), (.05*run.config.steps, .15*run.config.steps)
-    found = selection(curves, window, fewest=-(-int(total)//10))
+    total, window = pairs.groupby("paradigm").size().max(), (0.05 * run.config.steps, 0.15 * run.config.steps)
+    found = selection(curves, window, fewest=-(-int(total) // 10))
     counts = selection_counts(found)
     return found, counts.assign(fell_in_paper=counts["stage"].map(selected_by_paper))
 
@@ -148,10 +255,11 @@ def _met(run, curves):
     first = pairs.assign(phrase=clusters(pairs)).groupby(["paradigm", "phrase"])["first_step"].min()
     return [(first[paradigm] <= step).sum() for paradigm, step in zip(curves["paradigm"], curves["step"])]
 
+
 def accuracy_figure(
-    runs: Sequence[Run], # seeds of one configuration
-    sustained: int = 1, # checkpoints in a row; 1: plain, as in the paper
-): # → matplotlib Figure
+    runs: Sequence[Run],  # seeds of one configuration
+    sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
+):  # → matplotlib Figure
     "Accuracy of both groups, mean and standard error over seeds, and the phrases met. Source: arXiv 2606.00230, figures 1, 5 and 6, which differ in the model."
     curves = _curves(runs)
     for r in runs:
@@ -159,40 +267,77 @@ def accuracy_figure(
         curves.loc[mine, "met"] = _met(r, curves[mine])
     return lag_figure(curves, sustained=sustained)
 
+
 def head_figure(
     run: Run,
     paradigm: str,
-    steps: tuple[int, int], # of two checkpoints
-    device: str = "cpu", # where the models are put
-): # → matplotlib Figure
+    steps: tuple[int, int],  # of two checkpoints
+    device: str = "cpu",  # where the models are put
+):  # → matplotlib Figure
     "Where the head with the largest gain looks in one sentence, before and after. Source: arXiv 2606.00230, figure 10."
     tokenizer, pairs = run.stream.tokenizer, judge.asked(run.config).query("paradigm == @paradigm")
     best = _concentrations(run, {paradigm: steps}, device).iloc[0]
     layer, head = int(best["layer"]), int(best["head"])
     tokens = token_positions(tokenizer, pairs)
-    tokens = tokens[tokens[["context_token_good", "critical_token_good"]].notna().all(axis=1) & (tokens["context_token_good"] >= 0)]
-    row = tokens.loc[tokens["ids_good"].map(len).idxmin()] # the shortest is the most readable
-    seen = {f"step {step:,}": look(run.at(step).model, [row["ids_good"]], "attention")["attention"][layer, 0, head].numpy() for step in steps}
+    tokens = tokens[
+        tokens[["context_token_good", "critical_token_good"]].notna().all(axis=1)
+        & (tokens["context_token_good"] >= 0)
+    ]
+    row = tokens.loc[tokens["ids_good"].map(len).idxmin()]  # the shortest is the most readable
+    seen = {
+        f"step {step:,}": look(run.at(step).model, [row["ids_good"]], "attention")["attention"][
+            layer, 0, head
+        ].numpy()
+        for step in steps
+    }
     words = [tokenizer.decode([i]).strip() or "▁" for i in row["ids_good"]]
     return words_figure(seen, words, row["critical_token_good"], row["context_token_good"])
 
+
 def figures(
-    runs: Sequence[Run], # seeds of one configuration
-    other_sizes: Sequence[Sequence[Run]] = (), # seeds of smaller and larger models, for figures 5 and 6
-    most: int | None = None, # checkpoints to look inside of; None: all
-    device: str = "cpu", # where the models are put
-) -> list: # (the paper's number, what it shows, matplotlib Figure)
+    runs: Sequence[Run],  # seeds of one configuration
+    other_sizes: Sequence[Sequence[Run]] = (),  # seeds of smaller and larger models, for figures 5 and 6
+    most: int | None = None,  # checkpoints to look inside of; None: all
+    device: str = "cpu",  # where the models are put
+) -> list:  # (the paper's number, what it shows, matplotlib Figure)
     "The paper's ten figures, from runs; the inside is that of the lowest seed."
     run, steps = _seeds(runs)[0], comparison_steps(runs)
-    inside = measure(run, judge.checkpoint_probes(run.config), device=device, most=most, also={s for both in steps.values() for s in both})
+    inside = measure(
+        run,
+        judge.checkpoint_probes(run.config),
+        device=device,
+        most=most,
+        also={s for both in steps.values() for s in both},
+    )
     gains = _concentrations(run, steps, device).set_index("paradigm")["gain"]
     size = lambda runs: f"{runs[0].config.n_parameters:,} parameters"
-    return [("1", f"Accuracy of exposed and unexposed pairs, {size(runs)}, {len(runs)} seed{'s'[:len(runs) > 1]}", accuracy_figure(runs)),
-            ("2", "AUROC along the mean concept vector, final layer", auroc_figure(inside)),
-            ("3", "Effective rank of concept vectors, final layer", rank_figure(inside)),
-            ("4, 9", "Attention from the critical to the context word, by layer", attention_figure(inside, marks=steps)),
-            ("4, 9", "Entropy of the critical word's attention, by layer", attention_figure(inside, "entropy", marks=steps)),
-            *((str(5 + i), f"The same as 1 with {size(others)}", accuracy_figure(others)) for i, others in enumerate(other_sizes)),
-            ("7", "AUROC in all layers", layers_figure(inside)),
-            ("8", "Effective rank in all layers", layers_figure(inside, "rank")),
-            ("10", f"The head that gains most, before and after: {gains.idxmax()}", head_figure(run, gains.idxmax(), steps[gains.idxmax()], device))]
+    return [
+        (
+            "1",
+            f"Accuracy of exposed and unexposed pairs, {size(runs)}, {len(runs)} seed{'s'[: len(runs) > 1]}",
+            accuracy_figure(runs),
+        ),
+        ("2", "AUROC along the mean concept vector, final layer", auroc_figure(inside)),
+        ("3", "Effective rank of concept vectors, final layer", rank_figure(inside)),
+        (
+            "4, 9",
+            "Attention from the critical to the context word, by layer",
+            attention_figure(inside, marks=steps),
+        ),
+        (
+            "4, 9",
+            "Entropy of the critical word's attention, by layer",
+            attention_figure(inside, "entropy", marks=steps),
+        ),
+        *(
+            (str(5 + i), f"The same as 1 with {size(others)}", accuracy_figure(others))
+            for i, others in enumerate(other_sizes)
+        ),
+        ("7", "AUROC in all layers", layers_figure(inside)),
+        ("8", "Effective rank in all layers", layers_figure(inside, "rank")),
+        (
+            "10",
+            f"The head that gains most, before and after: {gains.idxmax()}",
+            head_figure(run, gains.idxmax(), steps[gains.idxmax()], device),
+        ),
+    ]

@@ -20,109 +20,247 @@ from ..runs import option, own_seed
 @dataclass(frozen=True, kw_only=True)
 class Config(corpus.Config):
     "A run of the grammar study."
+
     study = "grammar"
     sources = "fingerprint", "pairs_fingerprint"
-    language: str = option("generated", "generated, or a text: then `corpus` and `pairs` name it and the minimal pairs", choices=("generated", "text"))
+    language: str = option(
+        "generated",
+        "generated, or a text: then `corpus` and `pairs` name it and the minimal pairs",
+        choices=("generated", "text"),
+    )
     context: int = option(64, "tokens in a row", 2, 2**20)
     density: float = option(0.04, "generated: share of the verbs that a noun is seen with", 0.0, 1.0)
-    demonstrative_density: float = option(0.5, "generated: share of the demonstratives that a form of a noun is seen with", 0.0, 1.0)
-    demonstrative_rate: float = option(0.12, "generated: share of the noun phrases with a demonstrative, where it may stand", 0.0, 1.0)
+    demonstrative_density: float = option(
+        0.5, "generated: share of the demonstratives that a form of a noun is seen with", 0.0, 1.0
+    )
+    demonstrative_rate: float = option(
+        0.12, "generated: share of the noun phrases with a demonstrative, where it may stand", 0.0, 1.0
+    )
     agreement_rate: float = option(0.7, "generated: share of the sentences with a verb that agrees", 0.0, 1.0)
-    zipf: float = option(0.0, "generated: the r-th word of a kind is drawn in proportion to r^−zipf", 0.0, 3.0)
+    zipf: float = option(
+        0.0, "generated: the r-th word of a kind is drawn in proportion to r^−zipf", 0.0, 3.0
+    )
     planted: int = option(0, "generated: phrases planted with each dose and schedule", 0, 10**4)
-    language_seed: int = option(0, "generated: seed of what is ever shown; -1: that of the run", -1, 2**31 - 1)
-    pairs: str = option("", "text: minimal pairs: .parquet or .jsonl, a folder of these, or a hub name such as nyu-mll/blimp", hashed=False)
+    language_seed: int = option(
+        0, "generated: seed of what is ever shown; -1: that of the run", -1, 2**31 - 1
+    )
+    pairs: str = option(
+        "",
+        "text: minimal pairs: .parquet or .jsonl, a folder of these, or a hub name such as nyu-mll/blimp",
+        hashed=False,
+    )
     pairs_fingerprint: str = option("", "of the minimal pairs; filled in")
-    paradigms: str = option("", "text: which paradigms, with commas between them; empty: those of the paper; all: every one")
-    pairs_each: int = option(150, "generated: pairs of a paradigm in each group; text: pairs of a paradigm, 0: all", 0, 10**6)
+    paradigms: str = option(
+        "", "text: which paradigms, with commas between them; empty: those of the paper; all: every one"
+    )
+    pairs_each: int = option(
+        150, "generated: pairs of a paradigm in each group; text: pairs of a paradigm, 0: all", 0, 10**6
+    )
 
     def check(self):
         if self.language == "generated":
             for name in ("corpus", "pairs"):
-                if getattr(self, name): raise InputError(f"{name}: the generated language reads none; use --preset text, or language=text")
-            self.refuse((*corpus.of_text, "vocab_size", "paradigms"), "the generated language has its own; only with language=text")
+                if getattr(self, name):
+                    raise InputError(
+                        f"{name}: the generated language reads none; use --preset text, or language=text"
+                    )
+            self.refuse(
+                (*corpus.of_text, "vocab_size", "paradigms"),
+                "the generated language has its own; only with language=text",
+            )
             language.check(**language_options(self))
-            if not self.pairs_each: raise InputError("pairs_each = 0: must be at least 1 for the generated language")
+            if not self.pairs_each:
+                raise InputError("pairs_each = 0: must be at least 1 for the generated language")
         else:
-            self.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
+            self.refuse(
+                _of_the_language, "only the generated language has it; leave it out with language=text"
+            )
             if self.pairs and not self.pairs_fingerprint:
                 object.__setattr__(self, "pairs", corpus.absolute_source(self.pairs))
-                object.__setattr__(self, "pairs_fingerprint", pairs_fingerprint_of(self.pairs, self.paradigms))
+                object.__setattr__(
+                    self, "pairs_fingerprint", pairs_fingerprint_of(self.pairs, self.paradigms)
+                )
         super().check()
 
-    def replace(self, **changes): return super().replace(**({"pairs_fingerprint": ""} if "pairs" in changes else {}) | changes)
+    def replace(self, **changes):
+        return super().replace(**({"pairs_fingerprint": ""} if "pairs" in changes else {}) | changes)
 
     def slug(self):
         if self.language == "text":
-            super().slug() # refuses a text without a name
-            if not self.pairs: raise InputError("pairs are not given; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp")
+            super().slug()  # refuses a text without a name
+            if not self.pairs:
+                raise InputError(
+                    "pairs are not given; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
+                )
         return f"grammar-{self.language}-d{self.depth}-w{self.width}-s{self.seed}"
 
     @property
-    def n_parameters(self) -> int: # with a given tokenizer, its vocabulary takes the place of `vocab_size`
-        return llama_parameters(len(language.words) if self.language == "generated" else self.vocab_size, self.width, self.mlp_width, self.depth)
+    def n_parameters(self) -> int:  # with a given tokenizer, its vocabulary takes the place of `vocab_size`
+        return llama_parameters(
+            len(language.words) if self.language == "generated" else self.vocab_size,
+            self.width,
+            self.mlp_width,
+            self.depth,
+        )
 
-_of_the_language = "density", "demonstrative_density", "demonstrative_rate", "agreement_rate", "zipf", "planted", "language_seed"
+
+_of_the_language = (
+    "density",
+    "demonstrative_density",
+    "demonstrative_rate",
+    "agreement_rate",
+    "zipf",
+    "planted",
+    "language_seed",
+)
+
 
 def language_options(config):
-    options = {name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)}
+    options = {
+        name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)
+    }
     return options | dict(language_seed=own_seed(config, "language_seed"))
 
 # %% ../../nbs/grammar/07_presets.ipynb #78cd2d61
 def _paradigms_in(path):
     "The paradigms of a file of pairs; an `InputError` if it is none."
     import pyarrow as pa, pyarrow.parquet as pq
+
     try:
         if path.suffix == ".parquet":
             names = pq.read_schema(path).names
             column = next((c for c in ("paradigm", "UID") if c in names), None)
-            found = pq.read_table(path, columns=[column])[column].unique().to_pylist() if column else [path.stem]
+            found = (
+                pq.read_table(path, columns=[column])[column].unique().to_pylist() if column else [path.stem]
+            )
         else:
             rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            names, found = [*rows[0]] if rows else [], {row.get("paradigm", row.get("UID", path.stem)) for row in rows}
-    except (OSError, ValueError, pa.ArrowException) as e: raise InputError(f"pairs {path} cannot be read: {str(e).splitlines()[0][:100]}") from None
+            names, found = (
+                [*rows[0]] if rows else [],
+                {row.get("paradigm", row.get("UID", path.stem)) for row in rows},
+            )
+    except (OSError, ValueError, pa.ArrowException) as e:
+        raise InputError(f"pairs {path} cannot be read: {str(e).splitlines()[0][:100]}") from None
     for column in ("sentence_good", "sentence_bad"):
-        if column not in names: raise InputError(f"pairs {path}: no column {column!r} (found: {', '.join(names)[:80]})")
+        if column not in names:
+            raise InputError(f"pairs {path}: no column {column!r} (found: {', '.join(names)[:80]})")
     return found
+
 
 def pairs_fingerprint_of(source, paradigms):
     "What the files of minimal pairs are known by; a hub name stands for itself."
     path, kinds = Path(source), (".parquet", ".jsonl")
-    files = sorted(f for f in path.rglob("*") if f.suffix in kinds and not f.name.startswith(".")) if path.is_dir() else [path] if path.is_file() else []
+    files = (
+        sorted(f for f in path.rglob("*") if f.suffix in kinds and not f.name.startswith("."))
+        if path.is_dir()
+        else [path]
+        if path.is_file()
+        else []
+    )
     allowed = "allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
-    if path.is_dir() and not files: raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
+    if path.is_dir() and not files:
+        raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
     if not path.exists() and (path.suffix in kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
         raise InputError(f"pairs {source}: no such file; {allowed}")
-    if any(f.suffix not in kinds for f in files): raise InputError(f"pairs {source}: unknown kind of file; {allowed}")
+    if any(f.suffix not in kinds for f in files):
+        raise InputError(f"pairs {source}: unknown kind of file; {allowed}")
     known = {name for f in files for name in _paradigms_in(f)}
     unknown = [name for name in paradigms.split(",") if files and name not in {"", "all", *known}]
-    if unknown: raise InputError(f"paradigm {nearest(unknown[0], known)}")
+    if unknown:
+        raise InputError(f"paradigm {nearest(unknown[0], known)}")
     return "-".join(file_hash(f)[:16] for f in files) or source
 
 # %% ../../nbs/grammar/07_presets.ipynb #db15700a
 _small = Config(
-    fidelity="demo", language_seed=-1, depth=2, width=64, heads=4, mlp=128, init_std=0.0, batch_size=16, steps=800, lr=1e-3,
-    weight_decay=0.1, warmup_steps=100, clip=1.0, evaluate_every=20, checkpoints=40, keep_states=1)
-_long = _small.replace(steps=1600, evaluate_every=40, language_seed=0) # one language, and the base of what is compared
+    fidelity="demo",
+    language_seed=-1,
+    depth=2,
+    width=64,
+    heads=4,
+    mlp=128,
+    init_std=0.0,
+    batch_size=16,
+    steps=800,
+    lr=1e-3,
+    weight_decay=0.1,
+    warmup_steps=100,
+    clip=1.0,
+    evaluate_every=20,
+    checkpoints=40,
+    keep_states=1,
+)
+_long = _small.replace(
+    steps=1600, evaluate_every=40, language_seed=0
+)  # one language, and the base of what is compared
 _text = Config(
-    language="text", vocab_size=2048, context=64, depth=2, width=128, heads=4, batch_size=32, lr=2e-3, weight_decay=0.1, warmup_steps=100, clip=1.0,
-    keep_states=1)
+    language="text",
+    vocab_size=2048,
+    context=64,
+    depth=2,
+    width=128,
+    heads=4,
+    batch_size=32,
+    lr=2e-3,
+    weight_decay=0.1,
+    warmup_steps=100,
+    clip=1.0,
+    keep_states=1,
+)
 _paper = Config(
-    language="text", fidelity="paper", corpus="allenai/c4:en", fingerprint="allenai/c4:en", tokenizer="google-t5/t5-base", vocab_size=32_000,
-    limit_tokens=10**9, pairs="nyu-mll/blimp", pairs_fingerprint="nyu-mll/blimp", paradigms="all", pairs_each=0, layout="document", context=256,
-    batch_size=512, accumulation=4, steps=2000, lr=1e-3, warmup_steps=1000, precision="bf16", evaluate_every=100, checkpoints=20, keep_states=1)
+    language="text",
+    fidelity="paper",
+    corpus="allenai/c4:en",
+    fingerprint="allenai/c4:en",
+    tokenizer="google-t5/t5-base",
+    vocab_size=32_000,
+    limit_tokens=10**9,
+    pairs="nyu-mll/blimp",
+    pairs_fingerprint="nyu-mll/blimp",
+    paradigms="all",
+    pairs_each=0,
+    layout="document",
+    context=256,
+    batch_size=512,
+    accumulation=4,
+    steps=2000,
+    lr=1e-3,
+    warmup_steps=1000,
+    precision="bf16",
+    evaluate_every=100,
+    checkpoints=20,
+    keep_states=1,
+)
 
 presets = dict(
     smoke=_small.replace(fidelity="smoke", steps=240, evaluate_every=40, checkpoints=6, pairs_each=40),
-    demo=_small, control=_small.replace(density=0.33, demonstrative_density=0.9),
+    demo=_small,
+    control=_small.replace(density=0.33, demonstrative_density=0.9),
     long=_long,
     frequency=_long.replace(density=1.0, demonstrative_density=1.0, zipf=1.2),
     planted=_long.replace(planted=60),
     wide=_long.replace(width=128, heads=8, mlp=256),
     text=_text.replace(fidelity="demo", steps=1700, evaluate_every=100, checkpoints=17, pairs_each=0),
     gpu=_text.replace(
-        fidelity="gpu", vocab_size=32_000, context=256, depth=8, width=512, heads=8, mlp=1376, batch_size=512, accumulation=4, steps=2000, lr=1e-3,
-        weight_decay=0.0, warmup_steps=1000, clip=0.0, precision="bf16", paradigms="all", pairs_each=0, evaluate_every=100, checkpoints=20),
+        fidelity="gpu",
+        vocab_size=32_000,
+        context=256,
+        depth=8,
+        width=512,
+        heads=8,
+        mlp=1376,
+        batch_size=512,
+        accumulation=4,
+        steps=2000,
+        lr=1e-3,
+        weight_decay=0.0,
+        warmup_steps=1000,
+        clip=0.0,
+        precision="bf16",
+        paradigms="all",
+        pairs_each=0,
+        evaluate_every=100,
+        checkpoints=20,
+    ),
     paper_35m=_paper.replace(depth=6, width=384, heads=8, mlp=1024),
     paper=_paper.replace(depth=8, width=512, heads=8, mlp=1376),
     paper_130m=_paper.replace(depth=12, width=768, heads=12, mlp=2048, lr=5e-4),
@@ -131,24 +269,48 @@ presets = dict(
 # %% ../../nbs/grammar/07_presets.ipynb #556e3e27
 def stream(config: Config):
     "The sentences of the language, or the rows of the text."
-    return corpus.stream(config) if config.language == "text" else language.SentenceStream(**language_options(config))
+    return (
+        corpus.stream(config)
+        if config.language == "text"
+        else language.SentenceStream(**language_options(config))
+    )
+
 
 def model(config: Config):
     "A freshly initialised Llama."
     made = stream(config)
-    end, vocab_size = made.tokenizer.eos_token_id, len(language.words) if config.language == "generated" else made.corpus.vocab_size
-    return llama(vocab_size, config.width, config.mlp_width, config.depth, config.heads, config.context, config.init_std, "all",
-                 attention_dropout=config.attention_dropout, seed=config.seed, bos=end, eos=end)
+    end, vocab_size = (
+        made.tokenizer.eos_token_id,
+        len(language.words) if config.language == "generated" else made.corpus.vocab_size,
+    )
+    return llama(
+        vocab_size,
+        config.width,
+        config.mlp_width,
+        config.depth,
+        config.heads,
+        config.context,
+        config.init_std,
+        "all",
+        attention_dropout=config.attention_dropout,
+        seed=config.seed,
+        bos=end,
+        eos=end,
+    )
 
 # %% ../../nbs/grammar/07_presets.ipynb #feec8dfc
-headline = dict(probe="accuracy", paradigm="mean", group="unexposed", metric="accuracy") # the study's one curve
+headline = dict(
+    probe="accuracy", paradigm="mean", group="unexposed", metric="accuracy"
+)  # the study's one curve
 
-unit = "share of unexposed pairs judged right" # of the headline curve, in words
+unit = "share of unexposed pairs judged right"  # of the headline curve, in words
 
-curves = { # what happens when: label → selection of one curve of a run's table
+curves = {  # what happens when: label → selection of one curve of a run's table
     "unexposed pairs": headline,
     "exposed pairs": headline | dict(group="exposed"),
     "held-out loss": dict(probe="held_out", metric="loss"),
 }
 
-foreign_curves = {"all pairs": headline | dict(group="all")} # beside `curves`, of checkpoints that are not ours
+foreign_curves = {
+    "all pairs": headline | dict(group="all")
+}  # beside `curves`, of checkpoints that are not ours

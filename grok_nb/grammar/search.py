@@ -16,10 +16,12 @@ from .. import InputError
 _ascii = bytes(i if i > 127 else 32 if chr(i).isspace() else ord(chr(i).lower()) for i in range(256))
 _alike = {"’": "'", "ς": "σ"}
 
-def _fold(run): # bytes of characters beyond ASCII → what stands for them, str
+
+def _fold(run):  # bytes of characters beyond ASCII → what stands for them, str
     return "".join(" " if c.isspace() else _alike.get(c) or c.lower() for c in run.decode())
 
-def _normalised(text, fold): # str → bytes; `fold` says what stands for a run of characters beyond ASCII
+
+def _normalised(text, fold):  # str → bytes; `fold` says what stands for a run of characters beyond ASCII
     data = text.encode("utf-8", "replace").translate(_ascii)
     if not data.isascii():
         at = np.flatnonzero(np.frombuffer(data, np.uint8) > 127)
@@ -29,10 +31,12 @@ def _normalised(text, fold): # str → bytes; `fold` says what stands for a run 
             pieces += data[done:begin], fold(data[begin:end])
             done = end
         data = b"".join([*pieces, data[done:]])
-    if b"  " not in data: return data
+    if b"  " not in data:
+        return data
     raw = np.frombuffer(data, np.uint8)
     blank = raw == 32
-    return raw[np.append(True, ~(blank[1:] & blank[:-1]))].tobytes() # of each run of blanks the first
+    return raw[np.append(True, ~(blank[1:] & blank[:-1]))].tobytes()  # of each run of blanks the first
+
 
 def normalise(
     text: str,
@@ -41,26 +45,35 @@ def normalise(
     return _normalised(text, lambda run: _fold(run).encode()).decode()
 
 # %% ../../nbs/grammar/00_search.ipynb #b5524819
-_word = bytes(i > 127 and i < 0xf5 or i < 128 and (chr(i).isalnum() or chr(i) in "_'") for i in range(256)) # 0xf5 … 0xff: never in UTF-8
+_word = bytes(
+    i > 127 and i < 0xF5 or i < 128 and (chr(i).isalnum() or chr(i) in "_'") for i in range(256)
+)  # 0xf5 … 0xff: never in UTF-8
+
 
 def check_phrases(
     phrases: Iterable[str],
-) -> tuple[str, ...]: # normalised, without blanks around them, each once, in the given order
+) -> tuple[str, ...]:  # normalised, without blanks around them, each once, in the given order
     "Phrases as they are sought. Raises InputError for what cannot be found in any text."
     phrases = [phrases] if isinstance(phrases, str) else list(phrases)
     if wrong := [p for p in phrases if not isinstance(p, str) or not p.strip() or "\0" in p]:
-        raise InputError(f"phrases: {wrong[0]!r} is not a phrase ({len(wrong)} such); allowed: strings with something to read in them")
-    if not phrases: raise InputError("phrases: there are none to look for")
-    return tuple(dict.fromkeys(p.strip() for p in normalise("\0".join(phrases)).split("\0"))) # all at once, which is faster than one by one
+        raise InputError(
+            f"phrases: {wrong[0]!r} is not a phrase ({len(wrong)} such); allowed: strings with something to read in them"
+        )
+    if not phrases:
+        raise InputError("phrases: there are none to look for")
+    return tuple(
+        dict.fromkeys(p.strip() for p in normalise("\0".join(phrases)).split("\0"))
+    )  # all at once, which is faster than one by one
 
 # %% ../../nbs/grammar/00_search.ipynb #11bb6ea4
-_low = np.array([*(2**(8*n) - 1 for n in range(8)), -1]) # the first n bytes of eight
-_pad = b"\0" * 9 # so that eight bytes can be read from any byte of a text
+_low = np.array([*(2 ** (8 * n) - 1 for n in range(8)), -1])  # the first n bytes of eight
+_pad = b"\0" * 9  # so that eight bytes can be read from any byte of a text
+
 
 def _words(
-    data: bytes, # begins with a blank or "\0", ends with `_pad`
-    kind: bytes, # of each byte: 1 in a word, 2 a mark that some phrase has, 0 neither
-) -> tuple[np.ndarray, np.ndarray]: # (word,) each: begin, end
+    data: bytes,  # begins with a blank or "\0", ends with `_pad`
+    kind: bytes,  # of each byte: 1 in a word, 2 a mark that some phrase has, 0 neither
+) -> tuple[np.ndarray, np.ndarray]:  # (word,) each: begin, end
     "Where the words and marks of a text stand."
     which = np.frombuffer(data.translate(kind), np.int8)
     word, mark = which == 1, which == 2
@@ -71,24 +84,34 @@ def _words(
 # %% ../../nbs/grammar/00_search.ipynb #5e83b0fa
 class _Table:
     "Finds numbers in a list, many at once: open addressing, at least eight slots for each number."
-    def __init__(self,
-        keys: np.ndarray, # (key,) int64, each once
+
+    def __init__(
+        self,
+        keys: np.ndarray,  # (key,) int64, each once
     ):
         self.missing, bits = len(keys), len(keys).bit_length() + 3
-        self._keys, self._shift, self._slots = np.append(keys, 0), np.uint64(64 - bits), np.full(2**bits, len(keys))
+        self._keys, self._shift, self._slots = (
+            np.append(keys, 0),
+            np.uint64(64 - bits),
+            np.full(2**bits, len(keys)),
+        )
         left, slot = np.arange(len(keys)), self._first(keys)
-        while len(left): # those without a slot yet; of several that want the same the last gets it
+        while len(left):  # those without a slot yet; of several that want the same the last gets it
             free = self._slots[slot] == self.missing
             self._slots[slot[free]] = left[free]
             lost = self._slots[slot] != left
             left, slot = left[lost], self._next(slot[lost])
 
-    def _first(self, numbers): return (numbers.view(np.uint64) * np.uint64(0x9e3779b97f4a7c15) >> self._shift).view(np.int64)
-    def _next(self, slot): return (slot + 1) % len(self._slots)
+    def _first(self, numbers):
+        return (numbers.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> self._shift).view(np.int64)
 
-    def __call__(self,
-        numbers: np.ndarray, # (number,) int64
-    ) -> np.ndarray: # (number,) where in the list; `missing`: nowhere
+    def _next(self, slot):
+        return (slot + 1) % len(self._slots)
+
+    def __call__(
+        self,
+        numbers: np.ndarray,  # (number,) int64
+    ) -> np.ndarray:  # (number,) where in the list; `missing`: nowhere
         slot = self._first(numbers)
         place = self._slots[slot]
         wrong = np.flatnonzero((self._keys[place] != numbers) & (place != self.missing))
@@ -101,79 +124,126 @@ class _Table:
 # %% ../../nbs/grammar/00_search.ipynb #27a2bc68
 class Searcher:
     "Counts phrases in texts. Raises InputError if the phrases hold more than eleven kinds of marks beyond ASCII."
-    def __init__(self,
-        phrases: tuple[str, ...], # as `check_phrases` gives them
+
+    def __init__(
+        self,
+        phrases: tuple[str, ...],  # as `check_phrases` gives them
     ):
         marks = sorted({c for p in phrases for c in p if ord(c) > 127 and not c.isalnum()})
-        if len(marks) > 11: raise InputError(f"phrases hold {len(marks)} kinds of marks beyond ASCII ({''.join(marks)[:40]}); at most 11 can be told apart")
-        kept = {c: bytes([0xf5 + i]) for i, c in enumerate(marks)} # by the bytes that are never in UTF-8
-        self._fold = lru_cache(2**16)(lambda run: b"".join(c.encode() if ord(c) < 128 or c.isalnum() else kept.get(c, b"\0") for c in _fold(run)))
+        if len(marks) > 11:
+            raise InputError(
+                f"phrases hold {len(marks)} kinds of marks beyond ASCII ({''.join(marks)[:40]}); at most 11 can be told apart"
+            )
+        kept = {c: bytes([0xF5 + i]) for i, c in enumerate(marks)}  # by the bytes that are never in UTF-8
+        self._fold = lru_cache(2**16)(
+            lambda run: b"".join(
+                c.encode() if ord(c) < 128 or c.isalnum() else kept.get(c, b"\0") for c in _fold(run)
+            )
+        )
         sought = _normalised("\0".join(phrases), self._fold).split(b"\0")
         in_phrases = set(b"".join(sought)) - {32}
         self._kind = bytes(_word[b] or 2 * (b in in_phrases) for b in range(256))
         self._build(sought)
 
-    def _build(self, sought): # vocabulary and trie: a node is a word that begins a phrase, or an edge; an edge is (node, word, blanks before) as one number
+    def _build(
+        self, sought
+    ):  # vocabulary and trie: a node is a word that begins a phrase, or an edge; an edge is (node, word, blanks before) as one number
         data = b"\0" + b"\0".join(sought) + _pad
         begin, end = _words(data, self._kind)
         words = [data[b:e] for b, e in zip(begin.tolist(), end.tolist())]
         short = sorted({w[:8] for w in words})
-        number = {w: i for i, w in enumerate([*short, b""])} # b"": a word that is in no phrase
-        for w in words: number.setdefault(w, len(number))
+        number = {w: i for i, w in enumerate([*short, b""])}  # b"": a word that is in no phrase
+        for w in words:
+            number.setdefault(w, len(number))
         self._short = _Table(np.frombuffer(b"".join(w.ljust(8, b"\0") for w in short), np.int64))
         self._long = {w: i for w, i in number.items() if len(w) > 8}
-        phrase = np.searchsorted(np.cumsum([1, *(len(p) + 1 for p in sought)]), begin, side="right") - 1 # of each word
+        phrase = (
+            np.searchsorted(np.cumsum([1, *(len(p) + 1 for p in sought)]), begin, side="right") - 1
+        )  # of each word
         edges, nodes, before = {}, [], -1
-        for of, i, blanks in zip(phrase.tolist(), map(number.get, words), (begin - np.append(0, end[:-1])).tolist()):
-            node, before = i if of != before else edges.setdefault(node << 32 | i << 1 | blanks, len(number) + len(edges)), of
+        for of, i, blanks in zip(
+            phrase.tolist(), map(number.get, words), (begin - np.append(0, end[:-1])).tolist()
+        ):
+            node, before = (
+                i
+                if of != before
+                else edges.setdefault(node << 32 | i << 1 | blanks, len(number) + len(edges)),
+                of,
+            )
             nodes.append(node)
         keys, last = np.fromiter(edges, np.int64), np.flatnonzero(np.diff(phrase, append=-1))
-        self._edges, self._most, self._vocabulary = _Table(keys), np.bincount(phrase).max(), len(number) # most words of a phrase
-        self._ends = np.full(len(number) + len(keys), -1) # by node: the phrase that ends there; -1: none
+        self._edges, self._most, self._vocabulary = (
+            _Table(keys),
+            np.bincount(phrase).max(),
+            len(number),
+        )  # most words of a phrase
+        self._ends = np.full(len(number) + len(keys), -1)  # by node: the phrase that ends there; -1: none
         self._ends[np.array(nodes)[last]] = phrase[last]
-        self._inner = np.bincount(keys >> 32, minlength=len(self._ends)) > 0 # by node: an edge leaves it
-        self._marks = [(w[0], i) for w, i in number.items() if w and not _word[w[0]] and self._ends[i] >= 0] # phrases that are one mark
+        self._inner = np.bincount(keys >> 32, minlength=len(self._ends)) > 0  # by node: an edge leaves it
+        self._marks = [
+            (w[0], i) for w, i in number.items() if w and not _word[w[0]] and self._ends[i] >= 0
+        ]  # phrases that are one mark
 
 # %% ../../nbs/grammar/00_search.ipynb #49a2d50e
 @patch
-def _known(self: Searcher, data, begin, end): # → (word,) numbers in the vocabulary
-    eight = np.ndarray(len(data) - 7, np.int64, data, strides=(1,)) # from each byte on
+def _known(self: Searcher, data, begin, end):  # → (word,) numbers in the vocabulary
+    eight = np.ndarray(len(data) - 7, np.int64, data, strides=(1,))  # from each byte on
     size = end - begin
     known = self._short(eight[begin] & _low.take(size, mode="clip"))
     long = np.flatnonzero((size > 8) & (known != self._short.missing))
-    known[long] = [self._long.get(data[b:e], self._short.missing) for b, e in zip(begin[long].tolist(), end[long].tolist())]
+    known[long] = [
+        self._long.get(data[b:e], self._short.missing)
+        for b, e in zip(begin[long].tolist(), end[long].tolist())
+    ]
     return known
 
+
 @patch
-def _longer(self: Searcher, data, begin, end, known, n): # → phrases of several words, wherever one begins with one of the first n words
+def _longer(
+    self: Searcher, data, begin, end, known, n
+):  # → phrases of several words, wherever one begins with one of the first n words
     is_word, raw = np.frombuffer(_word, bool), np.frombuffer(data, np.uint8)
-    at = np.flatnonzero((known[1:n + 1] != self._short.missing) & (begin[1:n + 1] - end[:n] < 2) & self._inner[known[:n]])
+    at = np.flatnonzero(
+        (known[1 : n + 1] != self._short.missing) & (begin[1 : n + 1] - end[:n] < 2) & self._inner[known[:n]]
+    )
     node, start, found = known[at], begin[at], []
-    while len(at): # all places at once, one word further each time
+    while len(at):  # all places at once, one word further each time
         blanks = begin[at + 1] - end[at]
         edge = self._edges(node << 32 | known[at + 1] << 1 | (blanks > 0))
         on = edge != self._edges.missing
         at, node, start, blanks = at[on] + 1, edge[on] + self._vocabulary, start[on], blanks[on]
-        on = (blanks == 0) | (blanks == 1) & (raw[begin[at] - 1] == 32) # what stands between may be more than a blank, or no blank
+        on = (blanks == 0) | (blanks == 1) & (
+            raw[begin[at] - 1] == 32
+        )  # what stands between may be more than a blank, or no blank
         at, node, start = at[on], node[on], start[on]
-        found.append(self._ends[node[~is_word[raw[start - 1]] & ~is_word[raw[end[at]]]]]) # a phrase with a mark at its edge may touch a word
+        found.append(
+            self._ends[node[~is_word[raw[start - 1]] & ~is_word[raw[end[at]]]]]
+        )  # a phrase with a mark at its edge may touch a word
         on = self._inner[node]
         at, node, start = at[on], node[on], start[on]
     return found
 
 # %% ../../nbs/grammar/00_search.ipynb #d2b85c31
 @patch
-def count(self: Searcher,
-    text: str, # of any length; "\0" stands between texts
-    at_once: int = 2**17, # words looked up at a time
-) -> tuple[np.ndarray, np.ndarray, int]: # phrases that were found (number, ascending), how often each, bytes of text that were searched
+def count(
+    self: Searcher,
+    text: str,  # of any length; "\0" stands between texts
+    at_once: int = 2**17,  # words looked up at a time
+) -> tuple[
+    np.ndarray, np.ndarray, int
+]:  # phrases that were found (number, ascending), how often each, bytes of text that were searched
     "How often each phrase stands in the text."
     data = b"\0" + _normalised(text, self._fold) + _pad
     is_word, raw = np.frombuffer(_word, bool), np.frombuffer(data, np.uint8)
-    begin, end = (np.append(each, len(data) - 8) for each in _words(data, self._kind)) # a last word, of no bytes, so that each has one after it
+    begin, end = (
+        np.append(each, len(data) - 8) for each in _words(data, self._kind)
+    )  # a last word, of no bytes, so that each has one after it
     times, found = np.zeros(self._vocabulary, dtype=np.int64), [np.empty(0, dtype=np.int64)]
     for first in range(0, len(begin) - 1, at_once):
-        n, here = min(at_once, len(begin) - 1 - first), slice(first, first + at_once + self._most) # a phrase may go on after the first n words
+        n, here = (
+            min(at_once, len(begin) - 1 - first),
+            slice(first, first + at_once + self._most),
+        )  # a phrase may go on after the first n words
         known = self._known(data, begin[here], end[here])
         times += np.bincount(known[:n], minlength=self._vocabulary)
         found += self._longer(data, begin[here], end[here], known, n)
@@ -182,7 +252,7 @@ def count(self: Searcher,
         times[i] = np.count_nonzero(~is_word[raw[at - 1]] & ~is_word[raw[at + 1]])
     found = np.concatenate(found)
     longer, counts = np.unique(found[found >= 0], return_counts=True)
-    single = np.flatnonzero((times > 0) & (self._ends[:self._vocabulary] >= 0))
+    single = np.flatnonzero((times > 0) & (self._ends[: self._vocabulary] >= 0))
     numbers, counts = np.append(self._ends[single], longer), np.append(times[single], counts)
     order = np.argsort(numbers)
     return numbers[order], counts[order], len(data) - data.count(b"\0")

@@ -18,31 +18,42 @@ from ..see.views import heads_panel, token_labels
 
 # %% ../../nbs/grammar/11_views.ipynb #516394e6
 def separation_rows(
-    model, # transformers causal language model
-    context, # of a run: has `config`
-) -> list[dict]: # paradigm, pair, sentence (good or bad), metric "place", value
+    model,  # transformers causal language model
+    context,  # of a run: has `config`
+) -> list[dict]:  # paradigm, pair, sentence (good or bad), metric "place", value
     "Probe: where the sentences of unexposed pairs lie along the mean concept vector of the exposed ones, final layer, mean 0 and spread 1."
     from grok_nb.grammar.concepts import concept_vectors, look_at_pairs, mean_direction
+
     pairs, tokens = placed_pairs(context.config)
     chosen, rows = pairs.set_index("pair").loc[tokens["pair"]].reset_index(), []
     for paradigm, i in chosen.groupby("paradigm", sort=False).indices.items():
         exposed = chosen["exposed"].iloc[i].to_numpy(bool)
-        if exposed.all() or not exposed.any(): continue
+        if exposed.all() or not exposed.any():
+            continue
         hidden = look_at_pairs(model, tokens.iloc[i]).hidden[:, :, -1]
         places = hidden[~exposed] @ mean_direction(concept_vectors(hidden)[exposed])
         places = (places - places.mean()) / (places.std() or 1)
-        rows += [dict(paradigm=paradigm, pair=int(chosen["pair"].iloc[i[~exposed][n]]), sentence=("good", "bad")[side], metric="place", value=float(value))
-                 for (n, side), value in np.ndenumerate(places)]
+        rows += [
+            dict(
+                paradigm=paradigm,
+                pair=int(chosen["pair"].iloc[i[~exposed][n]]),
+                sentence=("good", "bad")[side],
+                metric="place",
+                value=float(value),
+            )
+            for (n, side), value in np.ndenumerate(places)
+        ]
     return rows
 
 # %% ../../nbs/grammar/11_views.ipynb #0dadeb05
 def sequence(
-    config, # of a grammar run
-) -> tuple: # token ids; a label for each
+    config,  # of a grammar run
+) -> tuple:  # token ids; a label for each
     "The first acceptable sentence with a context word and a critical word at least two tokens apart, if there is one."
     tokens = placed_pairs(config)[1]
     placed = tokens.dropna(subset=["critical_token_good", "context_token_good"])
-    if placed.empty: placed = tokens
+    if placed.empty:
+        placed = tokens
     apart = (placed["critical_token_good"] - placed["context_token_good"]).fillna(0)
     ids = tuple(int(i) for i in placed["ids_good"].iloc[int((apart < 2).argmin())])
     return ids, token_labels(ids, stream(config).tokenizer)
@@ -56,54 +67,98 @@ def flips(shown: Shown, table: pd.DataFrame) -> Panel:
     frames, before = {}, None
     for step, now in right.iterrows():
         parts = [f"<b>{now.mean():.1%} of {len(now):,} pairs are judged right</b>"]
-        for word, css, turned in () if before is None else (("right", "right", now & ~before), ("wrong", "wrong", before & ~now)):
+        for word, css, turned in (
+            () if before is None else (("right", "right", now & ~before), ("wrong", "wrong", before & ~now))
+        ):
             pairs = all_pairs.loc[turned.index[turned]]
             parts.append(f'<b class="{css}">{len(pairs):,} have become {word}</b>' + _examples(pairs))
         frames[int(step)], before = "".join(f"<div>{p}</div>" for p in parts), now
     return Panel(frames, alt="minimal pairs whose verdict has changed")
 
+
 def _examples(pairs, most=3):
     "A few pairs, spread over the paradigms, with the words that differ marked."
     some = pairs.groupby("paradigm", sort=False).head(1).head(most)
-    return "<ul>" + "".join(f"<li>{_differing(r.sentence_good, r.sentence_bad)} <span class=soft>/ {_differing(r.sentence_bad, r.sentence_good)}"
-                            f"{' (exposed)' if r.exposed else ''}</span></li>" for r in some.itertuples()) + "</ul>"
+    return (
+        "<ul>"
+        + "".join(
+            f"<li>{_differing(r.sentence_good, r.sentence_bad)} <span class=soft>/ {_differing(r.sentence_bad, r.sentence_good)}"
+            f"{' (exposed)' if r.exposed else ''}</span></li>"
+            for r in some.itertuples()
+        )
+        + "</ul>"
+    )
+
 
 def _differing(sentence, other):
     "A sentence with the words marked that the other does not have in these places."
     words, others = sentence.split(), other.split()
     same = len(words) == len(others)
-    return " ".join(f"<mark>{html.escape(w)}</mark>" if same and w != others[i] else html.escape(w) for i, w in enumerate(words))
+    return " ".join(
+        f"<mark>{html.escape(w)}</mark>" if same and w != others[i] else html.escape(w)
+        for i, w in enumerate(words)
+    )
 
 # %% ../../nbs/grammar/11_views.ipynb #3ee9b548
 @view("Right and wrong apart", lambda shown: dict(separation=separation_rows), "grammar")
 def separation(shown: Shown, table: pd.DataFrame) -> Panel:
     "How far acceptable and unacceptable sentences come apart along the mean concept vector."
     from sklearn.metrics import roc_auc_score
+
     edges, high = np.linspace(-3, 3, 25), 150
-    x = lambda v: 10 + (width - 20)*(v + 3)/6
-    base = line([(10, high + 24), (width - 10, high + 24)], stroke_opacity=".5") + note(width/2, high + 58, "place along the mean concept vector (spreads)")
+    x = lambda v: 10 + (width - 20) * (v + 3) / 6
+    base = line([(10, high + 24), (width - 10, high + 24)], stroke_opacity=".5") + note(
+        width / 2, high + 58, "place along the mean concept vector (spreads)"
+    )
     base += "".join(note(x(v), high + 40, v) for v in (-2, 0, 2))
     for i, (words, c) in enumerate((("acceptable", palette[0]), ("unacceptable", palette[1]))):
-        base += box(10 + 110*i, 4, 11, 11, c, .6) + text(27 + 110*i, 14, words)
+        base += box(10 + 110 * i, 4, 11, 11, c, 0.6) + text(27 + 110 * i, 14, words)
     frames = {}
     for paradigm, rows in table.groupby("paradigm", sort=False):
-        counts = {(int(s), side): np.histogram(part["value"].clip(-3, 3), edges)[0]/len(part) for (s, side), part in rows.groupby(["step", "sentence"])}
+        counts = {
+            (int(s), side): np.histogram(part["value"].clip(-3, 3), edges)[0] / len(part)
+            for (s, side), part in rows.groupby(["step", "sentence"])
+        }
         most = max(map(max, counts.values()))
         of = frames[paradigm.replace("_", " ")] = {}
         for step, part in rows.groupby("step"):
-            shapes = "".join(_bars(x(edges), counts[int(step), side]/most, high, c) for side, c in (("good", palette[0]), ("bad", palette[1])))
-            of[int(step)] = shapes + text(width - 10, 14, f"AUROC {roc_auc_score(part['sentence'] == 'good', part['value']):.2f}", "end", font_weight=600)
-    return Panel(frames, base, (width, high + 64), "histograms of acceptable and unacceptable sentences along the mean concept vector")
+            shapes = "".join(
+                _bars(x(edges), counts[int(step), side] / most, high, c)
+                for side, c in (("good", palette[0]), ("bad", palette[1]))
+            )
+            of[int(step)] = shapes + text(
+                width - 10,
+                14,
+                f"AUROC {roc_auc_score(part['sentence'] == 'good', part['value']):.2f}",
+                "end",
+                font_weight=600,
+            )
+    return Panel(
+        frames,
+        base,
+        (width, high + 64),
+        "histograms of acceptable and unacceptable sentences along the mean concept vector",
+    )
+
 
 def _bars(x, shares, high, colour):
-    path = f"M{x[0]:.4g} {high + 24}" + "".join(f"V{high + 24 - high*.85*s:.4g}H{right:.4g}" for s, right in zip(shares, x[1:])) + f"V{high + 24}z"
+    path = (
+        f"M{x[0]:.4g} {high + 24}"
+        + "".join(f"V{high + 24 - high * 0.85 * s:.4g}H{right:.4g}" for s, right in zip(shares, x[1:]))
+        + f"V{high + 24}z"
+    )
     return f"<path d='{path}' fill='{colour}' fill-opacity='.5' stroke='{colour}'/>"
 
 # %% ../../nbs/grammar/11_views.ipynb #70564e9a
 @view("Attention to the context word", lambda shown: checkpoint_probes(shown.run.config), "grammar")
 def context(shown: Shown, table: pd.DataFrame) -> Panel:
     "How much every head attends from the critical word to the word that decides it, in acceptable sentences."
-    rows = table[table["metric"].eq("to_context") & table["sentence"].eq("good")] if "sentence" in table else table[:0]
-    if rows.empty: raise InputError("no pair has a context word before its critical word")
+    rows = (
+        table[table["metric"].eq("to_context") & table["sentence"].eq("good")]
+        if "sentence" in table
+        else table[:0]
+    )
+    if rows.empty:
+        raise InputError("no pair has a context word before its critical word")
     rows = rows.assign(choice=rows["paradigm"].str.replace("_", " "))
     return heads_panel(rows, dict.fromkeys(rows["choice"].unique(), 1.0))

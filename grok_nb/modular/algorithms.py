@@ -21,99 +21,130 @@ from ..streams import rng as generator
 
 # %% ../../nbs/modular/02_algorithms.ipynb #ece53a0c
 def check_memory(
-    name: str, # what asks for it, for example `p = 113`
-    n_bytes: float, # how much it needs
+    name: str,  # what asks for it, for example `p = 113`
+    n_bytes: float,  # how much it needs
 ):
     "Refuse what does not fit into the memory that is free, before it is allocated."
-    try: free = 1024*int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
-    except OSError: free = os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_PHYS_PAGES") # not Linux: all there is, free or not
-    if n_bytes > free: raise InputError(f"{name}: needs {n_bytes/1e9:,.1f} GB of memory, and {free/1e9:,.1f} GB are free")
+    try:
+        free = 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
+    except OSError:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf(
+            "SC_PHYS_PAGES"
+        )  # not Linux: all there is, free or not
+    if n_bytes > free:
+        raise InputError(
+            f"{name}: needs {n_bytes / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
+        )
+
 
 def check_stream(
-    model, # to be asked
-    stream, # its data
+    model,  # to be asked
+    stream,  # its data
 ):
     "Refuse another study's data and another study's checkpoint."
     if not all(hasattr(stream, name) for name in ("p", "ood_tasks", "split", "n_shots")):
-        raise InputError(f"stream = {type(stream).__name__}: must be the stream of a modular run, `run.stream`")
-    tokens = getattr(getattr(model, "config", None), "vocab_size", stream.p) # of any other callable nothing is known
-    if tokens < stream.p: raise InputError(f"model: has {tokens} tokens, a modular run with p = {stream.p} at least {stream.p}")
+        raise InputError(
+            f"stream = {type(stream).__name__}: must be the stream of a modular run, `run.stream`"
+        )
+    tokens = getattr(
+        getattr(model, "config", None), "vocab_size", stream.p
+    )  # of any other callable nothing is known
+    if tokens < stream.p:
+        raise InputError(f"model: has {tokens} tokens, a modular run with p = {stream.p} at least {stream.p}")
+
 
 def grid(
-    p: int, # modulus
-) -> np.ndarray: # every input (x, y), int64, (p², 2); row x·p + y is (x, y)
+    p: int,  # modulus
+) -> np.ndarray:  # every input (x, y), int64, (p², 2); row x·p + y is (x, y)
     "The p × p grid of queries."
-    check_memory(f"p = {p}", 5*8*p*p)
-    return np.stack(np.divmod(np.arange(p*p), p), -1)
+    check_memory(f"p = {p}", 5 * 8 * p * p)
+    return np.stack(np.divmod(np.arange(p * p), p), -1)
 
 # %% ../../nbs/modular/02_algorithms.ipynb #21aaf1c1
 def draw_context(
-    stream, # has `split`: training inputs first, (input, 2)
-    n_shots: int, # examples shown, 0 or more
-    rng: np.random.Generator, # source of the draw
-) -> np.ndarray: # inputs (x, y) of the shown examples, (shot, 2)
+    stream,  # has `split`: training inputs first, (input, 2)
+    n_shots: int,  # examples shown, 0 or more
+    rng: np.random.Generator,  # source of the draw
+) -> np.ndarray:  # inputs (x, y) of the shown examples, (shot, 2)
     "Draw examples to show among the stream's training inputs, without replacement while they last."
-    if n_shots < 0: raise InputError(f"n_shots = {n_shots}: must be 0 or more")
+    if n_shots < 0:
+        raise InputError(f"n_shots = {n_shots}: must be 0 or more")
     train = stream.split[0]
-    rounds = [rng.permutation(len(train)) for _ in range(-(-n_shots//len(train)))]
+    rounds = [rng.permutation(len(train)) for _ in range(-(-n_shots // len(train)))]
     return train[np.concatenate([np.empty(0, int), *rounds])[:n_shots]]
 
+
 def _inputs(
-    name: str, # how the user calls them
-    values, # inputs (x, y), (…, 2)
-    p: int, # modulus
-) -> np.ndarray: # the same, int64: products of small integers would overflow
+    name: str,  # how the user calls them
+    values,  # inputs (x, y), (…, 2)
+    p: int,  # modulus
+) -> np.ndarray:  # the same, int64: products of small integers would overflow
     "Inputs as an array, or a one-line error."
     values = np.asarray(values)
-    if values.size == 0: values = np.empty(values.shape if values.shape[-1:] == (2,) else (0, 2), int)
-    if values.shape[-1:] != (2,) or values.dtype.kind not in "iu" or values.size and not 0 <= values.min() <= values.max() < p:
+    if values.size == 0:
+        values = np.empty(values.shape if values.shape[-1:] == (2,) else (0, 2), int)
+    if (
+        values.shape[-1:] != (2,)
+        or values.dtype.kind not in "iu"
+        or values.size
+        and not 0 <= values.min() <= values.max() < p
+    ):
         raise InputError(f"{name}: must be pairs (x, y) of integers from 0 to {p - 1}, as an array (…, 2)")
     return values.astype(np.int64)
 
 # %% ../../nbs/modular/02_algorithms.ipynb #9c71a87a
 def grid_sequences(
-    context: np.ndarray, # inputs (x, y) of the shown examples, (shot, 2); (0, 2) shows none
-    task_vector: tuple, # the task (a, b)
-    p: int, # modulus
-) -> np.ndarray: # tokens, int64, (p², 3·(shot + 1)); row x·p + y ends in the query x, y and its answer
+    context: np.ndarray,  # inputs (x, y) of the shown examples, (shot, 2); (0, 2) shows none
+    task_vector: tuple,  # the task (a, b)
+    p: int,  # modulus
+) -> np.ndarray:  # tokens, int64, (p², 3·(shot + 1)); row x·p + y ends in the query x, y and its answer
     "The same shown examples before every query of the grid."
     context = _inputs("context", context, p)
-    check_memory(f"p = {p} with {len(context)} shown examples", 2*8*p*p*3*(len(context) + 1))
-    inputs = np.concatenate([np.broadcast_to(context, (p*p, *context.shape)), grid(p)[:, None]], 1)
-    return sequence_tokens(np.broadcast_to(np.asarray(task_vector), (p*p, 2)), inputs, p)
+    check_memory(f"p = {p} with {len(context)} shown examples", 2 * 8 * p * p * 3 * (len(context) + 1))
+    inputs = np.concatenate([np.broadcast_to(context, (p * p, *context.shape)), grid(p)[:, None]], 1)
+    return sequence_tokens(np.broadcast_to(np.asarray(task_vector), (p * p, 2)), inputs, p)
+
 
 def grid_answers(
-    model, # called as model(input_ids=…).logits, in evaluation mode
-    context: np.ndarray, # inputs (x, y) of the shown examples, (shot, 2)
-    task_vector: tuple, # the task (a, b)
-    p: int, # modulus
-    device="cpu", # where the model is
-    chunk_tokens: int = 16_384, # tokens in one forward pass
-) -> np.ndarray: # the likeliest of the numbers 0 … p − 1 for the query (x, y), int64, (p, p)
+    model,  # called as model(input_ids=…).logits, in evaluation mode
+    context: np.ndarray,  # inputs (x, y) of the shown examples, (shot, 2)
+    task_vector: tuple,  # the task (a, b)
+    p: int,  # modulus
+    device="cpu",  # where the model is
+    chunk_tokens: int = 16_384,  # tokens in one forward pass
+) -> np.ndarray:  # the likeliest of the numbers 0 … p − 1 for the query (x, y), int64, (p, p)
     "What a model answers in every cell of the grid."
-    return likeliest_answers(model, grid_sequences(context, task_vector, p), p, device, chunk_tokens).reshape(p, p)
+    return likeliest_answers(model, grid_sequences(context, task_vector, p), p, device, chunk_tokens).reshape(
+        p, p
+    )
+
 
 def likeliest_answers(
-    model, # called as model(input_ids=…).logits, in evaluation mode
-    sequences: np.ndarray, # tokens, the last of which is asked for, (sequence, position)
-    p: int, # modulus
-    device, # where the model is
-    chunk_tokens: int, # tokens in one forward pass
-) -> np.ndarray: # the likeliest of the numbers 0 … p − 1, int64, (sequence,)
+    model,  # called as model(input_ids=…).logits, in evaluation mode
+    sequences: np.ndarray,  # tokens, the last of which is asked for, (sequence, position)
+    p: int,  # modulus
+    device,  # where the model is
+    chunk_tokens: int,  # tokens in one forward pass
+) -> np.ndarray:  # the likeliest of the numbers 0 … p − 1, int64, (sequence,)
     "Ask a model for the last token of each sequence, without showing it."
     import torch
-    parts = torch.as_tensor(sequences[:, :-1]).split(max(1, chunk_tokens//(sequences.shape[1] - 1)))
-    with torch.no_grad(): answers = [logits_at(model, [-1], input_ids=part.to(device))[:, 0, :p].argmax(-1).cpu() for part in parts]
+
+    parts = torch.as_tensor(sequences[:, :-1]).split(max(1, chunk_tokens // (sequences.shape[1] - 1)))
+    with torch.no_grad():
+        answers = [
+            logits_at(model, [-1], input_ids=part.to(device))[:, 0, :p].argmax(-1).cpu() for part in parts
+        ]
     return torch.cat(answers).numpy()
 
 # %% ../../nbs/modular/02_algorithms.ipynb #e0e4fdef
 def ratio_matchable(
-    context: np.ndarray, # inputs (x, y) of the shown examples, integers in [0, p), (…, shot, 2); no shots at all is allowed
-    query: np.ndarray, # inputs (x, y) of the queries, integers in [0, p), (…, 2); leading axes broadcast against the context's
-    p: int, # modulus, a prime
-) -> np.ndarray: # bool, (…): is the query a multiple of a shown example, the multiple 0 included
+    context: np.ndarray,  # inputs (x, y) of the shown examples, integers in [0, p), (…, shot, 2); no shots at all is allowed
+    query: np.ndarray,  # inputs (x, y) of the queries, integers in [0, p), (…, 2); leading axes broadcast against the context's
+    p: int,  # modulus, a prime
+) -> np.ndarray:  # bool, (…): is the query a multiple of a shown example, the multiple 0 included
     "Which queries Ratio Matching can answer from the shown examples (He et al. 2024, §5)."
-    if not is_prime(p): raise InputError(f"p = {p}: ratio matching needs a prime modulus")
+    if not is_prime(p):
+        raise InputError(f"p = {p}: ratio matching needs a prime modulus")
     context, query = np.asarray(context), np.asarray(query)
     cross = (query[..., None, 0] * context[..., 1] - query[..., None, 1] * context[..., 0]) % p
     reached = (cross == 0) & (context != 0).any(-1)
@@ -121,250 +152,390 @@ def ratio_matchable(
 
 # %% ../../nbs/modular/02_algorithms.ipynb #7e521058
 def inverses(
-    p: int, # modulus
-) -> np.ndarray: # 1/n mod p at position n, and 0 for 0, (p,)
+    p: int,  # modulus
+) -> np.ndarray:  # 1/n mod p at position n, and 0 for 0, (p,)
     "Every number's inverse; a modulus that is no prime has none for some."
-    if not is_prime(p): raise InputError(f"p = {p}: must be a prime, or numbers have no inverse")
+    if not is_prime(p):
+        raise InputError(f"p = {p}: must be a prime, or numbers have no inverse")
     return np.array([0, *(pow(n, -1, p) for n in range(1, p))])
 
+
 def ratio_matching(
-    context: np.ndarray, # inputs (x, y) of the shown examples, (…, shot, 2); no shots at all is allowed
-    answers: np.ndarray, # their answers z, (…, shot)
-    query: np.ndarray, # inputs (x, y) of the queries, (…, 2); leading axes broadcast against the context's
-    p: int, # modulus, a prime
-) -> np.ndarray: # answers, int64, (…); −1 where the query is no multiple of a shown example
+    context: np.ndarray,  # inputs (x, y) of the shown examples, (…, shot, 2); no shots at all is allowed
+    answers: np.ndarray,  # their answers z, (…, shot)
+    query: np.ndarray,  # inputs (x, y) of the queries, (…, 2); leading axes broadcast against the context's
+    p: int,  # modulus, a prime
+) -> np.ndarray:  # answers, int64, (…); −1 where the query is no multiple of a shown example
     "What Ratio Matching answers (He et al. 2024, §5); of examples that contradict each other the most recent one counts."
     inverse, context, query = inverses(p), _inputs("context", context, p), _inputs("query", query, p)
     x, y, answers = query[..., 0], query[..., 1], np.asarray(answers, np.int64)
     shape = np.broadcast_shapes(context.shape[:-2], answers.shape[:-1], x.shape)
     found = np.broadcast_to(np.where((x == 0) & (y == 0), 0, -1), shape)
-    for k in range(context.shape[-2]): # one shot at a time: queries × shots would be the largest array of all
+    for k in range(
+        context.shape[-2]
+    ):  # one shot at a time: queries × shots would be the largest array of all
         x1, y1, z1 = context[..., k, 0], context[..., k, 1], answers[..., k]
-        c = np.where(x1 != 0, x*inverse[x1], y*inverse[y1]) % p
-        found = np.where((c*x1 % p == x) & (c*y1 % p == y), c*z1 % p, found)
+        c = np.where(x1 != 0, x * inverse[x1], y * inverse[y1]) % p
+        found = np.where((c * x1 % p == x) & (c * y1 % p == y), c * z1 % p, found)
     return found
 
 # %% ../../nbs/modular/02_algorithms.ipynb #49c2df1f
 def _last_where(
-    shown: np.ndarray, # examples x, y, z, (…, shot, 3)
-    wanted: np.ndarray, # bool, (…, shot)
-) -> list: # x, y, z of the last wanted example, or of the last one if there is none, each (…)
+    shown: np.ndarray,  # examples x, y, z, (…, shot, 3)
+    wanted: np.ndarray,  # bool, (…, shot)
+) -> list:  # x, y, z of the last wanted example, or of the last one if there is none, each (…)
     "The most recent example with a property."
     last = wanted.shape[-1] - 1 - wanted[..., ::-1].argmax(-1)
     return list(np.moveaxis(np.take_along_axis(shown, last[..., None, None], -2)[..., 0, :], -1, 0))
 
+
 def modular_regression(
-    context: np.ndarray, # inputs (x, y) of the shown examples, (…, shot, 2); no shots at all is allowed
-    answers: np.ndarray, # their answers z, (…, shot)
-    query: np.ndarray, # inputs (x, y) of the queries, (…, 2); leading axes broadcast against the context's
-    p: int, # modulus, a prime
-) -> np.ndarray: # answers, int64, (…); −1 where the query is no combination of two shown examples
+    context: np.ndarray,  # inputs (x, y) of the shown examples, (…, shot, 2); no shots at all is allowed
+    answers: np.ndarray,  # their answers z, (…, shot)
+    query: np.ndarray,  # inputs (x, y) of the queries, (…, 2); leading axes broadcast against the context's
+    p: int,  # modulus, a prime
+) -> np.ndarray:  # answers, int64, (…); −1 where the query is no combination of two shown examples
     "What Modular Regression answers (He et al. 2024, §5), from the most recent two examples that are independent."
     matched = ratio_matching(context, answers, query, p)
-    context, query, answers = _inputs("context", context, p), _inputs("query", query, p), np.asarray(answers, np.int64)
-    if context.shape[-2] == 0: return matched
+    context, query, answers = (
+        _inputs("context", context, p),
+        _inputs("query", query, p),
+        np.asarray(answers, np.int64),
+    )
+    if context.shape[-2] == 0:
+        return matched
     shape = np.broadcast_shapes(context.shape[:-1], answers.shape)
-    shown = np.concatenate([np.broadcast_to(context, (*shape, 2)), np.broadcast_to(answers, shape)[..., None]], -1)
+    shown = np.concatenate(
+        [np.broadcast_to(context, (*shape, 2)), np.broadcast_to(answers, shape)[..., None]], -1
+    )
     x1, y1, z1 = _last_where(shown, (shown[..., :2] != 0).any(-1))
-    x2, y2, z2 = _last_where(shown, (x1[..., None]*shown[..., 1] - y1[..., None]*shown[..., 0]) % p != 0)
-    determinant, x, y = (x1*y2 - y1*x2) % p, query[..., 0], query[..., 1]
-    scaled = (x*y2 - y*x2) % p*z1 + (x1*y - y1*x) % p*z2 # by Cramer's rule c₁ and c₂ are these differences over the determinant
-    return np.where(determinant != 0, scaled*inverses(p)[determinant] % p, matched)
+    x2, y2, z2 = _last_where(shown, (x1[..., None] * shown[..., 1] - y1[..., None] * shown[..., 0]) % p != 0)
+    determinant, x, y = (x1 * y2 - y1 * x2) % p, query[..., 0], query[..., 1]
+    scaled = (x * y2 - y * x2) % p * z1 + (
+        x1 * y - y1 * x
+    ) % p * z2  # by Cramer's rule c₁ and c₂ are these differences over the determinant
+    return np.where(determinant != 0, scaled * inverses(p)[determinant] % p, matched)
 
 # %% ../../nbs/modular/02_algorithms.ipynb #42f83f39
 cell_kinds = ("given", "both", "regression only", "neither")
 
+
 def grid_predictions(
-    context: np.ndarray, # inputs (x, y) of the shown examples, (shot, 2)
-    task_vector: tuple, # the task (a, b)
-    p: int, # modulus, a prime
-) -> dict: # truth, ratio_matching and modular_regression (int, −1: no answer), shown (bool), kind (place in `cell_kinds`), each (p²,)
+    context: np.ndarray,  # inputs (x, y) of the shown examples, (shot, 2)
+    task_vector: tuple,  # the task (a, b)
+    p: int,  # modulus, a prime
+) -> dict:  # truth, ratio_matching and modular_regression (int, −1: no answer), shown (bool), kind (place in `cell_kinds`), each (p²,)
     "What both algorithms answer in every cell of the grid."
-    context, task_vector, query = _inputs("context", context, p), _inputs("task_vector", task_vector, p), grid(p)
+    context, task_vector, query = (
+        _inputs("context", context, p),
+        _inputs("task_vector", task_vector, p),
+        grid(p),
+    )
     z = context @ task_vector % p
     matched, regressed = (f(context, z, query, p) for f in (ratio_matching, modular_regression))
     shown = (query[:, None] == context).all(-1).any(-1)
     kind = np.select([shown | (query == 0).all(-1), matched >= 0, regressed >= 0], [0, 1, 2], 3)
-    return dict(truth=query @ task_vector % p, ratio_matching=matched, modular_regression=regressed, shown=shown, kind=kind)
+    return dict(
+        truth=query @ task_vector % p,
+        ratio_matching=matched,
+        modular_regression=regressed,
+        shown=shown,
+        kind=kind,
+    )
 
 # %% ../../nbs/modular/02_algorithms.ipynb #5c913c6f
 def shots_to_ask(
-    n_shots: int, # examples in a training sequence, the query among them
-) -> tuple: # numbers of shown examples: the powers of two, and the most there can be
+    n_shots: int,  # examples in a training sequence, the query among them
+) -> tuple:  # numbers of shown examples: the powers of two, and the most there can be
     "How many examples to show: from one to all."
     return tuple(k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256) if k < n_shots - 1) + (n_shots - 1,)
 
+
 def algorithms(
-    model, # called as model(input_ids=…).logits, in evaluation mode
-    context, # has stream and device
-    shots: tuple | None = None, # numbers of shown examples; None: `shots_to_ask`
-    n_contexts: int = 20, # tasks, each with examples of its own
-    n_cells: int | None = 8, # of each kind in each context, at most; None: the whole grid
-    chunk_tokens: int = 16_384, # tokens in one forward pass
-) -> list: # rows with shot (text), context (number), cells (one of `cell_kinds`), metric (accuracy, chance), value
+    model,  # called as model(input_ids=…).logits, in evaluation mode
+    context,  # has stream and device
+    shots: tuple | None = None,  # numbers of shown examples; None: `shots_to_ask`
+    n_contexts: int = 20,  # tasks, each with examples of its own
+    n_cells: int | None = 8,  # of each kind in each context, at most; None: the whole grid
+    chunk_tokens: int = 16_384,  # tokens in one forward pass
+) -> (
+    list
+):  # rows with shot (text), context (number), cells (one of `cell_kinds`), metric (accuracy, chance), value
     "Probe: accuracy on the cells of the grid that each algorithm can answer; unseen tasks, training inputs as examples."
     stream, rows = context.stream, []
     check_stream(model, stream)
     shots = shots_to_ask(stream.n_shots) if shots is None else tuple(shots)
     if not shots or min(shots) < 0 or max(shots) >= stream.n_shots:
-        raise InputError(f"shots = {shots}: must be between 0 and {stream.n_shots - 1}; a sequence holds {stream.n_shots} examples, "
-                         "the query among them")
+        raise InputError(
+            f"shots = {shots}: must be between 0 and {stream.n_shots - 1}; a sequence holds {stream.n_shots} examples, "
+            "the query among them"
+        )
     if n_contexts < 1 or n_cells is not None and n_cells < 1:
         raise InputError(f"n_contexts = {n_contexts}, n_cells = {n_cells}: must be at least 1")
-    tasks = generator(stream.seed, "algorithms").permutation(stream.ood_tasks)[np.arange(n_contexts) % len(stream.ood_tasks)]
-    shown = [draw_context(stream, max(shots), generator(stream.seed, "algorithms", i)) for i in range(n_contexts)]
+    tasks = generator(stream.seed, "algorithms").permutation(stream.ood_tasks)[
+        np.arange(n_contexts) % len(stream.ood_tasks)
+    ]
+    shown = [
+        draw_context(stream, max(shots), generator(stream.seed, "algorithms", i)) for i in range(n_contexts)
+    ]
     for k in shots:
-        asked = [_choose(shown[i][:k], tasks[i], stream.p, n_cells, generator(stream.seed, "algorithms", i, k)) for i in range(n_contexts)]
+        asked = [
+            _choose(shown[i][:k], tasks[i], stream.p, n_cells, generator(stream.seed, "algorithms", i, k))
+            for i in range(n_contexts)
+        ]
         kinds, sequences = (np.concatenate(parts) for parts in zip(*asked))
         of = np.repeat(np.arange(n_contexts), [len(part) for part, _ in asked])
-        right = likeliest_answers(model, sequences, stream.p, context.device, chunk_tokens) == sequences[:, -1]
+        right = (
+            likeliest_answers(model, sequences, stream.p, context.device, chunk_tokens) == sequences[:, -1]
+        )
         for i, kind in sorted(set(zip(of.tolist(), kinds.tolist()))):
             accuracy = right[(of == i) & (kinds == kind)].mean()
-            rows.append(dict(shot=str(k), context=i, cells=cell_kinds[kind], metric="accuracy", value=float(accuracy)))
-    return rows + [dict(shot="all", context=-1, cells="all", metric="chance", value=1/stream.p)]
+            rows.append(
+                dict(shot=str(k), context=i, cells=cell_kinds[kind], metric="accuracy", value=float(accuracy))
+            )
+    return rows + [dict(shot="all", context=-1, cells="all", metric="chance", value=1 / stream.p)]
+
 
 def _choose(
-    context: np.ndarray, # inputs (x, y) of the shown examples, (shot, 2)
-    task_vector: np.ndarray, # the task (a, b)
-    p: int, # modulus, a prime
-    n_cells: int | None, # of each kind, at most; None: all
-    rng: np.random.Generator, # source of the draw
-) -> tuple: # kinds (places in `cell_kinds`), (cell,), and sequences, (cell, 3·(shot + 1))
+    context: np.ndarray,  # inputs (x, y) of the shown examples, (shot, 2)
+    task_vector: np.ndarray,  # the task (a, b)
+    p: int,  # modulus, a prime
+    n_cells: int | None,  # of each kind, at most; None: all
+    rng: np.random.Generator,  # source of the draw
+) -> tuple:  # kinds (places in `cell_kinds`), (cell,), and sequences, (cell, 3·(shot + 1))
     "Some cells of each kind."
-    kinds, order = grid_predictions(context, task_vector, p)["kind"], rng.permutation(p*p)
+    kinds, order = grid_predictions(context, task_vector, p)["kind"], rng.permutation(p * p)
     chosen = np.concatenate([order[kinds[order] == kind][:n_cells] for kind in range(len(cell_kinds))])
     return kinds[chosen], grid_sequences(context, task_vector, p)[chosen]
 
 # %% ../../nbs/modular/02_algorithms.ipynb #64a656e2
 def explained(
-    table, # long table with the rows of the probe `algorithms`, pandas; run and step are kept apart where there are any
-    level: float = .95, # confidence
-): # → pandas: (run, step,) shot (int), cells, accuracy, low, high, contexts (how many), chance
+    table,  # long table with the rows of the probe `algorithms`, pandas; run and step are kept apart where there are any
+    level: float = 0.95,  # confidence
+):  # → pandas: (run, step,) shot (int), cells, accuracy, low, high, contexts (how many), chance
     "Accuracy on the cells that each algorithm can answer, with a bootstrap interval over contexts."
     import pandas as pd
     from grok_nb.intervals import bootstrap_interval
-    if "probe" in table: table = table[table["probe"] == "algorithms"]
-    if table.empty or "cells" not in table: raise InputError("table: holds no rows of the probe 'algorithms'")
+
+    if "probe" in table:
+        table = table[table["probe"] == "algorithms"]
+    if table.empty or "cells" not in table:
+        raise InputError("table: holds no rows of the probe 'algorithms'")
     of, rows = [key for key in ("run", "step") if key in table], []
     for keys, part in table.groupby(of, sort=False) if of else [((), table)]:
         chance = part.loc[part["metric"] == "chance", "value"].iloc[0]
-        for (shot, cells), group in part[part["metric"] == "accuracy"].groupby(["shot", "cells"], sort=False)["value"]:
+        for (shot, cells), group in part[part["metric"] == "accuracy"].groupby(["shot", "cells"], sort=False)[
+            "value"
+        ]:
             low, high = np.clip(bootstrap_interval(group, level=level), 0, 1)
-            rows.append(dict(zip(of, keys)) | dict(shot=int(shot), cells=cells, accuracy=group.mean(), low=low, high=high,
-                                                   contexts=len(group), chance=chance))
-    place = lambda column: column.map({value: n for n, value in enumerate(cell_kinds if column.name == "cells" else column.unique())})
-    return pd.DataFrame(rows).sort_values([*of, "shot", "cells"], key=lambda c: c if c.name in ("step", "shot") else place(c), ignore_index=True)
+            rows.append(
+                dict(zip(of, keys))
+                | dict(
+                    shot=int(shot),
+                    cells=cells,
+                    accuracy=group.mean(),
+                    low=low,
+                    high=high,
+                    contexts=len(group),
+                    chance=chance,
+                )
+            )
+    place = lambda column: column.map(
+        {value: n for n, value in enumerate(cell_kinds if column.name == "cells" else column.unique())}
+    )
+    return pd.DataFrame(rows).sort_values(
+        [*of, "shot", "cells"], key=lambda c: c if c.name in ("step", "shot") else place(c), ignore_index=True
+    )
 
 # %% ../../nbs/modular/02_algorithms.ipynb #ad3bd2ed
 def verdict(
-    table, # of `explained`, pandas
-): # → pandas: (run, step) × shot → Modular Regression, Ratio Matching, either, neither or undecided
+    table,  # of `explained`, pandas
+):  # → pandas: (run, step) × shot → Modular Regression, Ratio Matching, either, neither or undecided
     "Which algorithm explains the answers, by rule (the rule is ours)."
-    halfway = (1 + table["chance"])/2
+    halfway = (1 + table["chance"]) / 2
     past = np.select([table["low"] > halfway, table["high"] < halfway], ["past", "short"], "across")
     table = table.assign(past=past, run=table.get("run", ""), step=table.get("step", 0))
-    kinds = table.pivot(index=["run", "step", "shot"], columns="cells", values="past").reindex(columns=["both", "regression only"])
+    kinds = table.pivot(index=["run", "step", "shot"], columns="cells", values="past").reindex(
+        columns=["both", "regression only"]
+    )
     multiples, others = kinds["both"], kinds["regression only"]
-    named = np.select([multiples == "short", multiples != "past", others.isna(), others == "past", others == "short"],
-                      ["neither", "undecided", "either", "Modular Regression", "Ratio Matching"], "undecided")
+    named = np.select(
+        [multiples == "short", multiples != "past", others.isna(), others == "past", others == "short"],
+        ["neither", "undecided", "either", "Modular Regression", "Ratio Matching"],
+        "undecided",
+    )
     return kinds.assign(verdict=named)["verdict"].unstack("shot").reindex(table["run"].unique(), level="run")
 
 # %% ../../nbs/modular/02_algorithms.ipynb #5c0a37a6
-_lines = {"given": ("shown itself, or (0, 0)", "grey", (0, (1, 1))), "both": ("multiple of a shown example", "#009E73", "-"),
-          "regression only": ("only regression can answer", "#CC79A7", (0, (4, 2)))}
+_lines = {
+    "given": ("shown itself, or (0, 0)", "grey", (0, (1, 1))),
+    "both": ("multiple of a shown example", "#009E73", "-"),
+    "regression only": ("only regression can answer", "#CC79A7", (0, (4, 2))),
+}
+
 
 def explained_figure(
-    table, # of `explained`, pandas; several runs are drawn side by side
-    over: str = "shot", # horizontal axis: shot, or step
-    at: int | None = None, # the step (over shots) or the shot (over steps) to show; None: the last
-): # → matplotlib Figure
+    table,  # of `explained`, pandas; several runs are drawn side by side
+    over: str = "shot",  # horizontal axis: shot, or step
+    at: int | None = None,  # the step (over shots) or the shot (over steps) to show; None: the last
+):  # → matplotlib Figure
     "Accuracy on the cells that each algorithm can answer, with intervals, against shots or steps."
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
-    if over not in ("shot", "step"): raise InputError(f"over: {nearest(over, ('shot', 'step'))}")
+
+    if over not in ("shot", "step"):
+        raise InputError(f"over: {nearest(over, ('shot', 'step'))}")
     table = table.assign(run=table.get("run", ""), step=table.get("step", 0))
     held, runs = "step" if over == "shot" else "shot", list(table["run"].unique())
     known = sorted(table[held].unique())
-    if at is not None and at not in known: raise InputError(f"at = {at}: must be a {held} of the table: {', '.join(map(str, known))}")
-    fig, axes = plt.subplots(1, len(runs), figsize=(1.4 + 2.1*len(runs), 3), sharey=True, squeeze=False, layout="constrained")
+    if at is not None and at not in known:
+        raise InputError(f"at = {at}: must be a {held} of the table: {', '.join(map(str, known))}")
+    fig, axes = plt.subplots(
+        1, len(runs), figsize=(1.4 + 2.1 * len(runs), 3), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, run in zip(axes[0], runs):
         rows = table[table["run"] == run]
         rows = rows[rows[held] == (rows[held].max() if at is None else at)].sort_values(over)
         for kind, (label, colour, dashes) in _lines.items():
             line = rows[rows["cells"] == kind]
-            ax.plot(line[over], line["accuracy"], color=colour, linestyle=dashes, linewidth=1.8, marker="o", markersize=3, label=label)
-            if kind != "given": ax.fill_between(line[over], line["low"], line["high"], color=colour, alpha=.2, linewidth=0)
+            ax.plot(
+                line[over],
+                line["accuracy"],
+                color=colour,
+                linestyle=dashes,
+                linewidth=1.8,
+                marker="o",
+                markersize=3,
+                label=label,
+            )
+            if kind != "given":
+                ax.fill_between(line[over], line["low"], line["high"], color=colour, alpha=0.2, linewidth=0)
         ax.axhline(rows["chance"].iloc[0], color="black", linestyle=":", linewidth=1, label="chance")
-        ax.set(xlabel="shown examples" if over == "shot" else "optimizer steps", ylim=(-.02, 1.02), title=run)
-        if over == "step": ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.set(
+            xlabel="shown examples" if over == "shot" else "optimizer steps", ylim=(-0.02, 1.02), title=run
+        )
+        if over == "step":
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         else:
             ax.set_xscale("symlog", base=2, linthresh=1)
             ax.set_xticks(rows["shot"].unique(), rows["shot"].unique())
             ax.minorticks_off()
-            ax.set_xlim(.9*rows["shot"].min() - .1, 1.15*rows["shot"].max())
+            ax.set_xlim(0.9 * rows["shot"].min() - 0.1, 1.15 * rows["shot"].max())
     axes[0, 0].set_ylabel("accuracy on unseen tasks")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4 if len(runs) > 2 else 2, frameon=False, fontsize=9)
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4 if len(runs) > 2 else 2,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/02_algorithms.ipynb #3fd10b7f
 def grid_table(
-    model, # called as model(input_ids=…).logits, in evaluation mode
-    context: np.ndarray, # inputs (x, y) of the shown examples, (shot, 2)
-    task_vector: tuple, # the task (a, b)
-    p: int, # modulus, a prime
-    shots: tuple, # numbers of shown examples: the first so many of the context
-    device="cpu", # where the model is
-): # → pandas: shot, x, y, model (its answer), right (bool), cells, and what `grid_predictions` gives; p² rows a shot
+    model,  # called as model(input_ids=…).logits, in evaluation mode
+    context: np.ndarray,  # inputs (x, y) of the shown examples, (shot, 2)
+    task_vector: tuple,  # the task (a, b)
+    p: int,  # modulus, a prime
+    shots: tuple,  # numbers of shown examples: the first so many of the context
+    device="cpu",  # where the model is
+):  # → pandas: shot, x, y, model (its answer), right (bool), cells, and what `grid_predictions` gives; p² rows a shot
     "A model's answers in every cell of the grid, beside those of the algorithms."
     import pandas as pd
+
     if not len(shots) or min(shots) < 0 or max(shots) > len(context):
-        raise InputError(f"shots = {tuple(shots)}: must be between 0 and {len(context)}, the number of examples in the context")
+        raise InputError(
+            f"shots = {tuple(shots)}: must be between 0 and {len(context)}, the number of examples in the context"
+        )
     parts = []
     for k in shots:
-        predictions, answers = grid_predictions(context[:k], task_vector, p), grid_answers(model, context[:k], task_vector, p, device).ravel()
+        predictions, answers = (
+            grid_predictions(context[:k], task_vector, p),
+            grid_answers(model, context[:k], task_vector, p, device).ravel(),
+        )
         x, y = grid(p).T
         cells = np.array(cell_kinds)[predictions.pop("kind")]
-        parts.append(pd.DataFrame(dict(shot=k, x=x, y=y, model=answers, right=answers == predictions["truth"], cells=cells) | predictions))
+        parts.append(
+            pd.DataFrame(
+                dict(shot=k, x=x, y=y, model=answers, right=answers == predictions["truth"], cells=cells)
+                | predictions
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
+
 def algorithms_figure(
-    table, # of `grid_table`, pandas
-    algorithm: str = "ratio_matching", # to compare with: ratio_matching or modular_regression
-): # → matplotlib Figure, a column for each number of shown examples
+    table,  # of `grid_table`, pandas
+    algorithm: str = "ratio_matching",  # to compare with: ratio_matching or modular_regression
+):  # → matplotlib Figure, a column for each number of shown examples
     "The model's right answers, those of an algorithm, and the difference, on the grid of queries (He et al. 2024, §5)."
     import matplotlib.pyplot as plt
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
+
     known = ("ratio_matching", "modular_regression")
-    if algorithm not in known: raise InputError(f"algorithm: {nearest(algorithm, known)}")
+    if algorithm not in known:
+        raise InputError(f"algorithm: {nearest(algorithm, known)}")
     shots, name = list(table["shot"].unique()), algorithm.replace("_", " ").title()
     colours = ListedColormap(["#0072B2", "white", "#D55E00"])
-    fig, axes = plt.subplots(3, len(shots), figsize=(.8 + 2.1*len(shots), 7), sharex=True, sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        3,
+        len(shots),
+        figsize=(0.8 + 2.1 * len(shots), 7),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for column, k in zip(axes.T, shots):
         cells = table[table["shot"] == k]
         model = cells.pivot(index="y", columns="x", values="right").to_numpy(int)
-        reached = cells.assign(right=cells[algorithm] == cells["truth"]).pivot(index="y", columns="x", values="right").to_numpy(int)
-        for ax, picture in zip(column, (model, reached)): ax.imshow(picture, cmap="Greys", vmin=0, vmax=1.6, origin="lower")
-        column[1].scatter(*cells.loc[cells["shown"], ["x", "y"]].T.to_numpy(), s=14, color="#CC79A7", edgecolor="white", linewidth=.4)
+        reached = (
+            cells.assign(right=cells[algorithm] == cells["truth"])
+            .pivot(index="y", columns="x", values="right")
+            .to_numpy(int)
+        )
+        for ax, picture in zip(column, (model, reached)):
+            ax.imshow(picture, cmap="Greys", vmin=0, vmax=1.6, origin="lower")
+        column[1].scatter(
+            *cells.loc[cells["shown"], ["x", "y"]].T.to_numpy(),
+            s=14,
+            color="#CC79A7",
+            edgecolor="white",
+            linewidth=0.4,
+        )
         column[2].imshow(model - reached, cmap=colours, vmin=-1, vmax=1, origin="lower")
         column[0].set_title(f"{k} shown\n{model.mean():.0%} right", fontsize=10)
         column[1].set_title(f"{reached.mean():.0%} right", fontsize=10)
         column[2].set_title(f"+{(model > reached).mean():.0%}  −{(model < reached).mean():.0%}", fontsize=10)
         column[2].set_xlabel("x")
-    for axis in (axes[0, 0].xaxis, axes[0, 0].yaxis): axis.set_major_locator(MaxNLocator(4, integer=True))
-    for ax, row in zip(axes[:, 0], ("model", name, "difference")): ax.set_ylabel(f"{row}\n\ny")
-    example = plt.Line2D([], [], color="#CC79A7", marker="o", linestyle="", markersize=4, label="shown example")
-    patches = [Patch(color=c, label=f"{who}right") for c, who in (("#666666", ""), ("#D55E00", "only the model "), ("#0072B2", f"only {name} "))]
-    fig.legend(handles=[patches[0], example, *patches[1:]], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    for axis in (axes[0, 0].xaxis, axes[0, 0].yaxis):
+        axis.set_major_locator(MaxNLocator(4, integer=True))
+    for ax, row in zip(axes[:, 0], ("model", name, "difference")):
+        ax.set_ylabel(f"{row}\n\ny")
+    example = plt.Line2D(
+        [], [], color="#CC79A7", marker="o", linestyle="", markersize=4, label="shown example"
+    )
+    patches = [
+        Patch(color=c, label=f"{who}right")
+        for c, who in (("#666666", ""), ("#D55E00", "only the model "), ("#0072B2", f"only {name} "))
+    ]
+    fig.legend(
+        handles=[patches[0], example, *patches[1:]],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/02_algorithms.ipynb #5f6aef66
 def paper_cell(
-    seed: int = 0, # of the examples that the paper does not name
-) -> dict: # context (31, 2), task_vector, p and shots, as `grid_table` takes them
+    seed: int = 0,  # of the examples that the paper does not name
+) -> dict:  # context (31, 2), task_vector, p and shots, as `grid_table` takes them
     "The context of the paper's figure (He et al. 2024, §5), as far as it is known."
     p, named = 29, {0: (4, 21), 1: (2, 6), 12: (19, 4), 30: (15, 23)}
     inputs = grid(p)

@@ -13,23 +13,32 @@ from .presets import headline
 def _last(rows, set, queries="all", metric="accuracy"):
     "Mean of the last three evaluations at the last shot."
     from grok_nb.probes import curve
+
     return curve(rows, set=set, shot="last", queries=queries, metric=metric).iloc[-3:].mean()
+
 
 def _reaches(rows, set):
     "When a set comes half-way from chance to its ratio-matchable share, as an interval of steps."
     from grok_nb.probes import curve
     from grok_nb.intervals import crossing
+
     chance, ceiling = (_last(rows, set, metric=m) for m in ("chance", "matchable_share"))
-    return crossing(curve(rows, set=set, shot="last", queries="all", metric="accuracy"), (chance + ceiling) / 2)
+    return crossing(
+        curve(rows, set=set, shot="last", queries="all", metric="accuracy"), (chance + ceiling) / 2
+    )
+
 
 def _first_shot(rows):
     "Accuracy on unseen tasks at the first shot, where there is nothing to read yet."
     from grok_nb.probes import curve
+
     return curve(rows, set="ood_train", shot="1", metric="accuracy").iloc[-3:].mean()
+
 
 def _drop(rows):
     "How far o.o.d. accuracy ends below its best, both as means of three evaluations."
     from grok_nb.probes import curve
+
     best = curve(rows, **{k: v for k, v in headline.items() if k != "probe"}).rolling(3).mean()
     return best.max() - best.iloc[-1]
 
@@ -38,69 +47,163 @@ def _best_score(rows, quantity):
     "Score and null of the best head or layer at the last checkpoint looked into."
     from grok_nb.claims import NotTested
     from grok_nb.modular.circuits import best_scores
+
     rows = rows[rows["quantity"] == quantity]
-    if rows.empty: raise NotTested(f"no {quantity!r} in the table geometry")
+    if rows.empty:
+        raise NotTested(f"no {quantity!r} in the table geometry")
     found = best_scores(rows)
     return found[found["step"] == found["step"].max()].iloc[0]
+
 
 def _doublings(rows, quantity):
     "The best score as a power of two; of no attention at all there is none."
     from grok_nb.claims import NotTested
-    if not (best := _best_score(rows, quantity)["score"]) > 0: raise NotTested(f"{quantity}: {best:g} has no logarithm")
+
+    if not (best := _best_score(rows, quantity)["score"]) > 0:
+        raise NotTested(f"{quantity}: {best:g} has no logarithm")
     return math.log2(best)
+
 
 def _above_null(rows, quantity):
     "How far the best head or layer lies above what its score is without arithmetic."
     best = _best_score(rows, quantity)
     return best["score"] - best["null"]
 
+
 def _beyond_ratios(tables):
     "Accuracy above chance of models with four blocks, at the most shots, on cells that only Modular Regression can answer."
     from grok_nb.claims import by_seed
+
     def measure(rows):
         last = rows[rows["step"] == rows["step"].max()]
-        chance, cells = last[last["metric"] == "chance"]["value"].iloc[0], last[(last["metric"] == "accuracy") & (last["cells"] == "regression only")]
+        chance, cells = (
+            last[last["metric"] == "chance"]["value"].iloc[0],
+            last[(last["metric"] == "accuracy") & (last["cells"] == "regression only")],
+        )
         return cells[cells["shot"].astype(int) == cells["shot"].astype(int).max()]["value"].mean() - chance
-    return by_seed(tables, "algorithms", measure, preset="paper_depth4" if "paper_depth4" in set(tables["runs"]["preset"]) else "deep")
+
+    return by_seed(
+        tables,
+        "algorithms",
+        measure,
+        preset="paper_depth4" if "paper_depth4" in set(tables["runs"]["preset"]) else "deep",
+    )
 
 # %% ../../nbs/modular/09_claims.ipynb #ff11a640
 def claims() -> list:
     "The paper's claims that this package can test, each with its number and threshold."
     from grok_nb.claims import Claim, by_seed, over_seeds, paired
     from grok_nb.intervals import lag
+
     of = lambda tables, measure, preset="demo": by_seed(tables, "accuracy", measure, preset=preset)
-    against = lambda tables, preset: over_seeds(paired(
-        of(tables, lambda r: _last(r, "ood_train"), preset), of(tables, lambda r: _last(r, "ood_train"))), "accuracy")
-    against_control = lambda tables, measure, unit: over_seeds(paired(*(
-        by_seed(tables, "geometry", measure, preset=preset) for preset in ("control", "demo"))), unit)
+    against = lambda tables, preset: over_seeds(
+        paired(
+            of(tables, lambda r: _last(r, "ood_train"), preset), of(tables, lambda r: _last(r, "ood_train"))
+        ),
+        "accuracy",
+    )
+    against_control = lambda tables, measure, unit: over_seeds(
+        paired(*(by_seed(tables, "geometry", measure, preset=preset) for preset in ("control", "demo"))), unit
+    )
     return [
-        Claim("more tasks", "Trained on many tasks the model solves tasks it never saw; trained on few it does not.",
-              "arXiv 2406.02550, finding 1", lambda t: against(t, "control"), ["accuracy"], 0.1),
-        Claim("late", "Unseen tasks are reached later than the tasks that were trained on.", "arXiv 2406.02550, phases",
-              lambda t: over_seeds(of(t, lambda r: lag(_reaches(r, "id_train"), _reaches(r, "ood_train"))), "steps"), ["accuracy"]),
-        Claim("one block", "One block is not enough to solve unseen tasks.", "arXiv 2406.02550, finding 2",
-              lambda t: against(t, "shallow"), ["accuracy"], 0.1),
-        Claim("in context", "A model that generalises gains with every example: it does better at the last shot than at the first.",
-              "arXiv 2406.02550, finding 4",
-              lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train") - _first_shot(r)), "accuracy"), ["accuracy"], 0.1),
-        Claim("ratio matching", "With few blocks, queries that are no multiple of a shown example stay at chance.", "arXiv 2406.02550, finding 5",
-              lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train", "other") - _last(r, "ood_train", metric="chance")),
-                                   "accuracy above chance"), ["accuracy"], 0.05, "below"),
-        Claim("attends to ratios", "A model that generalises attends to the examples on the line of its query.", "arXiv 2406.02550, finding 6",
-              lambda t: against_control(t, lambda r: _doublings(r, "collinear attention to z"), "doublings against the control"),
-              ["geometry"], 0.5),
-        Claim("kaleidoscope", "Where a model generalises, queries of one ratio are alike in the residual stream; where it does not, they are not.",
-              "arXiv 2406.02550, finding 7",
-              lambda t: against_control(t, lambda r: _best_score(r, "lines, residual")["score"], "contrast, above the control"),
-              ["geometry"], 0.1),
-        Claim("circle of circles", "A head of a model that generalises lays the numbers out as a circle of circles, in the order of their logs.",
-              "arXiv 2406.02550, finding 6",
-              lambda t: over_seeds(by_seed(t, "geometry", lambda r: _above_null(r, "circle of circles"), preset="demo"), "above the null"),
-              ["geometry"], 0.1),
-        Claim("shift to regression", "With four blocks, at many shots, the model also answers what only Modular Regression can.",
-              "arXiv 2406.02550, finding 5", lambda t: over_seeds(_beyond_ratios(t), "accuracy above chance"), ["algorithms"], 0.1),
-        Claim("transient", "With four blocks the ability on unseen tasks decays again, while accuracy on seen tasks stays.",
-              "arXiv 2406.02550, finding 3", lambda t: over_seeds(of(t, _drop, "deep"), "accuracy lost"), ["accuracy"], 0.05),
-        Claim("transient, two blocks", "With two blocks and few numbers it decays too, which the paper does not report.",
-              "ours", lambda t: over_seeds(of(t, _drop, "transient"), "accuracy lost"), ["accuracy"], 0.05),
+        Claim(
+            "more tasks",
+            "Trained on many tasks the model solves tasks it never saw; trained on few it does not.",
+            "arXiv 2406.02550, finding 1",
+            lambda t: against(t, "control"),
+            ["accuracy"],
+            0.1,
+        ),
+        Claim(
+            "late",
+            "Unseen tasks are reached later than the tasks that were trained on.",
+            "arXiv 2406.02550, phases",
+            lambda t: over_seeds(
+                of(t, lambda r: lag(_reaches(r, "id_train"), _reaches(r, "ood_train"))), "steps"
+            ),
+            ["accuracy"],
+        ),
+        Claim(
+            "one block",
+            "One block is not enough to solve unseen tasks.",
+            "arXiv 2406.02550, finding 2",
+            lambda t: against(t, "shallow"),
+            ["accuracy"],
+            0.1,
+        ),
+        Claim(
+            "in context",
+            "A model that generalises gains with every example: it does better at the last shot than at the first.",
+            "arXiv 2406.02550, finding 4",
+            lambda t: over_seeds(of(t, lambda r: _last(r, "ood_train") - _first_shot(r)), "accuracy"),
+            ["accuracy"],
+            0.1,
+        ),
+        Claim(
+            "ratio matching",
+            "With few blocks, queries that are no multiple of a shown example stay at chance.",
+            "arXiv 2406.02550, finding 5",
+            lambda t: over_seeds(
+                of(t, lambda r: _last(r, "ood_train", "other") - _last(r, "ood_train", metric="chance")),
+                "accuracy above chance",
+            ),
+            ["accuracy"],
+            0.05,
+            "below",
+        ),
+        Claim(
+            "attends to ratios",
+            "A model that generalises attends to the examples on the line of its query.",
+            "arXiv 2406.02550, finding 6",
+            lambda t: against_control(
+                t, lambda r: _doublings(r, "collinear attention to z"), "doublings against the control"
+            ),
+            ["geometry"],
+            0.5,
+        ),
+        Claim(
+            "kaleidoscope",
+            "Where a model generalises, queries of one ratio are alike in the residual stream; where it does not, they are not.",
+            "arXiv 2406.02550, finding 7",
+            lambda t: against_control(
+                t, lambda r: _best_score(r, "lines, residual")["score"], "contrast, above the control"
+            ),
+            ["geometry"],
+            0.1,
+        ),
+        Claim(
+            "circle of circles",
+            "A head of a model that generalises lays the numbers out as a circle of circles, in the order of their logs.",
+            "arXiv 2406.02550, finding 6",
+            lambda t: over_seeds(
+                by_seed(t, "geometry", lambda r: _above_null(r, "circle of circles"), preset="demo"),
+                "above the null",
+            ),
+            ["geometry"],
+            0.1,
+        ),
+        Claim(
+            "shift to regression",
+            "With four blocks, at many shots, the model also answers what only Modular Regression can.",
+            "arXiv 2406.02550, finding 5",
+            lambda t: over_seeds(_beyond_ratios(t), "accuracy above chance"),
+            ["algorithms"],
+            0.1,
+        ),
+        Claim(
+            "transient",
+            "With four blocks the ability on unseen tasks decays again, while accuracy on seen tasks stays.",
+            "arXiv 2406.02550, finding 3",
+            lambda t: over_seeds(of(t, _drop, "deep"), "accuracy lost"),
+            ["accuracy"],
+            0.05,
+        ),
+        Claim(
+            "transient, two blocks",
+            "With two blocks and few numbers it decays too, which the paper does not report.",
+            "ours",
+            lambda t: over_seeds(of(t, _drop, "transient"), "accuracy lost"),
+            ["accuracy"],
+            0.05,
+        ),
     ]

@@ -11,61 +11,105 @@ from .tasks import accuracy_figure, shots_figure
 
 # %% ../../nbs/modular/07_figures.ipynb #9e9590e2
 def queries_figure(
-    table, # long table with the rows of the probe `accuracy`, pandas; several runs are drawn side by side
-): # → matplotlib Figure
+    table,  # long table with the rows of the probe `accuracy`, pandas; several runs are drawn side by side
+):  # → matplotlib Figure
     "O.o.d. accuracy of queries that Ratio Matching can answer, and of the others."
     import matplotlib.pyplot as plt
+
     runs = list(table["run"].unique())
-    fig, axes = plt.subplots(1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.0), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.0), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, run in zip(axes[0], runs):
         rows = table[(table["run"] == run) & (table["set"] == "ood_train") & (table["shot"] == "last")]
         lines = rows[rows["metric"] == "accuracy"].pivot(index="step", columns="queries", values="value")
-        ax.plot(lines.index, lines["matchable"], color="#009E73", linewidth=1.8, label="a multiple of a shown example")
-        ax.plot(lines.index, lines["other"], color="#CC79A7", linewidth=1.8, linestyle=(0, (4, 2)), label="other queries")
-        ax.axhline(rows[rows["metric"] == "chance"]["value"].iloc[-1], color="grey", linestyle=":", linewidth=1.2, label="chance")
+        ax.plot(
+            lines.index,
+            lines["matchable"],
+            color="#009E73",
+            linewidth=1.8,
+            label="a multiple of a shown example",
+        )
+        ax.plot(
+            lines.index,
+            lines["other"],
+            color="#CC79A7",
+            linewidth=1.8,
+            linestyle=(0, (4, 2)),
+            label="other queries",
+        )
+        ax.axhline(
+            rows[rows["metric"] == "chance"]["value"].iloc[-1],
+            color="grey",
+            linestyle=":",
+            linewidth=1.2,
+            label="chance",
+        )
         ax.set(xlabel="optimizer steps", ylim=(0, 1.02), title=run if len(runs) > 1 else None)
     axes[0, 0].set_ylabel("accuracy on unseen tasks")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/07_figures.ipynb #2189ec20
 def figures(
-    table, # long table of one or more runs, pandas; `run` holds the name to show
-    transitions: dict, # run → its transitions on the headline curve
-) -> list: # (heading, caption, matplotlib Figure)
+    table,  # long table of one or more runs, pandas; `run` holds the name to show
+    transitions: dict,  # run → its transitions on the headline curve
+) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of runs of this study."
     first = table["run"].iloc[0]
     found = [t for t in transitions.get(first, ()) if t.direction == "up"]
     edges = [0, (found[0].midpoint.lo + found[0].midpoint.hi) / 2, table["step"].max()] if found else None
     return [
-        ("When", "Accuracy at the last shot on seen and unseen tasks, for inputs that were trained on and inputs that were not. "
-         "Bands: transitions on unseen tasks. Thin black: the share of queries that Ratio Matching can answer. Dotted: chance.",
-         accuracy_figure(table, transitions)),
-        ("In context", f"{first}: accuracy against the number of examples shown, before, during and after. "
-         "A model that reads its context gains with every example.", shots_figure(table[table["run"] == first], edges)),
-        ("Which queries", "Unseen tasks at the last shot. A query is matchable if it is a multiple c·(x, y) of a shown example, so that "
-         "c·z is the answer: no arithmetic on two examples is needed.", queries_figure(table)),
+        (
+            "When",
+            "Accuracy at the last shot on seen and unseen tasks, for inputs that were trained on and inputs that were not. "
+            "Bands: transitions on unseen tasks. Thin black: the share of queries that Ratio Matching can answer. Dotted: chance.",
+            accuracy_figure(table, transitions),
+        ),
+        (
+            "In context",
+            f"{first}: accuracy against the number of examples shown, before, during and after. "
+            "A model that reads its context gains with every example.",
+            shots_figure(table[table["run"] == first], edges),
+        ),
+        (
+            "Which queries",
+            "Unseen tasks at the last shot. A query is matchable if it is a multiple c·(x, y) of a shown example, so that "
+            "c·z is the answer: no arithmetic on two examples is needed.",
+            queries_figure(table),
+        ),
     ]
 
 # %% ../../nbs/modular/07_figures.ipynb #98317eb0
 def typical_task(
-    model, # in evaluation mode
-    stream, # of a modular run
-    context, # inputs (x, y) of the shown examples, (shot, 2)
-    most: int = 9, # unseen tasks tried
-): # → task (a, b), numpy (2,)
+    model,  # in evaluation mode
+    stream,  # of a modular run
+    context,  # inputs (x, y) of the shown examples, (shot, 2)
+    most: int = 9,  # unseen tasks tried
+):  # → task (a, b), numpy (2,)
     "The unseen task that is answered with median accuracy after these examples: neither the best nor the worst to show."
     from grok_nb.modular.algorithms import grid_answers, grid_predictions
     from grok_nb.streams import rng
+
     tried = rng(stream.seed, "typical").permutation(stream.ood_tasks)[:most]
     wanted = [grid_predictions(context, t, stream.p)["truth"].reshape(stream.p, -1) for t in tried]
-    right = [(grid_answers(model, context, t, stream.p, model.device) == w).mean() for t, w in zip(tried, wanted)]
+    right = [
+        (grid_answers(model, context, t, stream.p, model.device) == w).mean() for t, w in zip(tried, wanted)
+    ]
     return tried[sorted(range(len(tried)), key=right.__getitem__)[len(tried) // 2]]
+
 
 def collinear_sequence(stream):
     "An evaluation sequence on an unseen task whose last query is a multiple of two shown examples, or of as many as there are."
     from grok_nb.modular.geometry import collinear
+
     sequences = stream.evaluation["ood_train"]
     number = sequences.inputs @ (stream.p, 1)
     mates = collinear(stream.p)[number[:, :-1], number[:, -1:]].sum(1)
@@ -73,17 +117,21 @@ def collinear_sequence(stream):
 
 # %% ../../nbs/modular/07_figures.ipynb #e082e81a
 def checkpoint_figures(
-    runs: dict, # name → run with a checkpoint; the first is drawn in full, the others beside it where they are compared
-    table, # of `checkpoint_probes`, measured on them, pandas; `run` holds the name
-    device: str = "cpu", # where the models are put
-) -> list: # (heading, caption, matplotlib Figure)
+    runs: dict,  # name → run with a checkpoint; the first is drawn in full, the others beside it where they are compared
+    table,  # of `checkpoint_probes`, measured on them, pandas; `run` holds the name
+    device: str = "cpu",  # where the models are put
+) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
     from grok_nb.lens import attention_patterns
     from grok_nb.modular import algorithms, circuits, geometry
     from grok_nb.probes import curve
     from grok_nb.streams import rng
+
     first, found = next(iter(runs)), []
-    models, stream = {name: run.at(run.steps[-1]).model.to(device) for name, run in runs.items()}, runs[first].stream
+    models, stream = (
+        {name: run.at(run.steps[-1]).model.to(device) for name, run in runs.items()},
+        runs[first].stream,
+    )
     p, seen_inside = stream.p, table[table["run"].isin(runs)]
     context = algorithms.draw_context(stream, stream.n_shots - 1, rng(stream.seed, "report"))
     task = typical_task(models[first], stream, context)
@@ -91,33 +139,71 @@ def checkpoint_figures(
     shots = shots[1:] or shots
     asked = seen_inside[seen_inside["probe"] == "algorithms"]
     last = algorithms.explained(asked[asked["step"] == asked.groupby("run")["step"].transform("max")])
-    found.append((
-        "Which algorithm", f"{first}, last checkpoint, unseen task {tuple(map(int, task))}, solved neither best nor worst: every query of the "
-        f"{p} × {p} grid after the same shown examples. Top: where the model is right. Middle: where Ratio Matching is. Bottom: the difference.",
-        algorithms.algorithms_figure(algorithms.grid_table(models[first], context, task, p, shots, device))))
-    found.append((
-        "How far it carries", "Last checkpoints: accuracy against the number of shown examples, on multiples of a shown example (both algorithms can "
-        "answer) and on the others (Modular Regression alone can). Bands: 95 % over contexts.", algorithms.explained_figure(last)))
+    found.append(
+        (
+            "Which algorithm",
+            f"{first}, last checkpoint, unseen task {tuple(map(int, task))}, solved neither best nor worst: every query of the "
+            f"{p} × {p} grid after the same shown examples. Top: where the model is right. Middle: where Ratio Matching is. Bottom: the difference.",
+            algorithms.algorithms_figure(
+                algorithms.grid_table(models[first], context, task, p, shots, device)
+            ),
+        )
+    )
+    found.append(
+        (
+            "How far it carries",
+            "Last checkpoints: accuracy against the number of shown examples, on multiples of a shown example (both algorithms can "
+            "answer) and on the others (Modular Regression alone can). Bands: 95 % over contexts.",
+            algorithms.explained_figure(last),
+        )
+    )
     sequence = collinear_sequence(stream)
-    found.append((
-        "Where it attends", f"{first}: one sequence of an unseen task. Examples on the line of the last query are set in colour.",
-        geometry.attention_figure(attention_patterns(models[first], sequence[None])[:, 0].cpu().numpy(), sequence, p)))
-    of_geometry = seen_inside[seen_inside["probe"] == "geometry"] # of p = 3 there is none
-    looks = {name: geometry.snapshot(models[name], run.stream) for name, run in runs.items() if name in set(of_geometry["run"])}
+    found.append(
+        (
+            "Where it attends",
+            f"{first}: one sequence of an unseen task. Examples on the line of the last query are set in colour.",
+            geometry.attention_figure(
+                attention_patterns(models[first], sequence[None])[:, 0].cpu().numpy(), sequence, p
+            ),
+        )
+    )
+    of_geometry = seen_inside[seen_inside["probe"] == "geometry"]  # of p = 3 there is none
+    looks = {
+        name: geometry.snapshot(models[name], run.stream)
+        for name, run in runs.items()
+        if name in set(of_geometry["run"])
+    }
     for name, seen in looks.items():
-        found.append((
-            f"Heads: {name}", f"{name}: the first two principal components of what every head writes at y and z of the query, one point a query. "
-            "Colour: log of y/x. One colour, one place: the head has worked out the ratio.",
-            geometry.planes_figure(geometry.planes(seen, "yz")[:, :, 0], seen.p, "y/x")))
+        found.append(
+            (
+                f"Heads: {name}",
+                f"{name}: the first two principal components of what every head writes at y and z of the query, one point a query. "
+                "Colour: log of y/x. One colour, one place: the head has worked out the ratio.",
+                geometry.planes_figure(geometry.planes(seen, "yz")[:, :, 0], seen.p, "y/x"),
+            )
+        )
     for name, seen in looks.items():
-        stages = {f"after block {i}": geometry.cosine_map(hidden[0].swapaxes(0, 1)) for i, hidden in enumerate(seen.hidden[1:])}
-        found.append((
-            f"Alike: {name}", f"{name}: cosine of every two queries in the residual stream at x, y and z, sorted by line through the origin. "
-            "Blocks on the diagonal: multiples of each other are alike.", geometry.cosine_figure(stages, seen.p)))
+        stages = {
+            f"after block {i}": geometry.cosine_map(hidden[0].swapaxes(0, 1))
+            for i, hidden in enumerate(seen.hidden[1:])
+        }
+        found.append(
+            (
+                f"Alike: {name}",
+                f"{name}: cosine of every two queries in the residual stream at x, y and z, sorted by line through the origin. "
+                "Blocks on the diagonal: multiples of each other are alike.",
+                geometry.cosine_figure(stages, seen.p),
+            )
+        )
     scores = {name: circuits.best_scores(of_geometry[of_geometry["run"] == name]) for name in looks}
     behaviour = {name: curve(runs[name].metrics(), **headline) for name in looks}
-    if scores: found.append((
-        "When the parts arrive", "Accuracy on unseen tasks, and the scores of the geometry page over training, of each the head or layer that is "
-        "best at the end. Dotted: what a score is without arithmetic, the 90th percentile over renamings of the numbers.",
-        circuits.scores_figure(scores, behaviour)))
+    if scores:
+        found.append(
+            (
+                "When the parts arrive",
+                "Accuracy on unseen tasks, and the scores of the geometry page over training, of each the head or layer that is "
+                "best at the end. Dotted: what a score is without arithmetic, the 90th percentile over renamings of the numbers.",
+                circuits.scores_figure(scores, behaviour),
+            )
+        )
     return found

@@ -17,343 +17,435 @@ import numpy as np
 
 from .. import InputError
 from ..lens import look
-from .algorithms import inverses, check_memory, check_stream, draw_context, grid, grid_sequences
+from grok_nb.modular.algorithms import (
+    inverses,
+    check_memory,
+    check_stream,
+    draw_context,
+    grid,
+    grid_sequences,
+)
 from .tasks import is_prime
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/03_geometry.ipynb #b03d6260
 def primitive_root(
-    p: int, # modulus, a prime
-) -> int: # a number whose powers are all the others but 0
+    p: int,  # modulus, a prime
+) -> int:  # a number whose powers are all the others but 0
     "The paper's generator, 27, at p = 29; else the smallest."
-    if not is_prime(p): raise InputError(f"p = {p}: must be a prime, or its non-zero numbers are not the powers of one of them")
-    return 27 if p == 29 else next(g for g in range(1, p) if len({pow(g, k, p) for k in range(p - 1)}) == p - 1)
+    if not is_prime(p):
+        raise InputError(
+            f"p = {p}: must be a prime, or its non-zero numbers are not the powers of one of them"
+        )
+    return (
+        27 if p == 29 else next(g for g in range(1, p) if len({pow(g, k, p) for k in range(p - 1)}) == p - 1)
+    )
+
 
 def discrete_log(
-    p: int, # modulus, a prime
-    base: int | None = None, # generator; None: `primitive_root`
-) -> np.ndarray: # log of each number, int, (p,); −1 for 0, which has none
+    p: int,  # modulus, a prime
+    base: int | None = None,  # generator; None: `primitive_root`
+) -> np.ndarray:  # log of each number, int, (p,); −1 for 0, which has none
     "The exponent k with baseᵏ = x mod p, for every x."
     root = primitive_root(p)
     base = root if base is None else base
     powers = [pow(base, k, p) for k in range(p - 1)]
-    if len(set(powers)) < p - 1 or 0 in powers: raise InputError(f"base = {base}: its powers do not reach every number mod {p}; {root} does")
+    if len(set(powers)) < p - 1 or 0 in powers:
+        raise InputError(f"base = {base}: its powers do not reach every number mod {p}; {root} does")
     logs = np.full(p, -1)
     logs[powers] = np.arange(p - 1)
     return logs
 
+
 @lru_cache
 def numbers_by_log(
-    p: int, # modulus, a prime
-) -> np.ndarray: # the non-zero numbers in the order of their logs, (p − 1,)
+    p: int,  # modulus, a prime
+) -> np.ndarray:  # the non-zero numbers in the order of their logs, (p − 1,)
     "The inverse of `discrete_log`."
     return np.argsort(discrete_log(p))[1:]
 
+
 def lines(
-    p: int, # modulus, a prime
-) -> np.ndarray: # rows x·p + y of the grid, int, (p + 1, p − 1); the origin is on every line, and in none of these
+    p: int,  # modulus, a prime
+) -> (
+    np.ndarray
+):  # rows x·p + y of the grid, int, (p + 1, p − 1); the origin is on every line, and in none of these
     "The grid by lines through the origin: y/x in the order of its log, then y = 0, then x = 0."
     powers = numbers_by_log(p)
-    return np.array([powers*p + powers*slope % p for slope in (*powers, 0)] + [powers])
+    return np.array([powers * p + powers * slope % p for slope in (*powers, 0)] + [powers])
 
 # %% ../../nbs/modular/03_geometry.ipynb #014557c7
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     "What a checkpoint computes at the query x, y, z, for all p² queries after the same shown examples."
-    p: int # modulus
-    task_vectors: np.ndarray # unseen task (a, b) of each context, (context, 2)
-    shown: np.ndarray # inputs of its shown examples, (context, shot, 2)
-    heads: np.ndarray # what each head adds to the residual stream, (layer, head, context, query, 3, hidden)
-    hidden: np.ndarray # residual stream before the first and after each block, (layer + 1, context, query, 3, hidden)
-    neurons: np.ndarray # MLP activations at y, (layer, context, query, neuron)
-    attention: np.ndarray # weights from y to every token up to it, (layer, head, context, query, key)
+
+    p: int  # modulus
+    task_vectors: np.ndarray  # unseen task (a, b) of each context, (context, 2)
+    shown: np.ndarray  # inputs of its shown examples, (context, shot, 2)
+    heads: np.ndarray  # what each head adds to the residual stream, (layer, head, context, query, 3, hidden)
+    hidden: (
+        np.ndarray
+    )  # residual stream before the first and after each block, (layer + 1, context, query, 3, hidden)
+    neurons: np.ndarray  # MLP activations at y, (layer, context, query, neuron)
+    attention: np.ndarray  # weights from y to every token up to it, (layer, head, context, query, key)
+
 
 def _sizes(
-    model, # transformers causal language model
-) -> tuple: # blocks, attention heads, hidden size
+    model,  # transformers causal language model
+) -> tuple:  # blocks, attention heads, hidden size
     "How many layers and heads there are to look at."
     c = model.config
     return c.num_hidden_layers, c.num_attention_heads, c.hidden_size
 
+
 def _check(
-    model, # to be looked at
-    stream, # its data
-    n_shots: int | None, # examples shown
-    contexts: int, # draws
-) -> int: # examples shown
+    model,  # to be looked at
+    stream,  # its data
+    n_shots: int | None,  # examples shown
+    contexts: int,  # draws
+) -> int:  # examples shown
     "Refuse another study's checkpoint, and what does not fit into memory."
     check_stream(model, stream)
     p, (layers, heads, hidden) = stream.p, _sizes(model)
-    if p < 5: raise InputError(f"p = {p}: must be a prime from 5 on; two non-zero numbers make no circle")
+    if p < 5:
+        raise InputError(f"p = {p}: must be a prime from 5 on; two non-zero numbers make no circle")
     n_shots = stream.n_shots - 1 if n_shots is None else n_shots
     if not 1 <= n_shots < stream.n_shots:
-        raise InputError(f"n_shots = {n_shots}: must be from 1 to {stream.n_shots - 1}, the examples that this stream shows before its last")
-    if contexts < 1: raise InputError(f"contexts = {contexts}: must be at least 1")
-    neurons = getattr(model.config, "intermediate_size", None) or 4*hidden
-    numbers = 3*hidden*(layers*heads + layers + 1) + layers*neurons + layers*heads*3*(n_shots + 1)
-    check_memory(f"p = {p}, contexts = {contexts}", 2*4*p*p*contexts*numbers)
+        raise InputError(
+            f"n_shots = {n_shots}: must be from 1 to {stream.n_shots - 1}, the examples that this stream shows before its last"
+        )
+    if contexts < 1:
+        raise InputError(f"contexts = {contexts}: must be at least 1")
+    neurons = getattr(model.config, "intermediate_size", None) or 4 * hidden
+    numbers = (
+        3 * hidden * (layers * heads + layers + 1) + layers * neurons + layers * heads * 3 * (n_shots + 1)
+    )
+    check_memory(f"p = {p}, contexts = {contexts}", 2 * 4 * p * p * contexts * numbers)
     return n_shots
 
 # %% ../../nbs/modular/03_geometry.ipynb #7f47fb26
 def snapshot(
-    model, # transformers causal language model
-    stream, # of a modular run: p, unseen tasks, training inputs
-    n_shots: int | None = None, # examples shown before the query; None: all but the stream's last
-    contexts: int = 4, # draws of an unseen task and its examples
-    seed: int = 0, # of these draws
-    chunk_tokens: int = 16_384, # tokens in one forward pass
+    model,  # transformers causal language model
+    stream,  # of a modular run: p, unseen tasks, training inputs
+    n_shots: int | None = None,  # examples shown before the query; None: all but the stream's last
+    contexts: int = 4,  # draws of an unseen task and its examples
+    seed: int = 0,  # of these draws
+    chunk_tokens: int = 16_384,  # tokens in one forward pass
 ) -> Snapshot:
     "Look at one checkpoint while it answers every query of the grid."
     import torch
+
     n_shots = _check(model, stream, n_shots, contexts)
     rng, p = generator(seed, "geometry"), stream.p
     tasks = stream.ood_tasks[np.resize(rng.permutation(len(stream.ood_tasks)), contexts)]
     shown = np.stack([draw_context(stream, stream.n_shots - 1, rng)[:n_shots] for _ in tasks])
-    tokens = torch.as_tensor(np.concatenate([grid_sequences(s, t, p) for s, t in zip(shown, tasks)]), device=model.device)
-    at, parts = list(range(3*n_shots, 3*n_shots + 3)), []
-    for part in tokens.split(max(1, chunk_tokens//tokens.shape[1])):
+    tokens = torch.as_tensor(
+        np.concatenate([grid_sequences(s, t, p) for s, t in zip(shown, tasks)]), device=model.device
+    )
+    at, parts = list(range(3 * n_shots, 3 * n_shots + 3)), []
+    for part in tokens.split(max(1, chunk_tokens // tokens.shape[1])):
         seen = look(model, part, "heads", "hidden", "mlp", "attention", positions=at)
-        seen = dict(heads=seen["heads"].permute(0, 3, 1, 2, 4), hidden=seen["hidden"], neurons=seen["mlp"][:, :, 1],
-                    attention=seen["attention"][:, :, :, 1, :-1].transpose(1, 2))
+        seen = dict(
+            heads=seen["heads"].permute(0, 3, 1, 2, 4),
+            hidden=seen["hidden"],
+            neurons=seen["mlp"][:, :, 1],
+            attention=seen["attention"][:, :, :, 1, :-1].transpose(1, 2),
+        )
         parts.append({name: t.float().cpu() for name, t in seen.items()})
     arrays = {}
     for name, batch_axis in dict(heads=2, hidden=1, neurons=1, attention=2).items():
-        arrays[name] = torch.cat([part[name] for part in parts], batch_axis).unflatten(batch_axis, (contexts, p*p)).numpy()
+        arrays[name] = (
+            torch.cat([part[name] for part in parts], batch_axis)
+            .unflatten(batch_axis, (contexts, p * p))
+            .numpy()
+        )
     return Snapshot(p, tasks, shown, **arrays)
 
 # %% ../../nbs/modular/03_geometry.ipynb #9eff316b
 def renamings(
-    p: int, # modulus
-    draws: int = 100, # renamings, where there are too many for all
-    seed: int = 0, # of the draw
-) -> np.ndarray: # for each renaming the grid's rows in their new order, int, (renaming, p²)
+    p: int,  # modulus
+    draws: int = 100,  # renamings, where there are too many for all
+    seed: int = 0,  # of the draw
+) -> np.ndarray:  # for each renaming the grid's rows in their new order, int, (renaming, p²)
     "Permutations of the non-zero numbers that keep 1, applied to x and y alike: all up to p = 7, random ones above."
-    if p <= 7: others = np.array(list(permutations(range(2, p))))
-    else: others = generator(seed, "renamings").permuted(np.tile(np.arange(2, p), (draws, 1)), axis=1)
+    if p <= 7:
+        others = np.array(list(permutations(range(2, p))))
+    else:
+        others = generator(seed, "renamings").permuted(np.tile(np.arange(2, p), (draws, 1)), axis=1)
     names = np.column_stack([np.tile((0, 1), (len(others), 1)), others])
-    return (names[:, :, None]*p + names[:, None]).reshape(-1, p*p)
+    return (names[:, :, None] * p + names[:, None]).reshape(-1, p * p)
+
 
 def against_renamings(
-    score, # order of the grid's rows, (p²,) → number or array
-    p: int, # modulus
-    draws: int = 100, # renamings, where there are too many for all
-    seed: int = 0, # of the draw
-    best_of: int | None = None, # axis of the array along which the best is looked at, as that of the heads
-) -> tuple: # the score, and its 90th percentile over renamings (of the best along `best_of`)
+    score,  # order of the grid's rows, (p²,) → number or array
+    p: int,  # modulus
+    draws: int = 100,  # renamings, where there are too many for all
+    seed: int = 0,  # of the draw
+    best_of: int | None = None,  # axis of the array along which the best is looked at, as that of the heads
+) -> tuple:  # the score, and its 90th percentile over renamings (of the best along `best_of`)
     "A score and what it would be without arithmetic."
-    found, renamed = score(np.arange(p*p)), np.array([score(order) for order in renamings(p, draws, seed)])
-    if best_of is not None: renamed = renamed.max(best_of, keepdims=True)
-    return found, np.quantile(renamed, .9, axis=0) + np.zeros_like(found)
+    found, renamed = score(np.arange(p * p)), np.array([score(order) for order in renamings(p, draws, seed)])
+    if best_of is not None:
+        renamed = renamed.max(best_of, keepdims=True)
+    return found, np.quantile(renamed, 0.9, axis=0) + np.zeros_like(found)
 
 # %% ../../nbs/modular/03_geometry.ipynb #4777045a
 def planes(
     seen: Snapshot,
-    pair: str = "xy", # two of the positions x, y, z, for example xz
-    components: int = 3, # principal components kept
-) -> np.ndarray: # coordinates of every query, (layer, head, context, p², components)
+    pair: str = "xy",  # two of the positions x, y, z, for example xz
+    components: int = 3,  # principal components kept
+) -> np.ndarray:  # coordinates of every query, (layer, head, context, p², components)
     "PCA of every head's outputs at two positions of the query (He et al. 2024, §5)."
     from sklearn.decomposition import PCA
-    if len(pair) != 2 or len(set(pair) & set("xyz")) != 2: raise InputError(f"pair = {pair!r}: must be two of x, y, z, as in 'xy'")
+
+    if len(pair) != 2 or len(set(pair) & set("xyz")) != 2:
+        raise InputError(f"pair = {pair!r}: must be two of x, y, z, as in 'xy'")
     vectors = seen.heads[..., ["xyz".index(position) for position in pair], :].astype(np.float64)
     vectors = vectors.reshape(*vectors.shape[:-2], -1)
-    flat = [PCA(components, svd_solver="full").fit_transform(v) for v in vectors.reshape(-1, *vectors.shape[-2:])]
+    flat = [
+        PCA(components, svd_solver="full").fit_transform(v) for v in vectors.reshape(-1, *vectors.shape[-2:])
+    ]
     return np.reshape(flat, (*vectors.shape[:-1], components))
 
 # %% ../../nbs/modular/03_geometry.ipynb #ee7c1e99
 def spectrum(
-    points: np.ndarray, # (…, p², k) with k = 1 (real) or more: the first two are read as one complex number
-    p: int, # modulus, a prime
-) -> np.ndarray: # share of the variance over non-zero queries at each frequency of (log x, log y), (…, p − 1, p − 1)
+    points: np.ndarray,  # (…, p², k) with k = 1 (real) or more: the first two are read as one complex number
+    p: int,  # modulus, a prime
+) -> (
+    np.ndarray
+):  # share of the variance over non-zero queries at each frequency of (log x, log y), (…, p − 1, p − 1)
     "Fourier power of points on the torus of logs, the mean left out; sums to one, or to zero where nothing varies."
     powers = numbers_by_log(p)
-    signal = points[..., 0] + 1j*points[..., 1] if points.shape[-1] > 1 else points[..., 0]
-    power = np.abs(np.fft.fft2(signal[..., powers[:, None]*p + powers]))**2
+    signal = points[..., 0] + 1j * points[..., 1] if points.shape[-1] > 1 else points[..., 0]
+    power = np.abs(np.fft.fft2(signal[..., powers[:, None] * p + powers])) ** 2
     scale = power.sum((-1, -2), keepdims=True)
     power[..., 0, 0] = 0
     total = power.sum((-1, -2), keepdims=True)
-    return np.divide(power, total, out=np.zeros_like(power), where=total > 1e-12*scale)
+    return np.divide(power, total, out=np.zeros_like(power), where=total > 1e-12 * scale)
+
 
 def _along(
-    power: np.ndarray, # a spectrum
-    variable: str, # x, y or y/x
-) -> np.ndarray: # share at frequencies 1 … p − 2 of this variable's log, (…, p − 2)
+    power: np.ndarray,  # a spectrum
+    variable: str,  # x, y or y/x
+) -> np.ndarray:  # share at frequencies 1 … p − 2 of this variable's log, (…, p − 2)
     "One line of a spectrum."
     m = np.arange(1, power.shape[-1])
-    return {"x": lambda: power[..., m, 0], "y": lambda: power[..., 0, m], "y/x": lambda: power[..., -m, m]}[variable]()
+    return {"x": lambda: power[..., m, 0], "y": lambda: power[..., 0, m], "y/x": lambda: power[..., -m, m]}[
+        variable
+    ]()
+
 
 def _round(
-    along: np.ndarray, # shares at frequencies 1 … p − 2
-) -> np.ndarray: # the largest, (…)
+    along: np.ndarray,  # shares at frequencies 1 … p − 2
+) -> np.ndarray:  # the largest, (…)
     "The best circle; the middle frequency only alternates between two points."
-    return np.delete(along, along.shape[-1]//2, -1).max(-1)
+    return np.delete(along, along.shape[-1] // 2, -1).max(-1)
 
 # %% ../../nbs/modular/03_geometry.ipynb #aba4134a
 def one_variable(
-    power: np.ndarray, # a spectrum, (…, p − 1, p − 1)
-    variable: str, # x, y or y/x
-) -> np.ndarray: # share of the variance, in [0, 1], (…)
+    power: np.ndarray,  # a spectrum, (…, p − 1, p − 1)
+    variable: str,  # x, y or y/x
+) -> np.ndarray:  # share of the variance, in [0, 1], (…)
     "How much of the points' variance is due to one variable (R² of its identity)."
     return _along(power, variable).sum(-1)
 
+
 def circle(
-    power: np.ndarray, # a spectrum, (…, p − 1, p − 1)
-    variable: str, # x, y or y/x
-) -> np.ndarray: # in [0, 1]: 1 is a circle and nothing else, ½ a cosine on a straight line, (…)
+    power: np.ndarray,  # a spectrum, (…, p − 1, p − 1)
+    variable: str,  # x, y or y/x
+) -> np.ndarray:  # in [0, 1]: 1 is a circle and nothing else, ½ a cosine on a straight line, (…)
     "How much of the points' variance is one circle in the order of a variable's log."
     return _round(_along(power, variable))
 
+
 def circle_of_circles(
-    power: np.ndarray, # a spectrum, (…, p − 1, p − 1)
-    least: float = .02, # share of the variance that the smaller circle must have to count as one
-) -> np.ndarray: # in [0, 1]: the worse of the two circles, (…)
+    power: np.ndarray,  # a spectrum, (…, p − 1, p − 1)
+    least: float = 0.02,  # share of the variance that the smaller circle must have to count as one
+) -> np.ndarray:  # in [0, 1]: the worse of the two circles, (…)
     "A circle of centres by one number, and round each a circle by the other (He et al. 2024, §5)."
+
     def score(power):
         outer, inner = _along(power, "x"), _along(power, "y")
         share = outer.sum(-1)
-        worse = np.minimum(_round(outer)/np.maximum(share, least), _round(inner)/np.maximum(1 - share, least))
+        worse = np.minimum(
+            _round(outer) / np.maximum(share, least), _round(inner) / np.maximum(1 - share, least)
+        )
         return np.where((share >= least) & (1 - share >= least), worse, 0)
+
     return np.maximum(score(power), score(power.swapaxes(-1, -2)))
 
 # %% ../../nbs/modular/03_geometry.ipynb #7d0d777a
 def parity(
-    points: np.ndarray, # (…, p², k)
-    p: int, # modulus, a prime
-    variable: str, # x or y
-    of: str, # number or log
-) -> np.ndarray: # in [0, 1]: 1 is two classes and nothing else along their line, (…)
+    points: np.ndarray,  # (…, p², k)
+    p: int,  # modulus, a prime
+    variable: str,  # x or y
+    of: str,  # number or log
+) -> np.ndarray:  # in [0, 1]: 1 is two classes and nothing else along their line, (…)
     "Do even and odd numbers, or even and odd logs, lie on two sides?"
     powers = numbers_by_log(p)
-    means = points[..., powers[:, None]*p + powers, :].mean({"x": -2, "y": -3}[variable])
+    means = points[..., powers[:, None] * p + powers, :].mean({"x": -2, "y": -3}[variable])
     odd = ({"number": powers, "log": np.arange(p - 1)}[of] % 2).astype(bool)
     between = means[..., odd, :].mean(-2) - means[..., ~odd, :].mean(-2)
-    along = (means*between[..., None, :]).sum(-1)
+    along = (means * between[..., None, :]).sum(-1)
     gap = (between**2).sum(-1)
-    return gap**2/4/np.maximum(along.var(-1), 1e-300)
+    return gap**2 / 4 / np.maximum(along.var(-1), 1e-300)
 
 # %% ../../nbs/modular/03_geometry.ipynb #fa6aeddc
 def stability(
-    clouds: np.ndarray, # (…, cloud, point, k)
-) -> np.ndarray: # in [0, 1], mean over pairs of clouds, (…)
+    clouds: np.ndarray,  # (…, cloud, point, k)
+) -> np.ndarray:  # in [0, 1], mean over pairs of clouds, (…)
     "How alike are clouds after the best rotation, reflection and scaling (Procrustes R²)?"
     centred = clouds - clouds.mean(-2, keepdims=True)
-    centred = centred/np.maximum(np.linalg.norm(centred, axis=(-1, -2), keepdims=True), 1e-30)
+    centred = centred / np.maximum(np.linalg.norm(centred, axis=(-1, -2), keepdims=True), 1e-30)
     one, other = np.triu_indices(clouds.shape[-3], 1)
     overlap = centred[..., one, :, :].swapaxes(-1, -2) @ centred[..., other, :, :]
-    return (np.linalg.svd(overlap, compute_uv=False).sum(-1)**2).mean(-1)
+    return (np.linalg.svd(overlap, compute_uv=False).sum(-1) ** 2).mean(-1)
 
 # %% ../../nbs/modular/03_geometry.ipynb #ec64fbbf
 def _unit(
-    vectors: np.ndarray, # (…, feature)
-) -> np.ndarray: # mean 0 and length 1, (…, feature)
+    vectors: np.ndarray,  # (…, feature)
+) -> np.ndarray:  # mean 0 and length 1, (…, feature)
     "Standardise each vector over its own features."
     centred = vectors - vectors.mean(-1, keepdims=True)
-    return centred/np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-30)
+    return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-30)
+
 
 def cosine_map(
-    vectors: np.ndarray, # one for each query, (…, p², feature)
-) -> np.ndarray: # correlation of every two, (…, p², p²)
+    vectors: np.ndarray,  # one for each query, (…, p², feature)
+) -> np.ndarray:  # correlation of every two, (…, p², p²)
     "Cosine similarity of all pairs of queries (He et al. 2024, §5)."
     *leading, n, _ = vectors.shape
-    check_memory(f"a map of {n} × {n} queries", 2*vectors.itemsize*n*n*int(np.prod(leading)))
+    check_memory(f"a map of {n} × {n} queries", 2 * vectors.itemsize * n * n * int(np.prod(leading)))
     unit = _unit(vectors)
     return unit @ unit.swapaxes(-1, -2)
 
+
 def line_contrast(
-    vectors: np.ndarray, # one for each query, (…, p², feature)
-    p: int, # modulus, a prime
-) -> np.ndarray: # at most 1; 0: queries on one line are no closer than others, (…)
+    vectors: np.ndarray,  # one for each query, (…, p², feature)
+    p: int,  # modulus, a prime
+) -> np.ndarray:  # at most 1; 0: queries on one line are no closer than others, (…)
     "Distance (1 − cosine) within lines through the origin against between them, the origin left out."
     sums = _unit(vectors)[..., lines(p), :].sum(-2)
-    n, same, every = p*p - 1, (sums**2).sum((-1, -2)), (sums.sum(-2)**2).sum(-1)
-    within, between = (same - n)/(n*(p - 2)), (every - same)/(n*(n - (p - 1)))
-    return 1 - (1 - within)/np.maximum(1 - between, 1e-12)
+    n, same, every = p * p - 1, (sums**2).sum((-1, -2)), (sums.sum(-2) ** 2).sum(-1)
+    within, between = (same - n) / (n * (p - 2)), (every - same) / (n * (n - (p - 1)))
+    return 1 - (1 - within) / np.maximum(1 - between, 1e-12)
 
 # %% ../../nbs/modular/03_geometry.ipynb #583c8921
 def collinear(
-    p: int, # modulus, a prime
-) -> np.ndarray: # bool, (p², p²): is one input a multiple of the other, neither of them (0, 0)
+    p: int,  # modulus, a prime
+) -> np.ndarray:  # bool, (p², p²): is one input a multiple of the other, neither of them (0, 0)
     "Which two inputs lie on one line through the origin?"
-    check_memory(f"p = {p}", 3*p**4)
-    table = np.zeros((p*p, p*p), bool)
-    for line in lines(p): table[np.ix_(line, line)] = True
+    check_memory(f"p = {p}", 3 * p**4)
+    table = np.zeros((p * p, p * p), bool)
+    for line in lines(p):
+        table[np.ix_(line, line)] = True
     return table
 
+
 def collinear_attention(
-    attention: np.ndarray, # from y of the query, (…, context, p², key)
-    shown: np.ndarray, # inputs of the shown examples, (context, shot, 2)
-    p: int, # modulus, a prime
-    token: str = "z", # token of the example that is looked at: x, y or z
-    order: np.ndarray | None = None, # rows of the grid after renaming, (p²,); None: as they are
-) -> np.ndarray: # ratio of mean weights, 1 is no preference, (…)
+    attention: np.ndarray,  # from y of the query, (…, context, p², key)
+    shown: np.ndarray,  # inputs of the shown examples, (context, shot, 2)
+    p: int,  # modulus, a prime
+    token: str = "z",  # token of the example that is looked at: x, y or z
+    order: np.ndarray | None = None,  # rows of the grid after renaming, (p²,); None: as they are
+) -> np.ndarray:  # ratio of mean weights, 1 is no preference, (…)
     "Attention to examples on the query's line, over attention to the others."
-    order = np.arange(p*p) if order is None else order
+    order = np.arange(p * p) if order is None else order
     example = shown @ (p, 1)
-    on_line = collinear(p)[order][:, order[example]].swapaxes(0, 1) # (context, query, shot)
-    counts = (np.arange(p*p)[:, None] > 0) & (example[:, None] > 0)
-    weights = attention[..., "xyz".index(token):3*shown.shape[1]:3]
-    def mean(which): return (weights*which).sum((-1, -2, -3))/max(1, which.sum())
-    return mean(on_line & counts)/np.maximum(mean(~on_line & counts), 1e-30)
+    on_line = collinear(p)[order][:, order[example]].swapaxes(0, 1)  # (context, query, shot)
+    counts = (np.arange(p * p)[:, None] > 0) & (example[:, None] > 0)
+    weights = attention[..., "xyz".index(token) : 3 * shown.shape[1] : 3]
+
+    def mean(which):
+        return (weights * which).sum((-1, -2, -3)) / max(1, which.sum())
+
+    return mean(on_line & counts) / np.maximum(mean(~on_line & counts), 1e-30)
 
 # %% ../../nbs/modular/03_geometry.ipynb #28711442
 def periodic_neurons(
-    activations: np.ndarray, # at y, (layer, context, p², neuron)
-    p: int, # modulus, a prime
-    draws: int = 100, # renamings, where there are too many for all
-    seed: int = 0, # of the renamings
-) -> dict: # variable → (share of neurons, null), (layer,) each
+    activations: np.ndarray,  # at y, (layer, context, p², neuron)
+    p: int,  # modulus, a prime
+    draws: int = 100,  # renamings, where there are too many for all
+    seed: int = 0,  # of the renamings
+) -> dict:  # variable → (share of neurons, null), (layer,) each
     "Share of MLP neurons that follow one frequency of log x, log y or log y − log x."
-    means = activations.mean(1).swapaxes(-1, -2)[..., None] # (layer, neuron, p², 1)
-    m = np.arange(1, (p - 1)//2)
+    means = activations.mean(1).swapaxes(-1, -2)[..., None]  # (layer, neuron, p², 1)
+    m = np.arange(1, (p - 1) // 2)
+
     def explained(order):
         power = spectrum(means[..., order, :], p)
         along = np.stack([_along(power, variable) for variable in ("x", "y", "y/x")])
         return (along[..., m - 1] + along[..., p - 2 - m]).max(-1)
-    found, renamed = explained(np.arange(p*p)), np.stack([explained(order) for order in renamings(p, draws, seed)])
-    above = np.quantile(renamed, .9, axis=0) + 1e-9
-    share, null = (found > above).mean(-1), np.quantile((renamed > above).mean(-1), .9, axis=0)
+
+    found, renamed = (
+        explained(np.arange(p * p)),
+        np.stack([explained(order) for order in renamings(p, draws, seed)]),
+    )
+    above = np.quantile(renamed, 0.9, axis=0) + 1e-9
+    share, null = (found > above).mean(-1), np.quantile((renamed > above).mean(-1), 0.9, axis=0)
     return {variable: (share[i], null[i]) for i, variable in enumerate(("x", "y", "y/x"))}
 
 # %% ../../nbs/modular/03_geometry.ipynb #c6f5cf0c
 def linear_probes(
-    hidden: np.ndarray, # residual stream at y, (context, p², hidden)
-    p: int, # modulus, a prime
-    draws: int = 20, # renamings for the control, where there are too many for all
-    seed: int = 0, # of renamings and folds
-    folds: int = 6, # each query is held out once, in all contexts
-    penalty: float = 10., # of the ridge regression, on standardised features
-) -> dict: # variable → (R² of its best frequency, 90th percentile of the control)
+    hidden: np.ndarray,  # residual stream at y, (context, p², hidden)
+    p: int,  # modulus, a prime
+    draws: int = 20,  # renamings for the control, where there are too many for all
+    seed: int = 0,  # of renamings and folds
+    folds: int = 6,  # each query is held out once, in all contexts
+    penalty: float = 10.0,  # of the ridge regression, on standardised features
+) -> dict:  # variable → (R² of its best frequency, 90th percentile of the control)
     "Can log x, log y and log y/x be read off by a linear map, on queries that it was not fitted on?"
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+
     nonzero = grid(p).all(1)
-    orders = np.vstack([np.arange(p*p), renamings(p, draws, seed)])
+    orders = np.vstack([np.arange(p * p), renamings(p, draws, seed)])
     log_x, log_y = np.moveaxis(discrete_log(p)[grid(p)[orders][:, nonzero]], -1, 0)
-    angles = 2*np.pi/(p - 1)*np.stack([log_x, log_y, log_y - log_x])[..., None]*np.arange(1, (p - 1)//2) # (variable, draw, query, frequency)
+    angles = (
+        2 * np.pi / (p - 1) * np.stack([log_x, log_y, log_y - log_x])[..., None] * np.arange(1, (p - 1) // 2)
+    )  # (variable, draw, query, frequency)
     targets = np.moveaxis(np.stack([np.cos(angles), np.sin(angles)]), 3, 0).reshape(nonzero.sum(), -1)
     fold = generator(seed, "folds").permutation(nonzero.sum()) % folds
     targets, split = np.tile(targets, (len(hidden), 1)), PredefinedSplit(np.tile(fold, len(hidden)))
-    read = cross_val_predict(make_pipeline(StandardScaler(), Ridge(penalty)), hidden[:, nonzero].reshape(len(targets), -1), targets, cv=split)
-    wrong, spread = (v.reshape(2, 3, len(orders), -1).sum(0) for v in (((read - targets)**2).mean(0), targets.var(0)))
-    best = (1 - wrong/spread).max(-1)
-    return {variable: (best[i, 0], np.quantile(best[i, 1:], .9)) for i, variable in enumerate(("x", "y", "y/x"))}
+    read = cross_val_predict(
+        make_pipeline(StandardScaler(), Ridge(penalty)),
+        hidden[:, nonzero].reshape(len(targets), -1),
+        targets,
+        cv=split,
+    )
+    wrong, spread = (
+        v.reshape(2, 3, len(orders), -1).sum(0) for v in (((read - targets) ** 2).mean(0), targets.var(0))
+    )
+    best = (1 - wrong / spread).max(-1)
+    return {
+        variable: (best[i, 0], np.quantile(best[i, 1:], 0.9)) for i, variable in enumerate(("x", "y", "y/x"))
+    }
 
 # %% ../../nbs/modular/03_geometry.ipynb #3a95c5b5
 def _head_rows(
     seen: Snapshot,
-    shorter: Snapshot, # the same contexts with fewer examples
-    pair: str, # positions, as xy
-    draws: int, # renamings, where there are too many for all
-) -> list: # of (quantity, score, null or None), (layer, head) each
+    shorter: Snapshot,  # the same contexts with fewer examples
+    pair: str,  # positions, as xy
+    draws: int,  # renamings, where there are too many for all
+) -> list:  # of (quantity, score, null or None), (layer, head) each
     "The scores of every head in one pair of positions."
     p, points = seen.p, planes(seen, pair)
     flat, earlier = points[..., :2], planes(shorter, pair, 2)
+
     def score(order):
         power = spectrum(flat[..., order, :], p)
-        best = lambda f: np.maximum(*(f(variable).mean(-1) for variable in ("x", "y"))) # mean over contexts
-        return np.stack([best(lambda v: circle(power, v)), circle_of_circles(power).mean(-1), one_variable(power, "y/x").mean(-1),
-                         *(best(lambda v: parity(points[..., order, :], p, v, of)) for of in ("number", "log"))])
+        best = lambda f: np.maximum(*(f(variable).mean(-1) for variable in ("x", "y")))  # mean over contexts
+        return np.stack(
+            [
+                best(lambda v: circle(power, v)),
+                circle_of_circles(power).mean(-1),
+                one_variable(power, "y/x").mean(-1),
+                *(best(lambda v: parity(points[..., order, :], p, v, of)) for of in ("number", "log")),
+            ]
+        )
+
     names = "circle", "circle of circles", "ratio in the plane", "number parity", "log parity"
     rows = list(zip(names, *against_renamings(score, p, draws, best_of=-1)))
     power = spectrum(flat, p)
@@ -361,133 +453,204 @@ def _head_rows(
     rows.append(("stable over tasks", stability(flat), None))
     return rows + [("stable over shots", stability(np.stack([flat, earlier], -3)).mean(-1), None)]
 
+
 def geometry(
-    model, # transformers causal language model, in evaluation mode
-    context, # has the stream of a modular run
-    contexts: int = 4, # draws of an unseen task and its examples, 2 or more
-    pairs: tuple = ("xy", "yz"), # positions of the planes
-    draws: int = 100, # renamings behind each null, where there are too many for all
-) -> list: # rows with quantity, layer (−1: the embedding), head (−1: the whole layer), where, metric (score, null), value
+    model,  # transformers causal language model, in evaluation mode
+    context,  # has the stream of a modular run
+    contexts: int = 4,  # draws of an unseen task and its examples, 2 or more
+    pairs: tuple = ("xy", "yz"),  # positions of the planes
+    draws: int = 100,  # renamings behind each null, where there are too many for all
+) -> list:  # rows with quantity, layer (−1: the embedding), head (−1: the whole layer), where, metric (score, null), value
     "Probe: every score of this page, and its null."
     stream = context.stream
     seen = snapshot(model, stream, contexts=contexts)
-    shorter = snapshot(model, stream, max(1, (stream.n_shots - 1)//2), contexts)
+    shorter = snapshot(model, stream, max(1, (stream.n_shots - 1) // 2), contexts)
     p, rows = seen.p, []
+
     def add(quantity, where, first, score, null):
         for metric, values in dict(score=score, null=null).items():
             for at, value in [] if values is None else np.ndenumerate(values):
                 layer, head = at if len(at) > 1 else (*at, -1)
-                rows.append(dict(quantity=quantity, layer=layer + first, head=head, where=where, metric=metric, value=float(value)))
+                rows.append(
+                    dict(
+                        quantity=quantity,
+                        layer=layer + first,
+                        head=head,
+                        where=where,
+                        metric=metric,
+                        value=float(value),
+                    )
+                )
+
     for pair in pairs:
-        for quantity, score, null in _head_rows(seen, shorter, pair, draws): add(quantity, pair, 0, score, null)
+        for quantity, score, null in _head_rows(seen, shorter, pair, draws):
+            add(quantity, pair, 0, score, null)
     for i, position in enumerate("xyz"):
-        for name, vectors in {"lines, residual": seen.hidden[1:, ..., i, :], "lines, attention": seen.heads[..., i, :].sum(1)}.items():
-            add(name, position, 0, *against_renamings(lambda order: line_contrast(vectors[..., order, :], p).mean(-1), p, draws))
+        for name, vectors in {
+            "lines, residual": seen.hidden[1:, ..., i, :],
+            "lines, attention": seen.heads[..., i, :].sum(1),
+        }.items():
+            add(
+                name,
+                position,
+                0,
+                *against_renamings(lambda order: line_contrast(vectors[..., order, :], p).mean(-1), p, draws),
+            )
     for token in "yz":
         attends = lambda order: collinear_attention(seen.attention, seen.shown, p, token, order)
         add(f"collinear attention to {token}", "y", 0, *against_renamings(attends, p, draws, best_of=-1))
-    for variable, found in periodic_neurons(seen.neurons, p, draws).items(): add(f"neurons by {variable}", "y", 0, *found)
+    for variable, found in periodic_neurons(seen.neurons, p, draws).items():
+        add(f"neurons by {variable}", "y", 0, *found)
     probed = [linear_probes(hidden[..., 1, :], p, min(20, draws)) for hidden in seen.hidden]
-    for variable in probed[0]: add(f"linear {variable}", "y", -1, *np.array([found[variable] for found in probed]).T)
+    for variable in probed[0]:
+        add(f"linear {variable}", "y", -1, *np.array([found[variable] for found in probed]).T)
     return rows
 
 # %% ../../nbs/modular/03_geometry.ipynb #e0390bdc
 def attention_figure(
-    pattern: np.ndarray, # weights of one sequence, (layer, head, query, key)
-    tokens: np.ndarray, # x y z x y z …, (position,)
-    p: int, # modulus, a prime
-): # → matplotlib Figure
+    pattern: np.ndarray,  # weights of one sequence, (layer, head, query, key)
+    tokens: np.ndarray,  # x y z x y z …, (position,)
+    p: int,  # modulus, a prime
+):  # → matplotlib Figure
     "Attention maps of all heads; examples on the line of the last query are set in colour."
     import matplotlib.pyplot as plt
+
     layers, heads, _, n = pattern.shape
     shots = np.reshape(tokens, (-1, 3))
     on_line = collinear(p)[shots[:, :2] @ (p, 1), shots[-1, :2] @ (p, 1)]
-    fig, axes = plt.subplots(layers, heads, figsize=(2.3*heads + .9, 2.35*layers + .7), squeeze=False, layout="constrained", sharex=True, sharey=True)
+    fig, axes = plt.subplots(
+        layers,
+        heads,
+        figsize=(2.3 * heads + 0.9, 2.35 * layers + 0.7),
+        squeeze=False,
+        layout="constrained",
+        sharex=True,
+        sharey=True,
+    )
     for (layer, head), ax in np.ndenumerate(axes):
         image = ax.imshow(pattern[layer, head], cmap="Greys", vmin=0, vmax=1)
         ax.set_title(f"layer {layer}, head {head}", fontsize=9)
         for axis, rotation in ((ax.xaxis, 90), (ax.yaxis, 0)):
-            axis.set_ticks(np.arange(1, n, 3), [" ".join(map(str, shot)) for shot in shots.tolist()], fontsize=6, rotation=rotation)
+            axis.set_ticks(
+                np.arange(1, n, 3),
+                [" ".join(map(str, shot)) for shot in shots.tolist()],
+                fontsize=6,
+                rotation=rotation,
+            )
             for label, lies_on in zip(axis.get_ticklabels(), on_line):
-                if lies_on: label.set(color="#D55E00", fontweight="bold")
+                if lies_on:
+                    label.set(color="#D55E00", fontweight="bold")
     fig.supxlabel("attended token: x y z of each example", fontsize=9)
     fig.supylabel("attending token", fontsize=9)
-    fig.colorbar(image, ax=axes, label="attention weight", fraction=.03, pad=.01)
+    fig.colorbar(image, ax=axes, label="attention weight", fraction=0.03, pad=0.01)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/03_geometry.ipynb #701897f9
 def planes_figure(
-    points: np.ndarray, # plane of every head, (layer, head, p², 2 or more)
-    p: int, # modulus, a prime
-    colour: str = "x", # variable that sets colour and number: x, y or y/x
-): # → matplotlib Figure
+    points: np.ndarray,  # plane of every head, (layer, head, p², 2 or more)
+    p: int,  # modulus, a prime
+    colour: str = "x",  # variable that sets colour and number: x, y or y/x
+):  # → matplotlib Figure
     "PCA of all heads: a point is a query, its colour the log of a variable, a number the mean of its points."
     import matplotlib.pyplot as plt
     from matplotlib.patheffects import withStroke
+
     variables, log = dict(x=grid(p)[:, 0], y=grid(p)[:, 1]), discrete_log(p)
-    value = variables["y"]*inverses(p)[variables["x"]] % p if colour == "y/x" else variables[colour]
+    value = variables["y"] * inverses(p)[variables["x"]] % p if colour == "y/x" else variables[colour]
     logs = log[value]
     layers, heads = points.shape[:2]
-    fig, axes = plt.subplots(layers, heads, figsize=(1.95*heads + .9, 2.05*layers), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        layers, heads, figsize=(1.95 * heads + 0.9, 2.05 * layers), squeeze=False, layout="constrained"
+    )
     for (layer, head), ax in np.ndenumerate(axes):
         at, zero = points[layer, head], logs < 0
-        ax.scatter(*at[zero, :2].T, s=14, facecolors="none", edgecolors="#7A7A7A", linewidths=.7)
-        dots = ax.scatter(*at[~zero, :2].T, s=14, c=logs[~zero], cmap="twilight", vmin=0, vmax=p - 1, edgecolors="#444444", linewidths=.3)
+        ax.scatter(*at[zero, :2].T, s=14, facecolors="none", edgecolors="#7A7A7A", linewidths=0.7)
+        dots = ax.scatter(
+            *at[~zero, :2].T,
+            s=14,
+            c=logs[~zero],
+            cmap="twilight",
+            vmin=0,
+            vmax=p - 1,
+            edgecolors="#444444",
+            linewidths=0.3,
+        )
         for number in range(colour == "y/x", p):
-            ax.annotate(str(number), at[value == number, :2].mean(0), ha="center", va="center", fontsize=10 if p < 12 else 6, fontweight="bold",
-                        path_effects=[withStroke(linewidth=2, foreground="white")])
+            ax.annotate(
+                str(number),
+                at[value == number, :2].mean(0),
+                ha="center",
+                va="center",
+                fontsize=10 if p < 12 else 6,
+                fontweight="bold",
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+            )
         ax.set(xticks=[], yticks=[], aspect="equal")
         ax.set_adjustable("datalim")
         ax.set_title(f"layer {layer}, head {head}", fontsize=9)
     fig.supxlabel("first principal component", fontsize=9)
     fig.supylabel("second", fontsize=9)
-    fig.colorbar(dots, ax=axes, label=f"log {colour}, a clock (hollow: none)", fraction=.03, pad=.01)
+    fig.colorbar(dots, ax=axes, label=f"log {colour}, a clock (hollow: none)", fraction=0.03, pad=0.01)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/03_geometry.ipynb #e4bccc16
 def cosine_figure(
-    maps: dict, # row of the figure → cosine of every two queries at x, y and z, (3, p², p²)
-    p: int, # modulus, a prime
-): # → matplotlib Figure
+    maps: dict,  # row of the figure → cosine of every two queries at x, y and z, (3, p², p²)
+    p: int,  # modulus, a prime
+):  # → matplotlib Figure
     "Cosine maps at x, y and z, the queries sorted by line: a block on the diagonal is a line."
     import matplotlib.pyplot as plt
+
     order = np.concatenate([[0], lines(p).ravel()])
     slopes = [*map(str, numbers_by_log(p)), "0", "∞"]
-    fig, axes = plt.subplots(len(maps), 3, figsize=(7.9, 2.3*len(maps) + .4), squeeze=False, layout="constrained", sharex=True, sharey=True)
+    fig, axes = plt.subplots(
+        len(maps),
+        3,
+        figsize=(7.9, 2.3 * len(maps) + 0.4),
+        squeeze=False,
+        layout="constrained",
+        sharex=True,
+        sharey=True,
+    )
     for (row, position), ax in np.ndenumerate(axes):
         name, of_row = list(maps.items())[row]
         image = ax.imshow(of_row[position][np.ix_(order, order)], cmap="RdBu_r", vmin=-1, vmax=1)
         ax.set_title(f"{name}, at {'xyz'[position]}", fontsize=9)
-        ticks = 1 + (p - 1)*(np.arange(p + 1) + .5) - .5
+        ticks = 1 + (p - 1) * (np.arange(p + 1) + 0.5) - 0.5
         ax.tick_params(length=0)
-        for axis in (ax.xaxis, ax.yaxis): axis.set_ticks(ticks, slopes if p < 12 else [""]*(p + 1), fontsize=7)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks(ticks, slopes if p < 12 else [""] * (p + 1), fontsize=7)
     fig.supxlabel("query, sorted by y/x in the order of its log; within a line by log x", fontsize=9)
     fig.supylabel("query", fontsize=9)
-    fig.colorbar(image, ax=axes, label="cosine", fraction=.03, pad=.01)
+    fig.colorbar(image, ax=axes, label="cosine", fraction=0.03, pad=0.01)
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/03_geometry.ipynb #dddf8086
 def neurons_figure(
-    activations: dict, # label → mean activation at y, (neuron, p²)
-    p: int, # modulus, a prime
-    most: int = 6, # neurons shown of each, those that vary most along log y − log x
-): # → matplotlib Figure
+    activations: dict,  # label → mean activation at y, (neuron, p²)
+    p: int,  # modulus, a prime
+    most: int = 6,  # neurons shown of each, those that vary most along log y − log x
+):  # → matplotlib Figure
     "Neurons over the torus of logs: a function of y/x has stripes along the diagonal."
     import matplotlib.pyplot as plt
+
     order = np.concatenate([[0], numbers_by_log(p)])
-    cells = order[:, None]*p + order
-    size = 1.45*most + .6, 1.6*len(activations) + .5
-    fig, axes = plt.subplots(len(activations), most, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True)
+    cells = order[:, None] * p + order
+    size = 1.45 * most + 0.6, 1.6 * len(activations) + 0.5
+    fig, axes = plt.subplots(
+        len(activations), most, figsize=size, squeeze=False, layout="constrained", sharex=True, sharey=True
+    )
     for row, (label, neurons) in zip(axes, activations.items()):
         share = one_variable(spectrum(neurons[..., None], p), "y/x")
         for ax, neuron in zip(row, np.argsort(-share, kind="stable")):
             ax.imshow(neurons[neuron][cells], cmap="cividis")
             ax.set_title(f"{neuron}: {share[neuron]:.2f}", fontsize=8)
             ax.tick_params(length=0)
-            for axis in (ax.xaxis, ax.yaxis): axis.set_ticks(range(p), order if p < 12 else [""]*p, fontsize=6)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_ticks(range(p), order if p < 12 else [""] * p, fontsize=6)
         row[0].set_ylabel(f"{label}\nx", fontsize=9)
     fig.supxlabel("y, in the order of its log; above: neuron, share of y/x in its variance", fontsize=9)
     plt.close(fig)

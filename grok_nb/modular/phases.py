@@ -11,59 +11,91 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from .. import InputError
-from .tasks import Sequences, last_shot, score_sequences, accuracy_figure, generator, phase, phases
+from grok_nb.modular.tasks import (
+    Sequences,
+    last_shot,
+    score_sequences,
+    accuracy_figure,
+    generator,
+    phase,
+    phases,
+)
 
 # %% ../../nbs/modular/06_phases.ipynb #90de58a7
 def summary(
-    table: pd.DataFrame, # metrics of one run
-) -> dict: # phase, phase_best, ood, ood_best, ood_best_step, ood_lost, seen
+    table: pd.DataFrame,  # metrics of one run
+) -> dict:  # phase, phase_best, ood, ood_best, ood_best_step, ood_lost, seen
     "The phase at the end and at the best step, and accuracy on unseen tasks at both."
     last = last_shot(table)["accuracy"]
     last = last.rolling(min(3, len(last))).mean().dropna()
     ood, now = last["ood_train"], phase(table)
     then = phase(table, best := int(ood.idxmax()))
-    return dict(phase=now, phase_best=then if then[0] in "34" else now, ood=ood.iloc[-1], ood_best=ood.max(), ood_best_step=best,
-                ood_lost=ood.max() - ood.iloc[-1], seen=last["id_train"].iloc[-1])
+    return dict(
+        phase=now,
+        phase_best=then if then[0] in "34" else now,
+        ood=ood.iloc[-1],
+        ood_best=ood.max(),
+        ood_best_step=best,
+        ood_lost=ood.max() - ood.iloc[-1],
+        seen=last["id_train"].iloc[-1],
+    )
 
 # %% ../../nbs/modular/06_phases.ipynb #89a81fc6
 def phase_cells(
-    table: pd.DataFrame, # of a sweep, with the columns of `summary`
-    column: str = "phase", # or phase_best
-    x: str = "n_id", # options of the grid
+    table: pd.DataFrame,  # of a sweep, with the columns of `summary`
+    column: str = "phase",  # or phase_best
+    x: str = "n_id",  # options of the grid
     y: str = "alpha",
-) -> pd.DataFrame: # x, y, phase, seeds, share
+) -> pd.DataFrame:  # x, y, phase, seeds, share
     "The most frequent phase of every cell; of several the first in their order."
-    if column not in table: raise InputError(f"table: no column {column!r}; the sweep is not one of the modular study, or nothing of it is trained")
+    if column not in table:
+        raise InputError(
+            f"table: no column {column!r}; the sweep is not one of the modular study, or nothing of it is trained"
+        )
     named = table[table[column].notna()]
     named = named.assign(phase=named[column].where(~named[column].str.startswith("unclassified"), "other"))
     rows = []
     for (at_x, at_y), cell in named.groupby([x, y]):
         counts = cell["phase"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
-        rows.append({x: at_x, y: at_y, "phase": counts.index[0], "seeds": len(cell), "share": counts.iloc[0] / len(cell)})
+        rows.append(
+            {
+                x: at_x,
+                y: at_y,
+                "phase": counts.index[0],
+                "seeds": len(cell),
+                "share": counts.iloc[0] / len(cell),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/modular/06_phases.ipynb #12e87da5
-_colours = dict(zip([*phases.values(), "other"], ["#e6e6e6", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#999999"]))
+_colours = dict(
+    zip([*phases.values(), "other"], ["#e6e6e6", "#56b4e9", "#0072b2", "#e69f00", "#009e73", "#999999"])
+)
+
 
 def _grid(ax, cells, value, x, y, show, **image):
     "A heat map over two options, each cell with its text."
     wide = cells.pivot(index=y, columns=x, values=value)
     drawn = ax.imshow(wide.to_numpy(float), origin="lower", aspect="auto", **image)
     for (row, column), v in np.ndenumerate(wide.to_numpy(float)):
-        if not np.isnan(v): ax.text(column, row, *show(v, wide.columns[column], wide.index[row]))
+        if not np.isnan(v):
+            ax.text(column, row, *show(v, wide.columns[column], wide.index[row]))
     ax.set_xticks(range(wide.shape[1]), [f"{v:g}" for v in wide.columns])
     ax.set_yticks(range(wide.shape[0]), [f"{v:g}" for v in wide.index])
     return drawn
 
+
 def phase_figure(
-    table: pd.DataFrame, # of a sweep
-    x: str = "n_id", # options of the grid
+    table: pd.DataFrame,  # of a sweep
+    x: str = "n_id",  # options of the grid
     y: str = "alpha",
-): # → matplotlib Figure
+):  # → matplotlib Figure
     "The phase of each cell at the end and at its best, and accuracy on unseen tasks at both. Source: arXiv 2406.02550, figure 1."
     import matplotlib.pyplot as plt
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
+
     names = [*phases.values(), "other"]
     rows = [["phase"] * 3 + ["phase_best"] * 3, ["ood"] * 2 + ["ood_best"] * 2 + ["ood_lost"] * 2]
     fig, axes = plt.subplot_mosaic(rows, figsize=(8.6, 5.6), layout="constrained")
@@ -71,57 +103,95 @@ def phase_figure(
     for column, title in dict(phase="phase at the last step", phase_best="phase at the best step").items():
         cells = phase_cells(table, column, x, y)
         at = cells.set_index([x, y])
-        seeds = lambda v, a, b: (f"{at.loc[(a, b), 'share'] * at.loc[(a, b), 'seeds']:.0f}/{at.loc[(a, b), 'seeds']:.0f}", middle)
-        _grid(axes[column], cells.assign(number=cells["phase"].map(names.index)), "number", x, y, seeds,
-              cmap=ListedColormap(list(_colours.values())), vmin=-.5, vmax=len(names) - .5)
+        seeds = lambda v, a, b: (
+            f"{at.loc[(a, b), 'share'] * at.loc[(a, b), 'seeds']:.0f}/{at.loc[(a, b), 'seeds']:.0f}",
+            middle,
+        )
+        _grid(
+            axes[column],
+            cells.assign(number=cells["phase"].map(names.index)),
+            "number",
+            x,
+            y,
+            seeds,
+            cmap=ListedColormap(list(_colours.values())),
+            vmin=-0.5,
+            vmax=len(names) - 0.5,
+        )
         axes[column].set_title(title, fontsize=10)
     mean = table.groupby([x, y], as_index=False)[["ood", "ood_best", "ood_lost"]].mean()
-    for column, title in dict(ood="unseen tasks, last step", ood_best="unseen tasks, best step", ood_lost="lost since").items():
-        shown = lambda v, a, b: (f"{v:.2f}", middle | dict(color="white" if v < .55 else "black"))
+    for column, title in dict(
+        ood="unseen tasks, last step", ood_best="unseen tasks, best step", ood_lost="lost since"
+    ).items():
+        shown = lambda v, a, b: (f"{v:.2f}", middle | dict(color="white" if v < 0.55 else "black"))
         drawn = _grid(axes[column], mean, column, x, y, shown, cmap="viridis", vmin=0, vmax=1)
         axes[column].set_title(title, fontsize=10)
     fig.colorbar(drawn, ax=axes["ood_lost"], label="accuracy")
-    for ax in axes.values(): ax.set_xlabel("tasks trained on, n_id" if x == "n_id" else x)
-    for column in ("phase", "ood"): axes[column].set_ylabel("share of inputs trained on, α" if y == "alpha" else y)
-    there = [n for n in names if n in {*phase_cells(table, "phase", x, y)["phase"], *phase_cells(table, "phase_best", x, y)["phase"]}]
-    fig.legend(handles=[Patch(color=_colours[n], label=n) for n in there], loc="outside upper center", ncols=min(3, len(there)), frameon=False, fontsize=9)
+    for ax in axes.values():
+        ax.set_xlabel("tasks trained on, n_id" if x == "n_id" else x)
+    for column in ("phase", "ood"):
+        axes[column].set_ylabel("share of inputs trained on, α" if y == "alpha" else y)
+    there = [
+        n
+        for n in names
+        if n
+        in {*phase_cells(table, "phase", x, y)["phase"], *phase_cells(table, "phase_best", x, y)["phase"]}
+    ]
+    fig.legend(
+        handles=[Patch(color=_colours[n], label=n) for n in there],
+        loc="outside upper center",
+        ncols=min(3, len(there)),
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/06_phases.ipynb #26c0f493
 def endings(
-    runs, # of a sweep
-    options: tuple = ("n_id", "alpha"), # columns of the grid
-) -> pd.DataFrame: # the options, seed, set, shot ("1" … and "last"), metric (accuracy, loss, matchable_share), value
+    runs,  # of a sweep
+    options: tuple = ("n_id", "alpha"),  # columns of the grid
+) -> (
+    pd.DataFrame
+):  # the options, seed, set, shot ("1" … and "last"), metric (accuracy, loss, matchable_share), value
     "What the last evaluation of every run said, over all queries."
     parts = []
     for run in runs:
-        if not (records := run.records()): continue
+        if not (records := run.records()):
+            continue
         rows = pd.DataFrame(records[-1]["rows"])
-        rows = rows[(rows["probe"] == "accuracy") & (rows["queries"] == "all")][["set", "shot", "metric", "value"]]
+        rows = rows[(rows["probe"] == "accuracy") & (rows["queries"] == "all")][
+            ["set", "shot", "metric", "value"]
+        ]
         parts.append(rows.assign(**{o: getattr(run.config, o) for o in options}, seed=run.config.seed))
-    if not parts: raise InputError("runs: none has been evaluated")
+    if not parts:
+        raise InputError("runs: none has been evaluated")
     return pd.concat(parts, ignore_index=True)
+
 
 def _lines(ax, rows, x, by, colours):
     "A line a value of an option: mean over seeds, and a point a seed."
     for value, colour in colours.items():
         part = rows[rows[by] == value]
         ax.plot(part.groupby(x)["value"].mean(), color=colour, linewidth=1.6, label=f"{value:g}")
-        ax.plot(part[x], part["value"], ".", color=colour, alpha=.5, markersize=5)
+        ax.plot(part[x], part["value"], ".", color=colour, alpha=0.5, markersize=5)
+
 
 def _of(values):
     import matplotlib.pyplot as plt
+
     values = sorted(values)
-    return dict(zip(values, plt.get_cmap("viridis_r")(np.linspace(.15, .95, len(values)))))
+    return dict(zip(values, plt.get_cmap("viridis_r")(np.linspace(0.15, 0.95, len(values)))))
+
 
 def tasks_figure(
-    rows: pd.DataFrame, # of `endings`
-    x: str = "n_id", # on the axis
-    by: str = "alpha", # a line each
-): # → matplotlib Figure
+    rows: pd.DataFrame,  # of `endings`
+    x: str = "n_id",  # on the axis
+    by: str = "alpha",  # a line each
+):  # → matplotlib Figure
     "Accuracy and loss at the last shot over the number of tasks, for seen and unseen tasks. Source: arXiv 2406.02550, appendix."
     import matplotlib.pyplot as plt
+
     fig, axes = plt.subplots(2, 2, figsize=(7.4, 5.0), sharex=True, layout="constrained")
     names = dict(id_train="seen tasks", ood_train="unseen tasks")
     for row, metric in zip(axes, ("accuracy", "loss")):
@@ -130,116 +200,173 @@ def tasks_figure(
             _lines(ax, part, x, by, _of(rows[by].unique()))
             ax.set_title(label if metric == "accuracy" else None, fontsize=10)
         row[0].set_ylabel(metric if metric == "accuracy" else "loss (nats)")
-    for ax in axes[0]: ax.set_ylim(0, 1.02)
-    for ax in axes[1]: ax.set_xlabel("tasks trained on, n_id" if x == "n_id" else x); ax.set_xticks(sorted(rows[x].unique()))
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), title="α" if by == "alpha" else by, loc="outside right upper", frameon=False, fontsize=9)
+    for ax in axes[0]:
+        ax.set_ylim(0, 1.02)
+    for ax in axes[1]:
+        ax.set_xlabel("tasks trained on, n_id" if x == "n_id" else x)
+        ax.set_xticks(sorted(rows[x].unique()))
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        title="α" if by == "alpha" else by,
+        loc="outside right upper",
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
+
 def shots_by_figure(
-    rows: pd.DataFrame, # of `endings`
-    by: str = "n_id", # a line each
-    **where, # one value of every other option, such as alpha=.85
-): # → matplotlib Figure
+    rows: pd.DataFrame,  # of `endings`
+    by: str = "n_id",  # a line each
+    **where,  # one value of every other option, such as alpha=.85
+):  # → matplotlib Figure
     "Accuracy and loss on unseen tasks over the number of shots. Source: arXiv 2406.02550, figure 4."
     import matplotlib.pyplot as plt
-    for option, value in where.items(): rows = rows[rows[option] == value]
-    rows = rows[(rows["set"] == "ood_train") & (rows["shot"] != "last")].assign(shot=lambda t: t["shot"].astype(int))
-    if rows.empty: raise InputError(f"shots_by_figure: no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
+
+    for option, value in where.items():
+        rows = rows[rows[option] == value]
+    rows = rows[(rows["set"] == "ood_train") & (rows["shot"] != "last")].assign(
+        shot=lambda t: t["shot"].astype(int)
+    )
+    if rows.empty:
+        raise InputError(f"shots_by_figure: no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 2.9), layout="constrained")
     for ax, metric in zip(axes, ("accuracy", "loss")):
         _lines(ax, rows[rows["metric"] == metric], "shot", by, _of(rows[by].unique()))
         ax.set(xlabel="shot", ylabel=metric if metric == "accuracy" else "loss (nats)")
         ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylim(0, 1.02)
-    fig.legend(*axes[0].get_legend_handles_labels(), title=by, loc="outside right upper", frameon=False, fontsize=9)
+    fig.legend(
+        *axes[0].get_legend_handles_labels(), title=by, loc="outside right upper", frameon=False, fontsize=9
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/06_phases.ipynb #eddb138b
 def mislabelled(
-    sequences: Sequences, # of an evaluation set
-    share: float, # of the context's answers
+    sequences: Sequences,  # of an evaluation set
+    share: float,  # of the context's answers
     seed: int = 0,
-) -> Sequences: # the last shot only is scored
+) -> Sequences:  # the last shot only is scored
     "The same sequences with wrong answers in the context."
-    if not 0 <= share <= 1: raise InputError(f"share = {share!r}: must be from 0 to 1")
+    if not 0 <= share <= 1:
+        raise InputError(f"share = {share!r}: must be from 0 to 1")
     tokens, rng = sequences.input_ids.copy(), generator(seed, "wrong labels")
     z = tokens[:, 2:-1:3]
     other = (z + rng.integers(1, sequences.p, size=z.shape)) % sequences.p
     z[...] = np.where(rng.random(z.shape) < share, other, z)
     return replace(sequences, input_ids=tokens, only_last=True)
 
+
 def wrong_labels(
-    model, # in evaluation mode
-    context, # of a run: has stream and device
-    shares: tuple = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0), # of the context's answers that are wrong
-) -> list[dict]: # set, share, metric accuracy, value
+    model,  # in evaluation mode
+    context,  # of a run: has stream and device
+    shares: tuple = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),  # of the context's answers that are wrong
+) -> list[dict]:  # set, share, metric accuracy, value
     "Accuracy on seen and unseen tasks with wrong answers in the context."
     rows = []
     for name in ("id_train", "ood_train"):
-        if name not in (sets := context.stream.evaluation): continue # the official evaluation has no fixed i.d. train
+        if name not in (sets := context.stream.evaluation):
+            continue  # the official evaluation has no fixed i.d. train
         for share in shares:
-            right, _ = score_sequences(model, mislabelled(sets[name], share, context.stream.seed), context.device, 16_384)
-            rows.append(dict(set=name, share=share, metric="accuracy", value=float(right[sets[name].last_of - 1::sets[name].last_of, -1].mean())))
+            right, _ = score_sequences(
+                model, mislabelled(sets[name], share, context.stream.seed), context.device, 16_384
+            )
+            rows.append(
+                dict(
+                    set=name,
+                    share=share,
+                    metric="accuracy",
+                    value=float(right[sets[name].last_of - 1 :: sets[name].last_of, -1].mean()),
+                )
+            )
     return rows
 
+
 def wrong_labels_figure(
-    table: pd.DataFrame, # long table with the rows of `wrong_labels`
-    by: str = "run", # a line each
-): # → matplotlib Figure
+    table: pd.DataFrame,  # long table with the rows of `wrong_labels`
+    by: str = "run",  # a line each
+):  # → matplotlib Figure
     "Accuracy over the share of wrong answers in the context."
     import matplotlib.pyplot as plt
+
     fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.0), sharey=True, layout="constrained")
     for ax, (name, label) in zip(axes, dict(id_train="seen tasks", ood_train="unseen tasks").items()):
         for value, colour in _of(table[by].unique()).items():
             part = table[(table["set"] == name) & (table[by] == value)]
-            ax.plot(part.groupby("share")["value"].mean(), color=colour, marker="o", markersize=3, label=str(value))
+            ax.plot(
+                part.groupby("share")["value"].mean(),
+                color=colour,
+                marker="o",
+                markersize=3,
+                label=str(value),
+            )
         ax.set(xlabel="share of wrong answers in the context", title=label)
     axes[0].set(ylabel="accuracy", ylim=(0, 1.02))
-    fig.legend(*axes[0].get_legend_handles_labels(), title=by, loc="outside right upper", frameon=False, fontsize=9)
+    fig.legend(
+        *axes[0].get_legend_handles_labels(), title=by, loc="outside right upper", frameon=False, fontsize=9
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/06_phases.ipynb #49d28f33
 def cell_figure(
-    runs: list, # of a sweep
-    **where, # one value of every option of the grid, such as n_id=32, alpha=.85
-): # → matplotlib Figure
+    runs: list,  # of a sweep
+    **where,  # one value of every option of the grid, such as n_id=32, alpha=.85
+):  # → matplotlib Figure
     "One cell over training, its seeds side by side: last-shot accuracy of the four sets."
     chosen = [r for r in runs if all(getattr(r.config, o) == v for o, v in where.items()) and r.records()]
-    if not chosen: raise InputError(f"cell_figure: no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
+    if not chosen:
+        raise InputError(f"cell_figure: no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
     return accuracy_figure(pd.concat([r.metrics().assign(run=f"seed {r.config.seed}") for r in chosen]))
+
 
 def _cell(table, runs):
     "The cell where unseen tasks were solved best, for a report."
     best = table.groupby(["n_id", "alpha"])["ood_best"].mean().idxmax()
     where = dict(zip(("n_id", "alpha"), best))
     here = [r for r in runs if r.run_id in set(table["run"])]
-    return ("The best cell over training", f"n_id = {best[0]}, α = {best[1]:g}: last-shot accuracy on seen and unseen tasks, for inputs "
-            "that were trained on and inputs that were not. Thin black: the share of queries that Ratio Matching can answer. Dotted: chance.",
-            cell_figure(here, **where))
+    return (
+        "The best cell over training",
+        f"n_id = {best[0]}, α = {best[1]:g}: last-shot accuracy on seen and unseen tasks, for inputs "
+        "that were trained on and inputs that were not. Thin black: the share of queries that Ratio Matching can answer. Dotted: chance.",
+        cell_figure(here, **where),
+    )
+
 
 def sweep_figures(
-    table: pd.DataFrame, # of `sweeps.summarise`
-    runs: list, # of the sweep
-    options: dict, # of the grid: name → values
-) -> list: # (heading, caption, matplotlib Figure)
+    table: pd.DataFrame,  # of `sweeps.summarise`
+    runs: list,  # of the sweep
+    options: dict,  # of the grid: name → values
+) -> list:  # (heading, caption, matplotlib Figure)
     "The phase diagram, one for every combination of the other options, and what lies behind it."
-    if not {"n_id", "alpha"} <= {*options}: return []
+    if not {"n_id", "alpha"} <= {*options}:
+        return []
     others, found = [o for o in options if o not in ("n_id", "alpha")], []
     groups = table.groupby(others, sort=False) if others else [((), table)]
     for values, part in groups:
         said = ", ".join(f"{o} = {v}" for o, v in zip(others, values))
         here = endings([r for r in runs if r.run_id in set(part["run"])])
         found += [
-            (f"Phases{f': {said}' if said else ''}", "Phase of each cell by the rule of the study, in as many of the seeds as the numbers say; "
-             "below, accuracy on unseen tasks at the last shot: at the last step, at the best step, and the difference. "
-             "Means of three evaluations, and over seeds.", phase_figure(part)),
+            (
+                f"Phases{f': {said}' if said else ''}",
+                "Phase of each cell by the rule of the study, in as many of the seeds as the numbers say; "
+                "below, accuracy on unseen tasks at the last shot: at the last step, at the best step, and the difference. "
+                "Means of three evaluations, and over seeds.",
+                phase_figure(part),
+            ),
             _cell(part, runs),
-            ("Over tasks", "Last shot, last step: accuracy and loss on seen and unseen tasks. A line a share α of inputs, a point a seed.", tasks_figure(here)),
-            ("Over shots", "Unseen tasks, last step, at the largest α: accuracy and loss against the examples shown. A line a number of tasks.",
-             shots_by_figure(here, alpha=part["alpha"].max())),
+            (
+                "Over tasks",
+                "Last shot, last step: accuracy and loss on seen and unseen tasks. A line a share α of inputs, a point a seed.",
+                tasks_figure(here),
+            ),
+            (
+                "Over shots",
+                "Unseen tasks, last step, at the largest α: accuracy and loss against the examples shown. A line a number of tasks.",
+                shots_by_figure(here, alpha=part["alpha"].max()),
+            ),
         ]
     return found
 
@@ -247,26 +374,50 @@ def sweep_figures(
 def _ends(table, option, column="ood"):
     "By seed: the column at the largest value of an option, less that at the smallest; mean over the other cells."
     from grok_nb.claims import NotTested
-    if table[option].nunique() < 2: raise NotTested(f"the grid has one value of {option}")
+
+    if table[option].nunique() < 2:
+        raise NotTested(f"the grid has one value of {option}")
     means = table.groupby(["seed", option])[column].mean().unstack()
     return (means[max(means)] - means[min(means)]).to_dict()
+
 
 def _lost(table):
     "By seed: what accuracy on unseen tasks loses after its best, mean over the cells that had generalised to them."
     from grok_nb.claims import NotTested
+
     came = table[table["phase_best"].str[:1].isin(["3", "4"])]
-    if came.empty: raise NotTested("no cell generalises to unseen tasks")
+    if came.empty:
+        raise NotTested("no cell generalises to unseen tasks")
     return came.groupby("seed")["ood_lost"].mean().to_dict()
+
 
 def sweep_claims() -> list:
     "What the paper says of the phase diagram."
     from grok_nb.claims import Claim, over_seeds
+
     return [
-        Claim("more tasks, over the grid", "The more tasks are trained on, the better unseen tasks are solved: from the fewest to the most of the grid.",
-              "arXiv 2406.02550, figure 1", lambda t: over_seeds(_ends(t["sweep"], "n_id"), "accuracy"), dict(sweep=["n_id", "alpha", "ood"]), .1),
-        Claim("more inputs, over the grid", "The larger the share of inputs trained on, the better unseen tasks are solved.", "arXiv 2406.02550, figure 1",
-              lambda t: over_seeds(_ends(t["sweep"], "alpha"), "accuracy"), dict(sweep=["n_id", "alpha", "ood"]), .1),
-        Claim("transient, over the grid", "Where unseen tasks were solved, part of the ability is lost again by the end.",
-              "arXiv 2406.02550, finding 3, of deeper models",
-              lambda t: over_seeds(_lost(t["sweep"]), "accuracy lost"), dict(sweep=["phase_best", "ood_lost"]), .05),
+        Claim(
+            "more tasks, over the grid",
+            "The more tasks are trained on, the better unseen tasks are solved: from the fewest to the most of the grid.",
+            "arXiv 2406.02550, figure 1",
+            lambda t: over_seeds(_ends(t["sweep"], "n_id"), "accuracy"),
+            dict(sweep=["n_id", "alpha", "ood"]),
+            0.1,
+        ),
+        Claim(
+            "more inputs, over the grid",
+            "The larger the share of inputs trained on, the better unseen tasks are solved.",
+            "arXiv 2406.02550, figure 1",
+            lambda t: over_seeds(_ends(t["sweep"], "alpha"), "accuracy"),
+            dict(sweep=["n_id", "alpha", "ood"]),
+            0.1,
+        ),
+        Claim(
+            "transient, over the grid",
+            "Where unseen tasks were solved, part of the ability is lost again by the end.",
+            "arXiv 2406.02550, finding 3, of deeper models",
+            lambda t: over_seeds(_lost(t["sweep"]), "accuracy lost"),
+            dict(sweep=["phase_best", "ood_lost"]),
+            0.05,
+        ),
     ]

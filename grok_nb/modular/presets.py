@@ -17,6 +17,7 @@ from ..runs import Config as CoreConfig, option, own_seed
 @dataclass(frozen=True, kw_only=True)
 class Config(CoreConfig):
     "A run of the modular study."
+
     study = "modular"
     p: int = option(7, "modulus, a prime", 3, 113)
     n_id: int = option(32, "tasks trained on; the rectangular rule needs a multiple of 4", 1, 113**2)
@@ -28,7 +29,9 @@ class Config(CoreConfig):
     data_seed: int = option(0, "seed of the split of the inputs; -1: that of the run", -1, 2**31 - 1)
     n_ood: int = option(256, "unseen tasks kept for evaluation, at most", 1, 113**2)
     n_eval: int = option(512, "sequences in an evaluation set", 1, 10**6)
-    wrong_labels: float = option(0.0, "share of the answers in training that are wrong", 0.0, 1.0, hashed="if set")
+    wrong_labels: float = option(
+        0.0, "share of the answers in training that are wrong", 0.0, 1.0, hashed="if set"
+    )
     depth: int = option(2, "blocks", 1, 96)
     width: int = option(64, "hidden size", 2, 16384)
     heads: int = option(4, "attention heads", 1, 256)
@@ -38,13 +41,19 @@ class Config(CoreConfig):
 
     def check(self):
         tasks.check(**stream_options(self))
-        if self.width % (2 * self.heads): raise InputError(f"width = {self.width}: must be a multiple of 2·heads = {2 * self.heads}")
-        if self.vocab_size and self.vocab_size < self.p: raise InputError(f"vocab_size = {self.vocab_size}: must be 0 or at least p = {self.p}")
+        if self.width % (2 * self.heads):
+            raise InputError(f"width = {self.width}: must be a multiple of 2·heads = {2 * self.heads}")
+        if self.vocab_size and self.vocab_size < self.p:
+            raise InputError(f"vocab_size = {self.vocab_size}: must be 0 or at least p = {self.p}")
 
-    def slug(self): return f"modular-p{self.p}-n{self.n_id}-a{self.alpha:g}-d{self.depth}-s{self.seed}"
+    def slug(self):
+        return f"modular-p{self.p}-n{self.n_id}-a{self.alpha:g}-d{self.depth}-s{self.seed}"
 
     @property
-    def n_parameters(self) -> int: "Parameters of the model."; return gpt_parameters(self.vocab_size or self.p, self.width, self.depth)
+    def n_parameters(self) -> int:
+        "Parameters of the model."
+        return gpt_parameters(self.vocab_size or self.p, self.width, self.depth)
+
 
 def stream_options(config):
     options = {f.name: getattr(config, f.name) for f in fields(tasks.ModularStream)}
@@ -52,12 +61,40 @@ def stream_options(config):
 
 # %% ../../nbs/modular/05_presets.ipynb #d94c94c3
 _small = Config(
-    fidelity="demo", data_seed=-1, alpha=0.6, n_shots=20, depth=3, batch_size=64, optimizer="muon", lr=1e-2, weight_decay=2.0, beta2=0.98, muon_lr=8e-3,
-    muon_weight_decay=0.3, steps=1000, warmup_steps=100, schedule="constant", evaluate_every=50, n_eval=256, checkpoints=20,
-    checkpoint_on_change=0.1)
-_two_blocks = Config( # on one split of the inputs: what the phase diagram and the pages on geometry rest on
-    fidelity="demo", alpha=0.85, optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98, steps=4000, warmup_steps=100,
-    final_lr=0.1, evaluate_every=200, checkpoints=8, checkpoint_on_change=0.1)
+    fidelity="demo",
+    data_seed=-1,
+    alpha=0.6,
+    n_shots=20,
+    depth=3,
+    batch_size=64,
+    optimizer="muon",
+    lr=1e-2,
+    weight_decay=2.0,
+    beta2=0.98,
+    muon_lr=8e-3,
+    muon_weight_decay=0.3,
+    steps=1000,
+    warmup_steps=100,
+    schedule="constant",
+    evaluate_every=50,
+    n_eval=256,
+    checkpoints=20,
+    checkpoint_on_change=0.1,
+)
+_two_blocks = Config(  # on one split of the inputs: what the phase diagram and the pages on geometry rest on
+    fidelity="demo",
+    alpha=0.85,
+    optimizer="muon",
+    lr=3e-3,
+    weight_decay=0.3,
+    beta2=0.98,
+    steps=4000,
+    warmup_steps=100,
+    final_lr=0.1,
+    evaluate_every=200,
+    checkpoints=8,
+    checkpoint_on_change=0.1,
+)
 
 presets = dict(
     smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=14, steps=800, checkpoints=8),
@@ -66,43 +103,118 @@ presets = dict(
     shallow=_small.replace(depth=1),
     deep=_small.replace(depth=4),
     long=_two_blocks.replace(steps=5000, checkpoints=25),
-    transient=_two_blocks.replace(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100, checkpoints=25),
+    transient=_two_blocks.replace(
+        p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100, checkpoints=25
+    ),
     phase_cpu=_two_blocks,
     gpu=Config(
-        fidelity="gpu", data_seed=-1, p=29, n_id=256, alpha=0.6, n_shots=32, depth=2, width=512, heads=4, batch_size=1024, steps=16_000, precision="bf16",
-        init_std=0.02, optimizer="muon", lr=1e-3, weight_decay=0.3, beta2=0.98, muon_lr=2e-3, muon_weight_decay=0.1,
-        warmup_steps=500, warmup_start=0.01, final_lr=0.1, evaluate_every=500, checkpoints=40, n_eval=1024, keep_states=1),
+        fidelity="gpu",
+        data_seed=-1,
+        p=29,
+        n_id=256,
+        alpha=0.6,
+        n_shots=32,
+        depth=2,
+        width=512,
+        heads=4,
+        batch_size=1024,
+        steps=16_000,
+        precision="bf16",
+        init_std=0.02,
+        optimizer="muon",
+        lr=1e-3,
+        weight_decay=0.3,
+        beta2=0.98,
+        muon_lr=2e-3,
+        muon_weight_decay=0.1,
+        warmup_steps=500,
+        warmup_start=0.01,
+        final_lr=0.1,
+        evaluate_every=500,
+        checkpoints=40,
+        n_eval=1024,
+        keep_states=1,
+    ),
     paper=Config(
-        fidelity="paper", p=29, n_id=256, alpha=0.8, n_shots=32, depth=6, width=512, heads=4, vocab_size=47, batch_size=1024, steps=200_000,
-        precision="bf16", init_std=0.02, init_residual="mlp", optimizer="adamw", lr=1.5e-4, weight_decay=2.0, beta1=0.9, beta2=0.98, eps=1e-8,
-        schedule="cosine", warmup_steps=10_000, warmup_start=0.01, final_lr=0.1, clip=0.0, evaluate_every=1000, checkpoints=100,
-        paper_compat=True, keep_states=1),
+        fidelity="paper",
+        p=29,
+        n_id=256,
+        alpha=0.8,
+        n_shots=32,
+        depth=6,
+        width=512,
+        heads=4,
+        vocab_size=47,
+        batch_size=1024,
+        steps=200_000,
+        precision="bf16",
+        init_std=0.02,
+        init_residual="mlp",
+        optimizer="adamw",
+        lr=1.5e-4,
+        weight_decay=2.0,
+        beta1=0.9,
+        beta2=0.98,
+        eps=1e-8,
+        schedule="cosine",
+        warmup_steps=10_000,
+        warmup_start=0.01,
+        final_lr=0.1,
+        clip=0.0,
+        evaluate_every=1000,
+        checkpoints=100,
+        paper_compat=True,
+        keep_states=1,
+    ),
 )
 presets["paper_depth2"] = presets["paper"].replace(depth=2, n_id=512, alpha=0.6)
 presets["paper_depth4"] = presets["paper"].replace(depth=4, n_id=384, alpha=0.8, batch_size=1536)
 
-grids = dict(phase_cpu=dict(n_id=[12, 24, 32, 40], alpha=[0.35, 0.6, 0.85], seeds=[0, 1])) # sweeps by name: a preset's, or another's with changes
-grids |= {f"phase_p{p}_depth{depth}": dict(preset="paper", fixed=dict(p=p, depth=depth), n_id=[2**k for k in range(3, 10)],
-                                           alpha=[0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], seeds=[0])
-          for p in (29, 37, 47) for depth in (1, 2, 4, 6)}
+grids = dict(
+    phase_cpu=dict(n_id=[12, 24, 32, 40], alpha=[0.35, 0.6, 0.85], seeds=[0, 1])
+)  # sweeps by name: a preset's, or another's with changes
+grids |= {
+    f"phase_p{p}_depth{depth}": dict(
+        preset="paper",
+        fixed=dict(p=p, depth=depth),
+        n_id=[2**k for k in range(3, 10)],
+        alpha=[0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+        seeds=[0],
+    )
+    for p in (29, 37, 47)
+    for depth in (1, 2, 4, 6)
+}
 
 # %% ../../nbs/modular/05_presets.ipynb #c6bb6f5f
 def model(config: Config):
     "A freshly initialised GPT for this configuration."
-    return gpt(config.vocab_size or config.p, config.width, config.depth, config.heads, max(3 * config.n_shots, 512 if config.paper_compat else 0),
-               config.init_std, config.init_residual, config.attention_dropout, config.seed)
+    return gpt(
+        config.vocab_size or config.p,
+        config.width,
+        config.depth,
+        config.heads,
+        max(3 * config.n_shots, 512 if config.paper_compat else 0),
+        config.init_std,
+        config.init_residual,
+        config.attention_dropout,
+        config.seed,
+    )
+
 
 def stream(config: Config) -> tasks.ModularStream:
     "The batches and evaluation sequences of this configuration."
     return tasks.ModularStream(**stream_options(config))
 
+
 def probes(config: Config) -> dict:
     "What is measured during training: accuracy and loss on the four sets, per shot."
     return dict(accuracy=tasks.accuracy)
 
+
 def loss(config: Config):
     "The training loss: mean cross-entropy at the z positions; with `paper_compat`, over its non-zero terms."
     from grok_nb.training import mean_loss
+
     return tasks.nonzero_mean_loss if config.paper_compat else mean_loss
 
 # %% ../../nbs/modular/05_presets.ipynb #8bc327c3
@@ -110,13 +222,18 @@ def checkpoint_probes(config: Config) -> dict:
     "What is measured inside checkpoints: which algorithm, which geometry."
     from grok_nb.modular.algorithms import algorithms
     from grok_nb.modular.geometry import geometry
-    shapes = config.p > 3 and config.n_shots > 1 # two non-zero numbers make no circle, and a first shot has nothing to attend to
+
+    shapes = (
+        config.p > 3 and config.n_shots > 1
+    )  # two non-zero numbers make no circle, and a first shot has nothing to attend to
     return dict(algorithms=algorithms) | (dict(geometry=geometry) if shapes else {})
 
 # %% ../../nbs/modular/05_presets.ipynb #d28af228
-headline = dict(probe="accuracy", set="ood_train", shot="last", queries="all", metric="accuracy") # the study's one curve
+headline = dict(
+    probe="accuracy", set="ood_train", shot="last", queries="all", metric="accuracy"
+)  # the study's one curve
 
-curves = { # what happens when: label → selection of one curve of a run's table
+curves = {  # what happens when: label → selection of one curve of a run's table
     "seen tasks": headline | dict(set="id_train"),
     "unseen tasks": headline,
     "unseen tasks, matchable queries": headline | dict(queries="matchable"),

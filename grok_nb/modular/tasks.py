@@ -21,21 +21,22 @@ from ..streams import rng as generator
 # %% ../../nbs/modular/01_tasks.ipynb #7bb6e989
 largest_p = 113
 
+
 def is_prime(
-    p: int, # any integer
-) -> bool: # is it a prime number
+    p: int,  # any integer
+) -> bool:  # is it a prime number
     "Is `p` a prime? By trial division."
-    return p > 1 and all(p % d for d in range(2, int(p**.5) + 1))
+    return p > 1 and all(p % d for d in range(2, int(p**0.5) + 1))
 
 # %% ../../nbs/modular/01_tasks.ipynb #cb8a957e
 def _draw_rectangles(
-    p: int, # modulus
-    n_id: int, # tasks, a multiple of 4
-    rng: np.random.Generator, # source of the draw
-) -> list: # (a, b, a′, b′) of each rectangle; shorter than n_id/4 after a dead end
+    p: int,  # modulus
+    n_id: int,  # tasks, a multiple of 4
+    rng: np.random.Generator,  # source of the draw
+) -> list:  # (a, b, a′, b′) of each rectangle; shorter than n_id/4 after a dead end
     "One draw of the rectangular rule, as far as it goes."
     free = np.ones((p, p), bool)
-    seeds = np.divmod(rng.choice(p*p, n_id//4, replace=False), p)
+    seeds = np.divmod(rng.choice(p * p, n_id // 4, replace=False), p)
     free[seeds] = False
     different, rectangles = ~np.eye(p, dtype=bool), []
     for a, b in zip(*map(np.ndarray.tolist, seeds)):
@@ -43,7 +44,8 @@ def _draw_rectangles(
         possible[[a, b]] = False
         possible[:, [a, b]] = False
         choices = np.flatnonzero(possible)
-        if not len(choices): break
+        if not len(choices):
+            break
         a2, b2 = divmod(int(choices[rng.integers(len(choices))]), p)
         free[a, b2] = free[a2, b] = free[a2, b2] = False
         rectangles.append((a, b, a2, b2))
@@ -51,190 +53,242 @@ def _draw_rectangles(
 
 # %% ../../nbs/modular/01_tasks.ipynb #17354057
 def rectangular_tasks(
-    p: int, # modulus, a prime
-    n_id: int, # training tasks, a multiple of 4 below p²
-    seed: int = 0, # of the draw
-    max_draws: int = 2000, # draws before the rule counts as unable to reach n_id
-    max_rectangles: int = 15_000, # rectangles over all draws, a bound on the time
-) -> np.ndarray: # task vectors (a, b), (n_id, 2); rows 4i … 4i+3 are one rectangle: (a, b), (a, b′), (a′, b), (a′, b′)
+    p: int,  # modulus, a prime
+    n_id: int,  # training tasks, a multiple of 4 below p²
+    seed: int = 0,  # of the draw
+    max_draws: int = 2000,  # draws before the rule counts as unable to reach n_id
+    max_rectangles: int = 15_000,  # rectangles over all draws, a bound on the time
+) -> (
+    np.ndarray
+):  # task vectors (a, b), (n_id, 2); rows 4i … 4i+3 are one rectangle: (a, b), (a, b′), (a′, b), (a′, b′)
     "Training tasks by the paper's rectangular rule (§2); a draw that comes to a dead end is drawn again."
-    if n_id % 4 or not 4 <= n_id < p*p:
-        raise InputError(f"n_id = {n_id}: the rectangular rule at p={p} needs a multiple of 4 between 4 and {p*p - 1}")
+    if n_id % 4 or not 4 <= n_id < p * p:
+        raise InputError(
+            f"n_id = {n_id}: the rectangular rule at p={p} needs a multiple of 4 between 4 and {p * p - 1}"
+        )
     rng, longest, draws, spent = generator(seed, "tasks"), 0, 0, 0
     while draws < max_draws and spent < max_rectangles:
         rectangles = _draw_rectangles(p, n_id, rng)
-        if len(rectangles) == n_id//4:
-            return np.array([((a, b), (a, b2), (a2, b), (a2, b2)) for a, b, a2, b2 in rectangles], dtype=np.int64).reshape(-1, 2)
+        if len(rectangles) == n_id // 4:
+            return np.array(
+                [((a, b), (a, b2), (a2, b), (a2, b2)) for a, b, a2, b2 in rectangles], dtype=np.int64
+            ).reshape(-1, 2)
         longest, draws, spent = max(longest, len(rectangles)), draws + 1, spent + len(rectangles) + 1
-    raise InputError(f"n_id = {n_id}: not reached by the rectangular rule at p={p}: {draws} draws ended early, the longest at {4*longest} "
-                     f"tasks; up to n_id={int(.7*p*p)//4*4} always works there, or task_choice='random'")
+    raise InputError(
+        f"n_id = {n_id}: not reached by the rectangular rule at p={p}: {draws} draws ended early, the longest at {4 * longest} "
+        f"tasks; up to n_id={int(0.7 * p * p) // 4 * 4} always works there, or task_choice='random'"
+    )
 
 # %% ../../nbs/modular/01_tasks.ipynb #8a53ff84
 def random_tasks(
-    p: int, # modulus, a prime
-    n_id: int, # training tasks, below p²
-    seed: int = 0, # of the draw
-) -> np.ndarray: # task vectors (a, b), all different, (n_id, 2)
+    p: int,  # modulus, a prime
+    n_id: int,  # training tasks, below p²
+    seed: int = 0,  # of the draw
+) -> np.ndarray:  # task vectors (a, b), all different, (n_id, 2)
     "Training tasks drawn at random: the control for the rectangular rule."
-    if not 1 <= n_id < p*p: raise InputError(f"n_id = {n_id}: must be between 1 and {p*p - 1} at p={p}, so that unseen tasks remain")
-    return np.stack(np.divmod(generator(seed, "tasks").choice(p*p, n_id, replace=False), p), -1)
+    if not 1 <= n_id < p * p:
+        raise InputError(
+            f"n_id = {n_id}: must be between 1 and {p * p - 1} at p={p}, so that unseen tasks remain"
+        )
+    return np.stack(np.divmod(generator(seed, "tasks").choice(p * p, n_id, replace=False), p), -1)
 
 # %% ../../nbs/modular/01_tasks.ipynb #d4e0ed63
 def split_inputs(
-    p: int, # modulus
-    alpha: float, # share of training inputs, in (0, 1)
-    seed: int = 0, # of the split: the configuration's `data_seed`
-) -> tuple: # training inputs and test inputs (x, y), sorted, (input, 2) each
+    p: int,  # modulus
+    alpha: float,  # share of training inputs, in (0, 1)
+    seed: int = 0,  # of the split: the configuration's `data_seed`
+) -> tuple:  # training inputs and test inputs (x, y), sorted, (input, 2) each
     "Split the p² inputs into training and test inputs, shared by all tasks."
-    n_train = round(alpha*p*p) if 0 < alpha < 1 else 0
-    if not 1 <= n_train < p*p:
-        raise InputError(f"alpha = {alpha}: must leave at least one training and one test input of the {p*p} at p={p}, "
-                         f"so between {1/(p*p):.3g} and {1 - 1/(p*p):.3g}")
-    order = generator(seed, "inputs").permutation(p*p)
+    n_train = round(alpha * p * p) if 0 < alpha < 1 else 0
+    if not 1 <= n_train < p * p:
+        raise InputError(
+            f"alpha = {alpha}: must leave at least one training and one test input of the {p * p} at p={p}, "
+            f"so between {1 / (p * p):.3g} and {1 - 1 / (p * p):.3g}"
+        )
+    order = generator(seed, "inputs").permutation(p * p)
     return tuple(np.stack(np.divmod(np.sort(part), p), -1) for part in (order[:n_train], order[n_train:]))
 
 # %% ../../nbs/modular/01_tasks.ipynb #d93508b4
 def _integer(
-    low: int, # smallest allowed
-    high: int, # largest allowed
-    **values, # field=value
+    low: int,  # smallest allowed
+    high: int,  # largest allowed
+    **values,  # field=value
 ):
     "Refuse whatever is no integer in the range."
     for name, value in values.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or not low <= value <= high:
             raise InputError(f"{name} = {value!r}: must be an integer between {low} and {high}")
 
+
 def check(
     *,
-    p: int, # modulus, a prime
-    n_id: int, # training tasks
-    alpha: float, # share of training inputs
-    n_shots: int, # examples in a sequence
-    batch_size: int, # sequences in a batch
-    seed: int = 0, # of tasks and batches
-    task_choice: str = "rectangular", # rectangular or random
-    balanced: bool = True, # every task equally often
-    paper_compat: bool = False, # the official sampling and evaluation
-    data_seed: int = 0, # of the input split
-    n_ood: int = 256, # unseen tasks kept for evaluation, at most
-    n_eval: int = 512, # evaluation sequences in a set
-    wrong_labels: float = 0., # share of wrong answers in training
+    p: int,  # modulus, a prime
+    n_id: int,  # training tasks
+    alpha: float,  # share of training inputs
+    n_shots: int,  # examples in a sequence
+    batch_size: int,  # sequences in a batch
+    seed: int = 0,  # of tasks and batches
+    task_choice: str = "rectangular",  # rectangular or random
+    balanced: bool = True,  # every task equally often
+    paper_compat: bool = False,  # the official sampling and evaluation
+    data_seed: int = 0,  # of the input split
+    n_ood: int = 256,  # unseen tasks kept for evaluation, at most
+    n_eval: int = 512,  # evaluation sequences in a set
+    wrong_labels: float = 0.0,  # share of wrong answers in training
 ):
     "Raise a one-line `InputError` for the first thing that cannot be; takes well under half a second."
     if not isinstance(p, Integral) or not 3 <= p <= largest_p or not is_prime(p):
         raise InputError(f"p = {p!r}: must be a prime between 3 and {largest_p}")
-    _integer(1, p*p - 1, n_id=n_id)
-    if not isinstance(alpha, Real): raise InputError(f"alpha = {alpha!r}: must be a number between 0 and 1")
+    _integer(1, p * p - 1, n_id=n_id)
+    if not isinstance(alpha, Real):
+        raise InputError(f"alpha = {alpha!r}: must be a number between 0 and 1")
     _integer(1, 512, n_shots=n_shots)
     _integer(1, 2**20, batch_size=batch_size, n_ood=n_ood, n_eval=n_eval)
     _integer(0, 2**32 - 1, seed=seed, data_seed=data_seed)
-    if task_choice not in task_choices: raise InputError(f"task_choice = {task_choice!r}: must be one of {', '.join(task_choices)}")
-    if not isinstance(wrong_labels, Real) or not 0 <= wrong_labels <= 1: raise InputError(f"wrong_labels = {wrong_labels!r}: must be a number from 0 to 1")
-    if wrong_labels and paper_compat: raise InputError("wrong_labels: not with paper_compat, whose i.d. train is the batch just trained on")
+    if task_choice not in task_choices:
+        raise InputError(f"task_choice = {task_choice!r}: must be one of {', '.join(task_choices)}")
+    if not isinstance(wrong_labels, Real) or not 0 <= wrong_labels <= 1:
+        raise InputError(f"wrong_labels = {wrong_labels!r}: must be a number from 0 to 1")
+    if wrong_labels and paper_compat:
+        raise InputError("wrong_labels: not with paper_compat, whose i.d. train is the batch just trained on")
     split_inputs(p, alpha)
     if paper_compat and (batch_size % n_id or not balanced):
-        raise InputError(f"batch_size = {batch_size}: with paper_compat it must be a multiple of n_id={n_id}, and balanced")
-    if paper_compat and min(n_ood, p*p - n_id) < 8:
-        raise InputError(f"n_id = {n_id}: paper_compat evaluates a multiple of 8 unseen tasks: n_id ≤ {p*p - 8} at p={p}, and n_ood ≥ 8")
+        raise InputError(
+            f"batch_size = {batch_size}: with paper_compat it must be a multiple of n_id={n_id}, and balanced"
+        )
+    if paper_compat and min(n_ood, p * p - n_id) < 8:
+        raise InputError(
+            f"n_id = {n_id}: paper_compat evaluates a multiple of 8 unseen tasks: n_id ≤ {p * p - 8} at p={p}, and n_ood ≥ 8"
+        )
     task_choices[task_choice](p, n_id, seed)
+
 
 task_choices = dict(rectangular=rectangular_tasks, random=random_tasks)
 
 # %% ../../nbs/modular/01_tasks.ipynb #0529a595
 def sequence_tokens(
-    task_vectors: np.ndarray, # task (a, b) of each sequence, (sequence, 2)
-    inputs: np.ndarray, # its inputs (x, y), (sequence, shot, 2)
-    p: int, # modulus
-) -> np.ndarray: # tokens x₁ y₁ z₁ x₂ y₂ z₂ …, int64, (sequence, 3·shots)
+    task_vectors: np.ndarray,  # task (a, b) of each sequence, (sequence, 2)
+    inputs: np.ndarray,  # its inputs (x, y), (sequence, shot, 2)
+    p: int,  # modulus
+) -> np.ndarray:  # tokens x₁ y₁ z₁ x₂ y₂ z₂ …, int64, (sequence, 3·shots)
     "Write examples of each task as a sequence of tokens."
     a, b, x, y = task_vectors[:, None, 0], task_vectors[:, None, 1], inputs[..., 0], inputs[..., 1]
     tokens = np.empty((*x.shape, 3), np.int64)
-    tokens[..., 0], tokens[..., 1], tokens[..., 2] = x, y, (a*x + b*y) % p
+    tokens[..., 0], tokens[..., 1], tokens[..., 2] = x, y, (a * x + b * y) % p
     return tokens.reshape(len(x), -1)
+
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
     "Evaluation sequences of one set."
-    input_ids: np.ndarray # tokens, (sequence, 3·shots)
-    task_vectors: np.ndarray # task (a, b) of each sequence, (sequence, 2)
-    p: int # modulus
-    only_last: bool = False # score the last shot only
-    last_of: int = 1 # at the last shot only the last of so many sequences counts
+
+    input_ids: np.ndarray  # tokens, (sequence, 3·shots)
+    task_vectors: np.ndarray  # task (a, b) of each sequence, (sequence, 2)
+    p: int  # modulus
+    only_last: bool = False  # score the last shot only
+    last_of: int = 1  # at the last shot only the last of so many sequences counts
 
     @property
-    def inputs(self): return self.input_ids.reshape(len(self.input_ids), -1, 3)[..., :2]
+    def inputs(self):
+        return self.input_ids.reshape(len(self.input_ids), -1, 3)[..., :2]
 
     @cached_property
     def matchable(self):
         "Can Ratio Matching answer this shot from those before it? (sequence, shot)"
-        from grok_nb.modular.algorithms import ratio_matchable # that page builds on this one
-        return np.stack([ratio_matchable(self.inputs[:, :k], self.inputs[:, k], self.p) for k in range(self.inputs.shape[1])], -1)
+        from grok_nb.modular.algorithms import ratio_matchable  # that page builds on this one
+
+        return np.stack(
+            [
+                ratio_matchable(self.inputs[:, :k], self.inputs[:, k], self.p)
+                for k in range(self.inputs.shape[1])
+            ],
+            -1,
+        )
 
 # %% ../../nbs/modular/01_tasks.ipynb #4f9eebe4
 @dataclass(frozen=True, kw_only=True)
 class ModularStream:
     "Batches and evaluation sequences of the modular study: pure functions of these fields and the step."
-    p: int = 7 # modulus, a prime
-    n_id: int = 32 # training tasks
-    alpha: float = .85 # share of training inputs
-    n_shots: int = 12 # examples in a sequence
-    batch_size: int = 64 # sequences in a batch
-    seed: int = 0 # of tasks, batches and evaluation sequences
-    task_choice: str = "rectangular" # rectangular or random
-    balanced: bool = True # every task equally often
-    paper_compat: bool = False # the official sampling and evaluation
-    data_seed: int = 0 # of the split into training and test inputs
-    n_ood: int = 256 # unseen tasks kept for evaluation, at most
-    n_eval: int = 512 # evaluation sequences in a set, cut to a multiple of its tasks, at least one each
-    wrong_labels: float = 0. # share of the answers z in training that are other numbers
 
-    def __post_init__(self): check(**asdict(self))
+    p: int = 7  # modulus, a prime
+    n_id: int = 32  # training tasks
+    alpha: float = 0.85  # share of training inputs
+    n_shots: int = 12  # examples in a sequence
+    batch_size: int = 64  # sequences in a batch
+    seed: int = 0  # of tasks, batches and evaluation sequences
+    task_choice: str = "rectangular"  # rectangular or random
+    balanced: bool = True  # every task equally often
+    paper_compat: bool = False  # the official sampling and evaluation
+    data_seed: int = 0  # of the split into training and test inputs
+    n_ood: int = 256  # unseen tasks kept for evaluation, at most
+    n_eval: int = 512  # evaluation sequences in a set, cut to a multiple of its tasks, at least one each
+    wrong_labels: float = 0.0  # share of the answers z in training that are other numbers
+
+    def __post_init__(self):
+        check(**asdict(self))
 
     @property
-    def tokens_per_batch(self): return 3*self.n_shots*self.batch_size
+    def tokens_per_batch(self):
+        return 3 * self.n_shots * self.batch_size
 
     @property
     def scored_positions(self):
         "Where z is predicted: the y of every shot, (shot,)"
-        return np.arange(1, 3*self.n_shots, 3)
+        return np.arange(1, 3 * self.n_shots, 3)
 
     @cached_property
-    def id_tasks(self): return task_choices[self.task_choice](self.p, self.n_id, self.seed)
+    def id_tasks(self):
+        return task_choices[self.task_choice](self.p, self.n_id, self.seed)
 
     @cached_property
     def ood_tasks(self):
         "Unseen tasks kept for evaluation, sorted, (task, 2)"
         others = np.setdiff1d(np.arange(self.p**2), self.id_tasks @ (self.p, 1))
         n = min(self.n_ood, len(others))
-        kept = generator(self.seed, "ood").permutation(others)[:n - n % 8 if self.paper_compat else n]
+        kept = generator(self.seed, "ood").permutation(others)[: n - n % 8 if self.paper_compat else n]
         return np.stack(np.divmod(np.sort(kept), self.p), -1)
 
     @cached_property
-    def split(self): return split_inputs(self.p, self.alpha, self.data_seed)
+    def split(self):
+        return split_inputs(self.p, self.alpha, self.data_seed)
 
     def batch(
         self,
-        step: int, # optimizer updates done
-    ) -> dict: # input_ids and labels, int64, (batch, position); labels are −100 everywhere but at z
+        step: int,  # optimizer updates done
+    ) -> dict:  # input_ids and labels, int64, (batch, position); labels are −100 everywhere but at z
         "The batch of one step."
         rng, rows, train = generator(self.seed, step, "batch"), np.arange(self.batch_size), self.split[0]
         if self.paper_compat:
-            per_task = self.batch_size//self.n_id
-            task, draw = rows//per_task, np.tile(rng.integers(len(train), size=(per_task, self.n_shots)), (self.n_id, 1))
+            per_task = self.batch_size // self.n_id
+            task, draw = (
+                rows // per_task,
+                np.tile(rng.integers(len(train), size=(per_task, self.n_shots)), (self.n_id, 1)),
+            )
         else:
-            task = (self.seed + step*len(rows) + rows) % self.n_id if self.balanced else rng.integers(self.n_id, size=len(rows))
+            task = (
+                (self.seed + step * len(rows) + rows) % self.n_id
+                if self.balanced
+                else rng.integers(self.n_id, size=len(rows))
+            )
             draw = rng.integers(len(train), size=(len(rows), self.n_shots))
         task_vectors, inputs = self.id_tasks.astype(np.int16)[task], train.astype(np.int16).take(draw, axis=0)
-        input_ids = sequence_tokens(task_vectors, inputs, self.p) # 16 bits hold 2·112², and half the time goes into memory
+        input_ids = sequence_tokens(
+            task_vectors, inputs, self.p
+        )  # 16 bits hold 2·112², and half the time goes into memory
         if self.wrong_labels:
             z = input_ids[:, 2::3]
-            z[...] = np.where(rng.random(z.shape) < self.wrong_labels, (z + rng.integers(1, self.p, size=z.shape)) % self.p, z)
+            z[...] = np.where(
+                rng.random(z.shape) < self.wrong_labels,
+                (z + rng.integers(1, self.p, size=z.shape)) % self.p,
+                z,
+            )
         labels = np.full_like(input_ids, -100)
         labels[:, 2::3] = input_ids[:, 2::3]
         return dict(input_ids=input_ids, labels=labels)
 
     @cached_property
-    def evaluation(self): return (_official_evaluation if self.paper_compat else _evaluation)(self)
+    def evaluation(self):
+        return (_official_evaluation if self.paper_compat else _evaluation)(self)
 
     @cached_property
     def artifacts(self):
@@ -246,27 +300,29 @@ class ModularStream:
 
 # %% ../../nbs/modular/01_tasks.ipynb #d2a9d682
 def _without_replacement(
-    rng: np.random.Generator, # source of the draw
-    inputs: np.ndarray, # to draw from, (input, 2)
-    rows: int, # sequences
-    shots: int, # inputs in each, at most all there are
-) -> np.ndarray: # different inputs in each row, (rows, shots, 2)
+    rng: np.random.Generator,  # source of the draw
+    inputs: np.ndarray,  # to draw from, (input, 2)
+    rows: int,  # sequences
+    shots: int,  # inputs in each, at most all there are
+) -> np.ndarray:  # different inputs in each row, (rows, shots, 2)
     "Draw rows of different inputs: a number among those that are left, stepped over those already drawn."
     drawn = np.empty((rows, 0), np.int64)
     for k in range(shots):
         number = rng.integers(len(inputs) - k, size=rows)
-        for earlier in np.sort(drawn, axis=1).T: number += number >= earlier
+        for earlier in np.sort(drawn, axis=1).T:
+            number += number >= earlier
         drawn = np.column_stack([drawn, number])
     return inputs[drawn]
 
+
 def _evaluation(
-    stream: ModularStream, # whose tasks and inputs
-) -> dict: # set name → `Sequences`
+    stream: ModularStream,  # whose tasks and inputs
+) -> dict:  # set name → `Sequences`
     "The fixed evaluation sequences: the four sets, and unseen queries after training contexts."
     rng, (train, test), p = generator(stream.seed, "evaluation"), stream.split, stream.p
     sets = {}
     for group, tasks in dict(id=stream.id_tasks, ood=stream.ood_tasks).items():
-        task = np.tile(tasks, (max(1, stream.n_eval//len(tasks)), 1))
+        task = np.tile(tasks, (max(1, stream.n_eval // len(tasks)), 1))
         rows = len(task)
         for name, inputs in dict(train=train, test=test).items():
             drawn = _without_replacement(rng, inputs, rows, min(stream.n_shots, len(inputs)))
@@ -276,69 +332,89 @@ def _evaluation(
         sets[f"{group}_mix"] = Sequences(sequence_tokens(task, mixed, p), task, p, only_last=True)
     return sets
 
+
 def _official_evaluation(
-    stream: ModularStream, # whose tasks and inputs
-    n_batches: int = 16, # batches of each set
-) -> dict: # set name → `Sequences`; i.d. train is not among them: it is the batch just trained on
+    stream: ModularStream,  # whose tasks and inputs
+    n_batches: int = 16,  # batches of each set
+) -> dict:  # set name → `Sequences`; i.d. train is not among them: it is the batch just trained on
     "Evaluation sequences as the official code samples them."
     rng, (train, test), sets = generator(stream.seed, "evaluation"), stream.split, {}
     for name in ("id_test", "ood_train", "ood_test"):
-        tasks, inputs = stream.id_tasks if name == "id_test" else stream.ood_tasks, train if name == "ood_train" else test
-        per_task = max(1, stream.batch_size//len(tasks))
+        tasks, inputs = (
+            stream.id_tasks if name == "id_test" else stream.ood_tasks,
+            train if name == "ood_train" else test,
+        )
+        per_task = max(1, stream.batch_size // len(tasks))
         draw = rng.integers(len(inputs), size=(n_batches, 1, per_task, stream.n_shots))
-        draw = np.broadcast_to(draw, (n_batches, len(tasks), per_task, stream.n_shots)).reshape(-1, stream.n_shots)
+        draw = np.broadcast_to(draw, (n_batches, len(tasks), per_task, stream.n_shots)).reshape(
+            -1, stream.n_shots
+        )
         task = np.tile(np.repeat(tasks, per_task, axis=0), (n_batches, 1))
-        sets[name] = Sequences(sequence_tokens(task, inputs[draw], stream.p), task, stream.p, last_of=per_task)
+        sets[name] = Sequences(
+            sequence_tokens(task, inputs[draw], stream.p), task, stream.p, last_of=per_task
+        )
     return sets
 
 # %% ../../nbs/modular/01_tasks.ipynb #08c313e9
 seen_and_unseen = ("id_train", "id_test", "ood_train", "ood_test")
 
+
 def score_sequences(
-    model, # called as model(input_ids=…).logits
-    sequences: Sequences, # to be answered
-    device, # torch device
-    chunk_tokens: int, # tokens in one forward pass
-) -> tuple: # right answers (bool) and losses in nats, (sequence, shot)
+    model,  # called as model(input_ids=…).logits
+    sequences: Sequences,  # to be answered
+    device,  # torch device
+    chunk_tokens: int,  # tokens in one forward pass
+) -> tuple:  # right answers (bool) and losses in nats, (sequence, shot)
     "Ask the model for z at every scored shot."
     import torch
     import torch.nn.functional as F
+
     tokens, right, losses = torch.as_tensor(sequences.input_ids, device=device), [], []
-    at = torch.arange(1, tokens.shape[1], 3, device=device)[-1 if sequences.only_last else 0:]
+    at = torch.arange(1, tokens.shape[1], 3, device=device)[-1 if sequences.only_last else 0 :]
     with torch.no_grad():
-        for part in tokens.split(max(1, chunk_tokens//tokens.shape[1])):
+        for part in tokens.split(max(1, chunk_tokens // tokens.shape[1])):
             logits, z = logits_at(model, at, input_ids=part).float(), part[:, at + 1]
             right.append(logits.argmax(-1) == z)
             losses.append(F.cross_entropy(logits.flatten(0, 1), z.flatten(), reduction="none").view_as(z))
     return torch.cat(right).cpu().numpy(), torch.cat(losses).cpu().numpy()
 
+
 def accuracy(
-    model, # any model with transformers' forward, in evaluation mode
-    context, # has stream, step and device
-    chunk_tokens: int = 16_384, # tokens in one forward pass
-) -> list: # rows with set, shot (text: 1 … n, last), queries (all, matchable, other), metric, value
+    model,  # any model with transformers' forward, in evaluation mode
+    context,  # has stream, step and device
+    chunk_tokens: int = 16_384,  # tokens in one forward pass
+) -> list:  # rows with set, shot (text: 1 … n, last), queries (all, matchable, other), metric, value
     "Probe: accuracy and loss (nats) on the evaluation sets, per shot and at the last shot."
     stream, rows = context.stream, []
     sets = dict(stream.evaluation)
     if stream.paper_compat:
         trained_on = stream.batch(max(0, context.step - 1))["input_ids"]
-        per_task = stream.batch_size//stream.n_id
+        per_task = stream.batch_size // stream.n_id
         tasks = np.repeat(stream.id_tasks, per_task, axis=0)
         sets = dict(id_train=Sequences(trained_on, tasks, stream.p, last_of=per_task)) | sets
     for name, s in sets.items():
         right, loss = score_sequences(model, s, context.device, chunk_tokens)
-        matchable = s.matchable[:, -right.shape[1]:]
+        matchable = s.matchable[:, -right.shape[1] :]
+
         def add(shot, queries, **metrics):
-            rows.extend(dict(set=name, shot=str(shot), queries=queries, metric=m, value=float(v)) for m, v in metrics.items())
+            rows.extend(
+                dict(set=name, shot=str(shot), queries=queries, metric=m, value=float(v))
+                for m, v in metrics.items()
+            )
+
         def measures(shot, part):
-            return dict(accuracy=right[part, shot].sum()/len(part), loss=loss[part, shot].mean(dtype=np.float64))
+            return dict(
+                accuracy=right[part, shot].sum() / len(part), loss=loss[part, shot].mean(dtype=np.float64)
+            )
+
         for k in range(0 if s.only_last else right.shape[1]):
             add(k + 1, "all", **measures(k, np.arange(len(right))), matchable_share=matchable[:, k].mean())
-        last = np.arange(len(right))[s.last_of - 1::s.last_of]
+        last = np.arange(len(right))[s.last_of - 1 :: s.last_of]
         reached = matchable[last, -1]
         for queries, part in dict(all=last, matchable=last[reached], other=last[~reached]).items():
-            if len(part): add("last", queries, **measures(-1, part), count=len(part))
-        add("last", "all", matchable_share=reached.mean(), chance=1/stream.p)
+            if len(part):
+                add("last", queries, **measures(-1, part), count=len(part))
+        add("last", "all", matchable_share=reached.mean(), chance=1 / stream.p)
     return rows
 
 # %% ../../nbs/modular/01_tasks.ipynb #8d17eb2b
@@ -350,127 +426,196 @@ phases = {
     (True, True, True, True): "4 out-of-distribution generalisation",
 }
 
+
 def last_shot(
-    table, # long table of the probe `accuracy`, pandas
-    run: str | None = None, # one run of several
-): # → pandas table, (step) × (metric, set), the last shot over all queries
+    table,  # long table of the probe `accuracy`, pandas
+    run: str | None = None,  # one run of several
+):  # → pandas table, (step) × (metric, set), the last shot over all queries
     "The last-shot measures of a run, one row for each step."
     rows = table[(table["shot"] == "last") & (table["queries"] == "all")]
-    if "probe" in table: rows = rows[rows["probe"] == "accuracy"]
-    if run is not None: rows = rows[rows["run"] == run]
-    if rows.empty: raise InputError("table: holds no last-shot rows of the probe 'accuracy'")
+    if "probe" in table:
+        rows = rows[rows["probe"] == "accuracy"]
+    if run is not None:
+        rows = rows[rows["run"] == run]
+    if rows.empty:
+        raise InputError("table: holds no last-shot rows of the probe 'accuracy'")
     return rows.pivot(index="step", columns=["metric", "set"], values="value").sort_index()
 
+
 def _four_sets(
-    last, # result of `last_shot`
-    unseen: str, # test or mix
-) -> tuple: # names in the order of the phase table
+    last,  # result of `last_shot`
+    unseen: str,  # test or mix
+) -> tuple:  # names in the order of the phase table
     "The four sets that a phase or a figure looks at."
     names = ("id_train", f"id_{unseen}", "ood_train", f"ood_{unseen}")
     there = list(last["accuracy"])
     if not set(names) <= set(there):
-        raise InputError(f"unseen = {unseen!r}: needs the sets {', '.join(names)}; the table has {', '.join(there)}")
+        raise InputError(
+            f"unseen = {unseen!r}: needs the sets {', '.join(names)}; the table has {', '.join(there)}"
+        )
     return names
 
+
 def phase(
-    table, # long table of one run, with the rows of the probe `accuracy`, pandas
-    at: int | None = None, # step to judge; None: the last one
-    halfway: float = .5, # how far from chance to the ceiling a set must come, in (0, 1)
-    least: float = .1, # accuracy above chance that a set must have in any case
-    sustained: int = 3, # evaluations in a row that must be past it
-    unseen: str = "test", # sets that stand for unseen inputs: test, or mix (unseen query after training inputs)
-) -> str: # a name of `phases`, or `unclassified:` and the sets that pass
+    table,  # long table of one run, with the rows of the probe `accuracy`, pandas
+    at: int | None = None,  # step to judge; None: the last one
+    halfway: float = 0.5,  # how far from chance to the ceiling a set must come, in (0, 1)
+    least: float = 0.1,  # accuracy above chance that a set must have in any case
+    sustained: int = 3,  # evaluations in a row that must be past it
+    unseen: str = "test",  # sets that stand for unseen inputs: test, or mix (unseen query after training inputs)
+) -> str:  # a name of `phases`, or `unclassified:` and the sets that pass
     "Name the phase of a run by rule (He et al. 2024, §3; the threshold is ours)."
     if "run" in table and table["run"].nunique() > 1:
         raise InputError(f"run: a phase belongs to one run, this table holds {table['run'].nunique()}")
     last = last_shot(table).loc[:at].tail(sustained)
     chance, ceiling = last["chance"], last["matchable_share"]
-    past = (last["accuracy"] > chance + (halfway*(ceiling - chance)).clip(lower=least)).all() & (len(last) == sustained)
+    past = (last["accuracy"] > chance + (halfway * (ceiling - chance)).clip(lower=least)).all() & (
+        len(last) == sustained
+    )
     passed = {name: bool(past[name]) for name in _four_sets(last, unseen)}
     past_halfway = ", ".join(name for name, yes in passed.items() if yes)
     return phases.get(tuple(passed.values()), f"unclassified: past halfway are {past_halfway}")
 
 # %% ../../nbs/modular/01_tasks.ipynb #bd6041c5
 _colours = dict(id="#0072B2", ood="#D55E00")
-_names = dict(id_train="seen tasks, training inputs", id_test="seen tasks, test inputs", id_mix="seen tasks, unseen query",
-              ood_train="unseen tasks, training inputs", ood_test="unseen tasks, test inputs", ood_mix="unseen tasks, unseen query")
+_names = dict(
+    id_train="seen tasks, training inputs",
+    id_test="seen tasks, test inputs",
+    id_mix="seen tasks, unseen query",
+    ood_train="unseen tasks, training inputs",
+    ood_test="unseen tasks, test inputs",
+    ood_mix="unseen tasks, unseen query",
+)
+
 
 def accuracy_figure(
-    table, # long table with the rows of the probe `accuracy`, pandas; several runs are drawn side by side
-    transitions=None, # a transition, a list of them, or run → either: drawn as bands
-    unseen: str = "test", # sets that stand for unseen inputs: test or mix
-): # → matplotlib Figure
+    table,  # long table with the rows of the probe `accuracy`, pandas; several runs are drawn side by side
+    transitions=None,  # a transition, a list of them, or run → either: drawn as bands
+    unseen: str = "test",  # sets that stand for unseen inputs: test or mix
+):  # → matplotlib Figure
     "Last-shot accuracy of the four sets over the steps of training."
     import matplotlib.pyplot as plt
+
     runs = list(table["run"].unique()) if "run" in table else [None]
-    fig, axes = plt.subplots(1, len(runs), figsize=(1.2 + 4.6*len(runs), 3.6), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.6), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, run in zip(axes[0], runs):
         last = last_shot(table, run)
         for name in _four_sets(last, unseen):
-            style = dict(color=_colours[name.split("_")[0]], linestyle="-" if name.endswith("train") else (0, (4, 2)))
+            style = dict(
+                color=_colours[name.split("_")[0]], linestyle="-" if name.endswith("train") else (0, (4, 2))
+            )
             ax.plot(last.index, last["accuracy"][name], linewidth=1.8, label=_names[name], **style)
         for name, dashed in (("ood_train", "-"), (f"ood_{unseen}", (0, (4, 2)))):
-            ax.axhline(last["matchable_share"][name].iloc[-1], color="black", linewidth=.7, linestyle=dashed,
-                       label="ratio-matchable share" if name == "ood_train" else None)
-        ax.axhline(last["chance"]["ood_train"].iloc[-1], color="grey", linestyle=":", linewidth=1.2, label="chance")
+            ax.axhline(
+                last["matchable_share"][name].iloc[-1],
+                color="black",
+                linewidth=0.7,
+                linestyle=dashed,
+                label="ratio-matchable share" if name == "ood_train" else None,
+            )
+        ax.axhline(
+            last["chance"]["ood_train"].iloc[-1], color="grey", linestyle=":", linewidth=1.2, label="chance"
+        )
         _mark(ax, transitions.get(run) if isinstance(transitions, dict) else transitions)
         ax.set(xlabel="optimizer steps", ylim=(0, 1.02), title=run if len(runs) > 1 else None)
     axes[0, 0].set_ylabel("accuracy at the last shot")
     columns = 2 if len(runs) == 1 else 3
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
+
 def _mark(
-    ax, # matplotlib axes
-    transitions, # a transition, a list of them, or None
+    ax,  # matplotlib axes
+    transitions,  # a transition, a list of them, or None
 ):
     "Draw transitions as bands."
-    if transitions is None: return
+    if transitions is None:
+        return
     from grok_nb.transitions import mark
-    for transition in transitions if isinstance(transitions, (list, tuple)) else [transitions]: mark(ax, transition)
+
+    for transition in transitions if isinstance(transitions, (list, tuple)) else [transitions]:
+        mark(ax, transition)
 
 # %% ../../nbs/modular/01_tasks.ipynb #6c16904b
 def shots_figure(
-    table, # long table of one run, with the rows of the probe `accuracy`, pandas
-    steps: list | None = None, # steps to show, each replaced by the nearest evaluated one; None: first, middle, last
-): # → matplotlib Figure
+    table,  # long table of one run, with the rows of the probe `accuracy`, pandas
+    steps: list
+    | None = None,  # steps to show, each replaced by the nearest evaluated one; None: first, middle, last
+):  # → matplotlib Figure
     "Accuracy against the number of the shot, at a few steps of training, for the four sets."
     import matplotlib.pyplot as plt
+
     if "run" in table and table["run"].nunique() > 1:
         raise InputError(f"run: shots_figure draws one run, this table holds {table['run'].nunique()}")
     chance = last_shot(table)["chance"]["ood_train"].iloc[-1]
     rows = table[(table["shot"] != "last") & (table["queries"] == "all") & table["set"].isin(seen_and_unseen)]
-    if "probe" in table: rows = rows[rows["probe"] == "accuracy"]
+    if "probe" in table:
+        rows = rows[rows["probe"] == "accuracy"]
     rows = rows.assign(shot=rows["shot"].astype(int))
     evaluated = np.sort(rows["step"].unique())
-    wanted = evaluated[[0, len(evaluated)//2, -1]] if steps is None else [evaluated[np.abs(evaluated - s).argmin()] for s in steps]
+    wanted = (
+        evaluated[[0, len(evaluated) // 2, -1]]
+        if steps is None
+        else [evaluated[np.abs(evaluated - s).argmin()] for s in steps]
+    )
     wanted = list(dict.fromkeys(int(s) for s in wanted))
     fig, axes = plt.subplots(2, 2, figsize=(6.4, 4.6), sharex=True, sharey=True, layout="constrained")
-    colours = plt.get_cmap("viridis_r")(np.linspace(.15, .95, len(wanted)))
+    colours = plt.get_cmap("viridis_r")(np.linspace(0.15, 0.95, len(wanted)))
     for ax, name in zip(axes.flat, seen_and_unseen):
         of_set = rows[rows["set"] == name]
         for step, colour in zip(wanted, colours):
             line = of_set[(of_set["step"] == step) & (of_set["metric"] == "accuracy")].sort_values("shot")
-            ax.plot(line["shot"], line["value"], color=colour, marker="o", markersize=2.5, linewidth=1.5, label=f"step {step:,}")
-        ceiling = of_set[(of_set["step"] == wanted[-1]) & (of_set["metric"] == "matchable_share")].sort_values("shot")
-        ax.plot(ceiling["shot"], ceiling["value"], color="black", linewidth=.7, label="ratio-matchable share")
+            ax.plot(
+                line["shot"],
+                line["value"],
+                color=colour,
+                marker="o",
+                markersize=2.5,
+                linewidth=1.5,
+                label=f"step {step:,}",
+            )
+        ceiling = of_set[
+            (of_set["step"] == wanted[-1]) & (of_set["metric"] == "matchable_share")
+        ].sort_values("shot")
+        ax.plot(
+            ceiling["shot"], ceiling["value"], color="black", linewidth=0.7, label="ratio-matchable share"
+        )
         ax.axhline(chance, color="grey", linestyle=":", linewidth=1.2, label="chance")
         ax.set_title(_names[name], fontsize=10)
     axes[0, 0].set_ylim(0, 1.02)
     axes[0, 0].xaxis.get_major_locator().set_params(integer=True)
-    for ax in axes[1]: ax.set_xlabel("shot")
-    for ax in axes[:, 0]: ax.set_ylabel("accuracy")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(wanted) + 2, frameon=False, fontsize=9)
+    for ax in axes[1]:
+        ax.set_xlabel("shot")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy")
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(wanted) + 2,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/modular/01_tasks.ipynb #63d140ad
 def nonzero_mean_loss(
-    logits, # torch tensor, (batch, position, token)
-    targets, # torch tensor, the token that each position should name, −100 = not scored, (batch, position)
-): # → torch scalar, nats
+    logits,  # torch tensor, (batch, position, token)
+    targets,  # torch tensor, the token that each position should name, −100 = not scored, (batch, position)
+):  # → torch scalar, nats
     "Mean of the loss terms that are not exactly zero, as in the official code."
     import torch.nn.functional as F
-    terms = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="none")
-    return terms.sum()/(terms != 0).sum().clamp(min=1)
+
+    terms = F.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="none"
+    )
+    return terms.sum() / (terms != 0).sum().clamp(min=1)

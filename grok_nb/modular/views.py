@@ -14,98 +14,174 @@ from ..see.views import heads_panel
 
 # %% ../../nbs/modular/08_views.ipynb #3eceb073
 def some_lines(
-    p: int, # modulus, a prime
-    most: int = 11, # lines, and multiples on each, about
-) -> dict[str, list[int]]: # ratio y/x, in the order of its log, then 0 and ∞ → rows x·p + y of the grid
+    p: int,  # modulus, a prime
+    most: int = 11,  # lines, and multiples on each, about
+) -> dict[str, list[int]]:  # ratio y/x, in the order of its log, then 0 and ∞ → rows x·p + y of the grid
     "Queries by line through the origin: all of them for a small p, else every second or third line and multiple."
     from grok_nb.modular.geometry import lines, numbers_by_log
+
     every = -(-p // most)
-    return {str(ratio): [int(q) for q in row[::every]] for ratio, row in [*zip([*numbers_by_log(p), 0, "∞"], lines(p))][::every]}
+    return {
+        str(ratio): [int(q) for q in row[::every]]
+        for ratio, row in [*zip([*numbers_by_log(p), 0, "∞"], lines(p))][::every]
+    }
 
 # %% ../../nbs/modular/08_views.ipynb #c7511a91
 def grid_rows(
-    model, # transformers causal language model
-    context, # of a run: has `stream` and `device`
-    n_tasks: int = 3, # unseen tasks
-) -> list[dict]: # task (text), shot, x, y, metric: right, matchable (is it a multiple of a shown example?) or shown, value 0 or 1
+    model,  # transformers causal language model
+    context,  # of a run: has `stream` and `device`
+    n_tasks: int = 3,  # unseen tasks
+) -> list[
+    dict
+]:  # task (text), shot, x, y, metric: right, matchable (is it a multiple of a shown example?) or shown, value 0 or 1
     "Probe: every query of the grid after the same shown examples."
     from grok_nb.modular.algorithms import draw_context, grid_table, shots_to_ask
     from grok_nb.streams import rng
+
     stream, rows = context.stream, []
     shown = draw_context(stream, stream.n_shots - 1, rng(stream.seed, "watched"))
     for task in rng(stream.seed, "watched tasks").permutation(stream.ood_tasks)[:n_tasks]:
         table = grid_table(model, shown, task, stream.p, shots_to_ask(stream.n_shots)[-4:], context.device)
         table["matchable"] = table["ratio_matching"] == table["truth"]
         name = f"{task[0]}x + {task[1]}y"
-        rows += [dict(task=name, shot=int(r.shot), x=int(r.x), y=int(r.y), metric=metric, value=float(getattr(r, metric)))
-                 for r in table.itertuples() for metric in ("right", "matchable", "shown")]
+        rows += [
+            dict(
+                task=name,
+                shot=int(r.shot),
+                x=int(r.x),
+                y=int(r.y),
+                metric=metric,
+                value=float(getattr(r, metric)),
+            )
+            for r in table.itertuples()
+            for metric in ("right", "matchable", "shown")
+        ]
     return rows
 
 # %% ../../nbs/modular/08_views.ipynb #f16e6c33
 def plane_rows(
-    model, # transformers causal language model
-    context, # of a run: has `stream`
-) -> list[dict]: # layer, head, query (x·p + y), axis (0, 1), metric "coordinate", value
+    model,  # transformers causal language model
+    context,  # of a run: has `stream`
+) -> list[dict]:  # layer, head, query (x·p + y), axis (0, 1), metric "coordinate", value
     "Probe: the first two principal components of what every head writes at y and z of the query."
     from grok_nb.modular import geometry
+
     points = geometry.planes(geometry.snapshot(model, context.stream, contexts=1), "yz", 2)[:, :, 0]
     queries = sum(some_lines(context.stream.p).values(), [])
-    return [dict(layer=layer, head=head, query=query, axis=axis, metric="coordinate", value=float(points[layer, head, query, axis]))
-            for layer, head in np.ndindex(points.shape[:2]) for query in queries for axis in (0, 1)]
+    return [
+        dict(
+            layer=layer,
+            head=head,
+            query=query,
+            axis=axis,
+            metric="coordinate",
+            value=float(points[layer, head, query, axis]),
+        )
+        for layer, head in np.ndindex(points.shape[:2])
+        for query in queries
+        for axis in (0, 1)
+    ]
+
 
 def cosine_rows(
-    model, # transformers causal language model
-    context, # of a run: has `stream`
-) -> list[dict]: # layer (after which block), row, column (places in the order of `some_lines`, after 0), metric "cosine", value
+    model,  # transformers causal language model
+    context,  # of a run: has `stream`
+) -> list[
+    dict
+]:  # layer (after which block), row, column (places in the order of `some_lines`, after 0), metric "cosine", value
     "Probe: how alike every two queries are in the residual stream at z, sorted by line through the origin."
     from grok_nb.modular import geometry
+
     seen = geometry.snapshot(model, context.stream, contexts=1)
     order = [0, *sum(some_lines(seen.p).values(), [])]
     maps = geometry.cosine_map(seen.hidden[1:, 0, :, 2])[:, order][:, :, order]
-    return [dict(layer=layer, row=row, column=column, metric="cosine", value=float(value))
-            for (layer, row, column), value in np.ndenumerate(maps) if column <= row]
+    return [
+        dict(layer=layer, row=row, column=column, metric="cosine", value=float(value))
+        for (layer, row, column), value in np.ndenumerate(maps)
+        if column <= row
+    ]
 
 # %% ../../nbs/modular/08_views.ipynb #8001e02e
 def sequence(
-    config, # of a modular run
-) -> tuple: # token ids; a label for each
+    config,  # of a modular run
+) -> tuple:  # token ids; a label for each
     "A sequence whose attention is worth watching."
     from grok_nb.modular.figures import collinear_sequence
     from grok_nb.modular.presets import stream
+
     ids = tuple(map(int, collinear_sequence(stream(config))))
     return ids, tuple(map(str, ids))
 
 # %% ../../nbs/modular/08_views.ipynb #e5f596c7
-_kinds = ("right, a multiple of a shown example", palette[0]), ("right, no multiple", palette[2]), ("wrong, though a multiple", palette[1])
+_kinds = (
+    ("right, a multiple of a shown example", palette[0]),
+    ("right, no multiple", palette[2]),
+    ("wrong, though a multiple", palette[1]),
+)
+
 
 @view("The grid of queries", lambda shown: dict(grid=grid_rows), "modular")
 def grid(shown: Shown, table: pd.DataFrame) -> Panel:
     "Which queries of the grid are answered right after two, four, … shown examples."
     shots, p = sorted(int(s) for s in table["shot"].unique())[-4:], int(table["x"].max()) + 1
     gap, top, columns = 10, 20, 2 if len(shots) > 1 else 1
-    side = (width - 30 - gap*(columns - 1))/columns
-    place = {k: (24 + (side + gap)*(i % columns), top + (side + 26)*(i//columns), side, side) for i, k in enumerate(shots)}
+    side = (width - 30 - gap * (columns - 1)) / columns
+    place = {
+        k: (24 + (side + gap) * (i % columns), top + (side + 26) * (i // columns), side, side)
+        for i, k in enumerate(shots)
+    }
     bottom = max(y + h for _, y, _, h in place.values())
     base = "".join(frame(*b) + text(b[0], b[1] - 6, f"{k} shown") for k, b in place.items())
-    base += "".join(box(24, bottom + 17 + 18*i, 11, 11, c) + text(42, bottom + 27 + 18*i, words) for i, (words, c) in enumerate(_kinds))
-    base += note(24, bottom + 27 + 18*len(_kinds), "empty: wrong, and no multiple. x to the right, y upwards", "start")
-    (tasks, steps, _, metrics, *_), cells = cube(table[table["shot"].isin(shots)], "task", "step", "shot", "metric", "x", "y")
-    right, matchable = (cells[:, :, :, metrics.index(m)].swapaxes(-1, -2)[..., ::-1, :] > 0 for m in ("right", "matchable")) # y upwards
-    kind, share, shades = np.select([right & matchable, right, matchable], [1, 2, 3], 0), right.mean((-1, -2)), ["#00000000", *(f"{c}ff" for _, c in _kinds)]
-    frames = {f"task {task}": {int(step): "".join(
-        pixels(kind[a, b, c], shades, at) + text(at[0] + at[2], at[1] - 6, f"{share[a, b, c]:.0%} right", "end", font_weight=600)
-        for c, at in enumerate(place.values())) for b, step in enumerate(steps)} for a, task in enumerate(tasks)}
-    return Panel(frames, base, (width, bottom + 34 + 18*len(_kinds)), f"the {p} × {p} grid of queries, coloured by whether the answer is right")
+    base += "".join(
+        box(24, bottom + 17 + 18 * i, 11, 11, c) + text(42, bottom + 27 + 18 * i, words)
+        for i, (words, c) in enumerate(_kinds)
+    )
+    base += note(
+        24,
+        bottom + 27 + 18 * len(_kinds),
+        "empty: wrong, and no multiple. x to the right, y upwards",
+        "start",
+    )
+    (tasks, steps, _, metrics, *_), cells = cube(
+        table[table["shot"].isin(shots)], "task", "step", "shot", "metric", "x", "y"
+    )
+    right, matchable = (
+        cells[:, :, :, metrics.index(m)].swapaxes(-1, -2)[..., ::-1, :] > 0 for m in ("right", "matchable")
+    )  # y upwards
+    kind, share, shades = (
+        np.select([right & matchable, right, matchable], [1, 2, 3], 0),
+        right.mean((-1, -2)),
+        ["#00000000", *(f"{c}ff" for _, c in _kinds)],
+    )
+    frames = {
+        f"task {task}": {
+            int(step): "".join(
+                pixels(kind[a, b, c], shades, at)
+                + text(at[0] + at[2], at[1] - 6, f"{share[a, b, c]:.0%} right", "end", font_weight=600)
+                for c, at in enumerate(place.values())
+            )
+            for b, step in enumerate(steps)
+        }
+        for a, task in enumerate(tasks)
+    }
+    return Panel(
+        frames,
+        base,
+        (width, bottom + 34 + 18 * len(_kinds)),
+        f"the {p} × {p} grid of queries, coloured by whether the answer is right",
+    )
 
 # %% ../../nbs/modular/08_views.ipynb #6cf399aa
 def aligned(
-    clouds: dict, # step → (point, 2)
-) -> dict: # the same, each turned and mirrored to fit the next
+    clouds: dict,  # step → (point, 2)
+) -> dict:  # the same, each turned and mirrored to fit the next
     "Principal components have no sign and no order when two are alike: turn each checkpoint's cloud towards the one after it, so that what moves has moved."
     from scipy.linalg import orthogonal_procrustes
+
     steps = sorted(clouds, reverse=True)
     found = {s: clouds[s] for s in steps[:1]}
-    for later, step in zip(steps, steps[1:]): found[step] = clouds[step] @ orthogonal_procrustes(clouds[step], found[later])[0]
+    for later, step in zip(steps, steps[1:]):
+        found[step] = clouds[step] @ orthogonal_procrustes(clouds[step], found[later])[0]
     return found
 
 # %% ../../nbs/modular/08_views.ipynb #a3ff9f29
@@ -114,47 +190,92 @@ def planes(shown: Shown, table: pd.DataFrame) -> Panel:
     "What a head writes at y and z of every query, its first two principal components; a colour for each ratio y/x."
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
-    p, centre, radius = shown.run.config.p, width/2, width/2 - 22
+
+    p, centre, radius = shown.run.config.p, width / 2, width / 2 - 22
     (layers, heads, steps, queries, _), points = cube(table, "layer", "head", "step", "query", "axis")
     groups = {ratio: [queries.index(q) for q in row] for ratio, row in some_lines(p).items()}
-    colour = {g: to_hex(colormaps["twilight"]((i + .5)/len(groups))) if g not in "0∞" else "#7A7A7A" for i, g in enumerate(groups)}
+    colour = {
+        g: to_hex(colormaps["twilight"]((i + 0.5) / len(groups))) if g not in "0∞" else "#7A7A7A"
+        for i, g in enumerate(groups)
+    }
+
     def drawn(cloud):
-        scaled = centre + radius*cloud/(np.abs(cloud).max() or 1)
-        numbers = "".join(text(*(scaled[members].mean(0) + (0, 4)), g) for g, members in groups.items() if g not in "0∞")
+        scaled = centre + radius * cloud / (np.abs(cloud).max() or 1)
+        numbers = "".join(
+            text(*(scaled[members].mean(0) + (0, 4)), g) for g, members in groups.items() if g not in "0∞"
+        )
         shapes = "".join(dots(scaled[members], colour[g]) for g, members in groups.items())
         return group(shapes, stroke_width=9, stroke_linecap="round") + group(
-            numbers, text_anchor="middle", font_weight=700, stroke="Canvas", stroke_width=3, paint_order="stroke")
+            numbers,
+            text_anchor="middle",
+            font_weight=700,
+            stroke="Canvas",
+            stroke_width=3,
+            paint_order="stroke",
+        )
+
     apart = {at: _line_contrast(points[at][-1], groups) for at in np.ndindex(points.shape[:2])}
-    best = sorted(apart, key=lambda at: -apart[at])[:16] # first the head that tells ratios apart best
-    frames = {f"layer {layers[i]:.0f}, head {heads[j]:.0f}": {s: drawn(cloud) for s, cloud in aligned(dict(zip(map(int, steps), points[i, j]))).items()}
-              for i, j in best}
-    base = frame(2, 2, width - 4, width - 4) + note(8, width + 13, "a dot is a query; its colour and number are its y/x", "start")
-    return Panel(frames, base, (width, width + 19), "two principal components of what a head writes, a dot for each query")
+    best = sorted(apart, key=lambda at: -apart[at])[:16]  # first the head that tells ratios apart best
+    frames = {
+        f"layer {layers[i]:.0f}, head {heads[j]:.0f}": {
+            s: drawn(cloud) for s, cloud in aligned(dict(zip(map(int, steps), points[i, j]))).items()
+        }
+        for i, j in best
+    }
+    base = frame(2, 2, width - 4, width - 4) + note(
+        8, width + 13, "a dot is a query; its colour and number are its y/x", "start"
+    )
+    return Panel(
+        frames,
+        base,
+        (width, width + 19),
+        "two principal components of what a head writes, a dot for each query",
+    )
+
 
 def _line_contrast(cloud, groups):
     "Share of the variance that lies between ratios."
     means = [cloud[m].mean(0) for m in groups.values()]
-    return float(sum(len(m)*(v**2).sum() for m, v in zip(groups.values(), means))/((cloud**2).sum() or 1))
+    return float(sum(len(m) * (v**2).sum() for m, v in zip(groups.values(), means)) / ((cloud**2).sum() or 1))
 
 # %% ../../nbs/modular/08_views.ipynb #43344c64
 @view("Which queries are alike", lambda shown: dict(cosines=cosine_rows), "modular")
 def cosines(shown: Shown, table: pd.DataFrame) -> Panel:
     "How alike every two queries are in the residual stream at z, sorted by line through the origin."
     lines, left, side = some_lines(shown.run.config.p), 28, width - 34
-    cell, ends = side/(int(table["row"].max()) + 1), np.cumsum([1, *map(len, lines.values())])
-    middle = left + cell*(ends[:-1] + ends[1:])/2
+    cell, ends = side / (int(table["row"].max()) + 1), np.cumsum([1, *map(len, lines.values())])
+    middle = left + cell * (ends[:-1] + ends[1:]) / 2
     base = frame(left, left, side, side)
-    base += "".join(text(at, left - 6, ratio, "middle") + text(left - 6, at + 4, ratio, "end") for at, ratio in zip(middle, lines))
+    base += "".join(
+        text(at, left - 6, ratio, "middle") + text(left - 6, at + 4, ratio, "end")
+        for at, ratio in zip(middle, lines)
+    )
     base += note(left, width + 13, "queries by their ratio y/x; blue: alike, orange: opposite", "start")
     (layers, steps, *_), maps = cube(table, "layer", "step", "row", "column")
-    maps = np.where(np.isnan(maps), maps.swapaxes(-1, -2), maps) # the other half
-    frames = {f"after block {layer:.0f}": {int(step): matrix(square, (left, left, side, side), levels=12) for step, square in zip(steps, of)}
-              for layer, of in zip(layers, maps)}
-    return Panel(dict(reversed(frames.items())), base, (width, width + 19), "cosine of every two queries; blocks on the diagonal are lines through the origin")
+    maps = np.where(np.isnan(maps), maps.swapaxes(-1, -2), maps)  # the other half
+    frames = {
+        f"after block {layer:.0f}": {
+            int(step): matrix(square, (left, left, side, side), levels=12) for step, square in zip(steps, of)
+        }
+        for layer, of in zip(layers, maps)
+    }
+    return Panel(
+        dict(reversed(frames.items())),
+        base,
+        (width, width + 19),
+        "cosine of every two queries; blocks on the diagonal are lines through the origin",
+    )
+
 
 @view("Scores of the heads", lambda shown: shown.study.checkpoint_probes(shown.run.config), "modular")
 def scores(shown: Shown, table: pd.DataFrame) -> Panel:
     "The scores of the geometry page for every head."
     rows = table[(table["probe"] == "geometry") & (table["metric"] == "score") & (table["head"] >= 0)]
-    change = rows.groupby("quantity")["value"].agg(lambda v: (v.max() - v.min())/(v.abs().max() or 1)).sort_values(ascending=False)
-    return pd.concat([rows[rows["quantity"] == q] for q in change.index]).pipe(lambda r: heads_panel(r.assign(choice=r["quantity"])))
+    change = (
+        rows.groupby("quantity")["value"]
+        .agg(lambda v: (v.max() - v.min()) / (v.abs().max() or 1))
+        .sort_values(ascending=False)
+    )
+    return pd.concat([rows[rows["quantity"] == q] for q in change.index]).pipe(
+        lambda r: heads_panel(r.assign(choice=r["quantity"]))
+    )

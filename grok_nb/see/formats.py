@@ -19,95 +19,153 @@ from ..files import write_atomic
 # %% ../../nbs/see/07_formats.ipynb #12bac547
 forms = "html", "md", "pdf"
 
+
 def form_of(
-    out: str = "", # file to write, if it is named
-    form: str = "", # format, if it is
-) -> str: # one of `forms`
+    out: str = "",  # file to write, if it is named
+    form: str = "",  # format, if it is
+) -> str:  # one of `forms`
     "The format that is asked for. Raises InputError if there is no such format, or if name and format disagree."
-    if form and form not in forms: raise InputError(f"--format {nearest(form, forms)}")
+    if form and form not in forms:
+        raise InputError(f"--format {nearest(form, forms)}")
     ending = Path(out).suffix[1:] if out else form or "html"
     if ending not in forms or form and ending != form:
-        raise InputError(f"--out {out}: must end in {f'.{form}, as --format says' if form else '.html, .md or .pdf'}")
+        raise InputError(
+            f"--out {out}: must end in {f'.{form}, as --format says' if form else '.html, .md or .pdf'}"
+        )
     return ending
 
-def chromium() -> str: # path of the browser; empty: there is none
+
+def chromium() -> str:  # path of the browser; empty: there is none
     "Chromium or a browser made of it: the system's, else the one that playwright has fetched."
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"):
-        if found := shutil.which(name): return found
+        if found := shutil.which(name):
+            return found
     from playwright.sync_api import sync_playwright
+
     def its_own():
-        with sync_playwright() as p: return p.chromium.executable_path
-    with ThreadPoolExecutor(1) as pool: found = pool.submit(its_own).result() # a notebook's own thread refuses it
+        with sync_playwright() as p:
+            return p.chromium.executable_path
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(its_own).result()  # a notebook's own thread refuses it
     return found if Path(found).is_file() else ""
+
 
 def _missing(form):
     "What a format needs and this machine lacks, and where to get it."
     has = lambda module: importlib.util.find_spec(module) is not None
     if form == "pdf":
-        if not has("playwright"): return ["playwright (pip install playwright)"]
-        if not chromium(): return ["Chromium (apt install chromium, or playwright install chromium)"]
+        if not has("playwright"):
+            return ["playwright (pip install playwright)"]
+        if not chromium():
+            return ["Chromium (apt install chromium, or playwright install chromium)"]
     if form == "md":
-        if not has("pypandoc"): return ["pypandoc (pip install pypandoc_binary)"]
+        if not has("pypandoc"):
+            return ["pypandoc (pip install pypandoc_binary)"]
         import pypandoc
-        try: pypandoc.get_pandoc_path()
-        except OSError: return ["pandoc (pip install pypandoc_binary)"]
+
+        try:
+            pypandoc.get_pandoc_path()
+        except OSError:
+            return ["pandoc (pip install pypandoc_binary)"]
     return []
 
+
 def check_form(
-    form: str, # ending of a file, without the dot
+    form: str,  # ending of a file, without the dot
 ):
     "Raise `InputError` if something is missing for this format."
-    if lacking := _missing(form): raise InputError(f"format {form}: needs {', '.join(lacking)}; html needs nothing")
+    if lacking := _missing(form):
+        raise InputError(f"format {form}: needs {', '.join(lacking)}; html needs nothing")
 
 # %% ../../nbs/see/07_formats.ipynb #800b97c2
 class _Plain(HTMLParser):
     "What Markdown can say of a page of ours: `text`, and `pictures` by file name."
+
     dropped = {"script", "style", "head", "button", "select", "output", "label", "canvas", "svg", "template"}
     kept = {"a": ("href",), "img": ("src", "alt")}
-    turned = dict(figure=("<p>", "</p>"), figcaption=("</p><p><em>", "</em>"), div=("", ""), span=("", ""), main=("", ""), small=("", ""))
+    turned = dict(
+        figure=("<p>", "</p>"),
+        figcaption=("</p><p><em>", "</em>"),
+        div=("", ""),
+        span=("", ""),
+        main=("", ""),
+        small=("", ""),
+    )
 
     def __init__(self, page):
         super().__init__(convert_charrefs=False)
-        self.pieces, self.pictures, self.names, self.headings, self.inside, self.cell = [], {}, {}, {}, [], False
+        self.pieces, self.pictures, self.names, self.headings, self.inside, self.cell = (
+            [],
+            {},
+            {},
+            {},
+            [],
+            False,
+        )
         self.feed(page)
-        self.text = re.sub(r'href="#([^"]+)"', lambda m: f'href="#{_slug(self.headings.get(m[1], m[1]))}"', "".join(self.pieces))
+        self.text = re.sub(
+            r'href="#([^"]+)"',
+            lambda m: f'href="#{_slug(self.headings.get(m[1], m[1]))}"',
+            "".join(self.pieces),
+        )
 
     def handle_starttag(self, tag, attributes):
-        if tag in self.dropped: self.inside.append(tag)
-        if self.inside or tag in ("input", "meta", "link"): return
+        if tag in self.dropped:
+            self.inside.append(tag)
+        if self.inside or tag in ("input", "meta", "link"):
+            return
         given = dict(attributes)
-        if tag == "img": given["src"] = self._file(given.get("src") or "")
-        if tag in ("td", "th"): self.cell = True
-        if re.fullmatch("h[1-6]", tag) and "id" in given: self.names[tag] = given["id"]
+        if tag == "img":
+            given["src"] = self._file(given.get("src") or "")
+        if tag in ("td", "th"):
+            self.cell = True
+        if re.fullmatch("h[1-6]", tag) and "id" in given:
+            self.names[tag] = given["id"]
         said = "".join(f' {n}="{html.escape(given[n] or "")}"' for n in self.kept.get(tag, ()) if n in given)
-        self.pieces.append(_break if tag == "br" and self.cell else self.turned.get(tag, (f"<{tag}{said}>",))[0])
+        self.pieces.append(
+            _break if tag == "br" and self.cell else self.turned.get(tag, (f"<{tag}{said}>",))[0]
+        )
 
     def handle_endtag(self, tag):
         if self.inside:
-            if tag == self.inside[-1]: self.inside.pop()
+            if tag == self.inside[-1]:
+                self.inside.pop()
             return
-        if tag in ("td", "th"): self.cell = False
+        if tag in ("td", "th"):
+            self.cell = False
         self.names.pop(tag, None)
         self.pieces.append(self.turned.get(tag, ("", f"</{tag}>"))[1])
 
     def handle_data(self, data):
-        if self.inside: return
-        for name in self.names.values(): self.headings[name] = self.headings.get(name, "") + html.unescape(data)
+        if self.inside:
+            return
+        for name in self.names.values():
+            self.headings[name] = self.headings.get(name, "") + html.unescape(data)
         self.pieces.append(data)
 
-    def handle_entityref(self, name): self.handle_data(f"&{name};")
-    def handle_charref(self, name): self.handle_data(f"&#{name};")
+    def handle_entityref(self, name):
+        self.handle_data(f"&{name};")
+
+    def handle_charref(self, name):
+        self.handle_data(f"&#{name};")
 
     def _file(self, source):
         "The name of the file that a picture in the page becomes."
         found = re.fullmatch(r"data:image/(\w+)(?:\+xml)?;base64,(.*)", source, re.S)
-        if not found: return source
+        if not found:
+            return source
         content = b64decode(found[2])
         name = f"{sha256(content).hexdigest()[:12]}.{found[1]}"
         self.pictures[name] = content
         return f"{_folder}/{name}"
 
-_break, _folder = "\ue000", "\ue001" # stand for a line break, and for the folder of pictures, until pandoc is done
+
+_break, _folder = (
+    "\ue000",
+    "\ue001",
+)  # stand for a line break, and for the folder of pictures, until pandoc is done
+
 
 def _slug(heading):
     "What GitHub calls a heading."
@@ -115,48 +173,75 @@ def _slug(heading):
 
 # %% ../../nbs/see/07_formats.ipynb #b6bc5915
 def markdown(
-    page: str, # HTML
-    folder: str = "pictures", # where its pictures will be, as seen from the Markdown file
-) -> tuple[str, dict[str, bytes]]: # text; file name → content of the pictures
+    page: str,  # HTML
+    folder: str = "pictures",  # where its pictures will be, as seen from the Markdown file
+) -> tuple[str, dict[str, bytes]]:  # text; file name → content of the pictures
     "A page as GitHub's Markdown."
     import pypandoc
+
     plain = _Plain(page)
-    try: text = pypandoc.convert_text(plain.text, "gfm", format="html+raw_html-native_divs-native_spans", extra_args=["--wrap=none", "--columns=10000"])
-    except RuntimeError as e: raise RunError(f"pandoc: {str(e).splitlines()[0]}") from None
-    return text.replace(_break, "<br>").replace(quote(_folder), quote(folder)).replace(_folder, quote(folder)), plain.pictures
+    try:
+        text = pypandoc.convert_text(
+            plain.text,
+            "gfm",
+            format="html+raw_html-native_divs-native_spans",
+            extra_args=["--wrap=none", "--columns=10000"],
+        )
+    except RuntimeError as e:
+        raise RunError(f"pandoc: {str(e).splitlines()[0]}") from None
+    return text.replace(_break, "<br>").replace(quote(_folder), quote(folder)).replace(
+        _folder, quote(folder)
+    ), plain.pictures
+
 
 def _save_markdown(path, page):
     "Pictures first, then the text that shows them, then away with those of an older one: a reader never misses any."
     folder = path.with_name(f"{path.stem}-pictures")
     text, pictures = markdown(page, folder.name)
-    if pictures: folder.mkdir(exist_ok=True)
-    for name, content in pictures.items(): write_atomic(folder / name, content)
+    if pictures:
+        folder.mkdir(exist_ok=True)
+    for name, content in pictures.items():
+        write_atomic(folder / name, content)
     write_atomic(path, text)
     for old in folder.glob("*"):
-        if re.fullmatch(r"[0-9a-f]{12}\.\w+", old.name) and old.name not in pictures: old.unlink()
+        if re.fullmatch(r"[0-9a-f]{12}\.\w+", old.name) and old.name not in pictures:
+            old.unlink()
 
 # %% ../../nbs/see/07_formats.ipynb #366a0d44
 def _print(page):
     "The bytes of a PDF."
     from playwright.sync_api import Error, sync_playwright
-    root = hasattr(os, "geteuid") and os.geteuid() == 0 # Chromium refuses its sandbox to root
+
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium refuses its sandbox to root
     try:
         with sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=chromium(), args=["--disable-dev-shm-usage", *["--no-sandbox"] * root])
+            browser = p.chromium.launch(
+                executable_path=chromium(), args=["--disable-dev-shm-usage", *["--no-sandbox"] * root]
+            )
             tab = browser.new_page(offline=True, color_scheme="light")
             tab.set_content(page, wait_until="load", timeout=120_000)
             tab.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => 0)))")
             number = '<div style="width:100%;text-align:center;font:8px sans-serif"><span class="pageNumber"></span></div>'
-            return tab.pdf(format="A4", print_background=True, display_header_footer=True, header_template="<span></span>", footer_template=number,
-                           margin=dict(top="14mm", bottom="16mm", left="14mm", right="14mm"))
-    except Error as e: raise RunError(f"Chromium: {str(e).splitlines()[0]}") from None
+            return tab.pdf(
+                format="A4",
+                print_background=True,
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=number,
+                margin=dict(top="14mm", bottom="16mm", left="14mm", right="14mm"),
+            )
+    except Error as e:
+        raise RunError(f"Chromium: {str(e).splitlines()[0]}") from None
+
 
 def _save_pdf(path, page):
-    with ThreadPoolExecutor(1) as pool: write_atomic(path, pool.submit(_print, page).result()) # a notebook's own thread refuses it
+    with ThreadPoolExecutor(1) as pool:
+        write_atomic(path, pool.submit(_print, page).result())  # a notebook's own thread refuses it
+
 
 def save(
-    path: Path, # its ending says the format: .md, .pdf, or anything else for HTML
-    page: str, # HTML
+    path: Path,  # its ending says the format: .md, .pdf, or anything else for HTML
+    page: str,  # HTML
 ):
     "Write a page, as a whole or not at all."
     {".md": _save_markdown, ".pdf": _save_pdf}.get(path.suffix, write_atomic)(path, page)

@@ -24,20 +24,25 @@ from ..probes import curve
 
 # %% ../../nbs/see/02_report.ipynb #eb6d6deb
 def picture(
-    fig: plt.Figure, # matplotlib figure
-    alt: str, # what it shows, in a sentence
-    dpi: int = 180, # pixels per inch of the file
-) -> str: # an `<img>` with the picture inside
+    fig: plt.Figure,  # matplotlib figure
+    alt: str,  # what it shows, in a sentence
+    dpi: int = 180,  # pixels per inch of the file
+) -> str:  # an `<img>` with the picture inside
     "A figure as self-contained HTML."
     buffer = io.BytesIO()
-    crop = None if fig.get_layout_engine() else "tight" # to crop means to draw twice; a layout leaves nothing outside
-    fig.savefig(buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches=crop, pil_kwargs=dict(quality=85))
+    crop = (
+        None if fig.get_layout_engine() else "tight"
+    )  # to crop means to draw twice; a layout leaves nothing outside
+    fig.savefig(
+        buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches=crop, pil_kwargs=dict(quality=85)
+    )
     width = int(fig.get_size_inches()[0] * 96)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt, quote=True)}" style="width:{width}px">'
 
+
 def table_html(
-    table: pd.DataFrame, # to be shown as it is, index left out
+    table: pd.DataFrame,  # to be shown as it is, index left out
 ) -> str:
     "A table, escaped, that scrolls sideways on a narrow screen."
     body = table.to_html(index=False, border=0, escape=True, na_rep="–", float_format=lambda v: f"{v:.3g}")
@@ -71,41 +76,56 @@ table { font-size:7pt } th,td { padding:.2rem .5rem .2rem 0; overflow-wrap:break
 }
 """
 
+
 def page(
-    title: str, # of the page
-    body: str, # HTML
+    title: str,  # of the page
+    body: str,  # HTML
 ) -> str:
     "A complete HTML document with its style inside."
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{html.escape(title)}</title><style>{_style}{_print_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n")
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_style}{_print_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+    )
 
 # %% ../../nbs/see/02_report.ipynb #fa82aa2e
 def answer(
-    table: pd.DataFrame, # of `when`
-    study, # `study.Study`: its headline curve is told of, in its `unit`
-) -> list[str]: # a sentence a run, or one for each of its transitions
+    table: pd.DataFrame,  # of `when`
+    study,  # `study.Study`: its headline curve is told of, in its `unit`
+) -> list[str]:  # a sentence a run, or one for each of its transitions
     "What happened, in words that come from the table alone."
     sentences, headline, metric = [], study.headline_name, study.unit
     for run, rows in table[table.curve == headline].groupby("run", sort=False):
         moved = rows[rows.direction.isin(["up", "down"])]
         if moved.empty:
-            found = "too few evaluations to tell" if (rows.direction == "untested").all() else f"no lasting change found in {rows['last'].max():,.0f} steps"
+            found = (
+                "too few evaluations to tell"
+                if (rows.direction == "untested").all()
+                else f"no lasting change found in {rows['last'].max():,.0f} steps"
+            )
             sentences.append(f"{run}: {headline} – {found} ({metric} {rows.plateau.iloc[-1]:.2f}).")
         for _, r in moved.iterrows():
-            end = f"complete by {r.saturation_hi:,.0f}" if r.saturation_hi < float("inf") else "not yet complete at the end"
-            sentences.append(f"{run}: {headline} – {metric} {'rises' if r.direction == 'up' else 'falls'} from {r.baseline:.2f} to {r.plateau:.2f}, "
-                             f"starting after step {r.onset_lo:,.0f}, half-way between {r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}, {end}.")
+            end = (
+                f"complete by {r.saturation_hi:,.0f}"
+                if r.saturation_hi < float("inf")
+                else "not yet complete at the end"
+            )
+            sentences.append(
+                f"{run}: {headline} – {metric} {'rises' if r.direction == 'up' else 'falls'} from {r.baseline:.2f} to {r.plateau:.2f}, "
+                f"starting after step {r.onset_lo:,.0f}, half-way between {r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}, {end}."
+            )
     return sentences
 
 # %% ../../nbs/see/02_report.ipynb #1dd61367
 def through_training(
-    runs: Sequence[Run], # of one study
-    names: dict, # run id → what it is called
-    most: int = 9, # checkpoints, and those at transitions besides
-): # → scrubber.Scrubber
+    runs: Sequence[Run],  # of one study
+    names: dict,  # run id → what it is called
+    most: int = 9,  # checkpoints, and those at transitions besides
+):  # → scrubber.Scrubber
     "What a report lets one scrub through: the first two runs beside each other, everything measured."
     from grok_nb.see.scrubber import Scrubber
+
     return Scrubber(runs[:2], most=most, names=[names[r.run_id] for r in runs[:2]]).measure()
+
 
 def look_inside(run: Run):
     "What a report looks for inside a run, measured beforehand."
@@ -114,29 +134,46 @@ def look_inside(run: Run):
 
 # %% ../../nbs/see/02_report.ipynb #e7191416
 def curves_figure(
-    table: pd.DataFrame, # long table of one or more runs; `run` holds the name to show
-    curves: dict, # name → selection of one curve, as a study's `curves`
-    transitions: dict, # run → its transitions on the headline curve
+    table: pd.DataFrame,  # long table of one or more runs; `run` holds the name to show
+    curves: dict,  # name → selection of one curve, as a study's `curves`
+    transitions: dict,  # run → its transitions on the headline curve
 ) -> plt.Figure:
     "Curves over steps, the runs side by side."
-    runs, palette = list(table["run"].unique()), ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-    fig, axes = plt.subplots(1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.0), sharey=True, squeeze=False, layout="constrained")
+    runs, palette = (
+        list(table["run"].unique()),
+        ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"),
+    )
+    fig, axes = plt.subplots(
+        1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.0), sharey=True, squeeze=False, layout="constrained"
+    )
     for ax, run in zip(axes[0], runs):
         rows = table[table["run"] == run]
         known = known_curves(rows, curves)
         for name, color in zip(curves, cycle(palette)):
-            if name in known: known[name].plot(ax=ax, color=color, label=name)
-        for t in transitions.get(run, ()): mark(ax, t)
-        ax.set(xlabel="optimizer steps", ylabel="value" if run == runs[0] else "", title=run if len(runs) > 1 else None)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+            if name in known:
+                known[name].plot(ax=ax, color=color, label=name)
+        for t in transitions.get(run, ()):
+            mark(ax, t)
+        ax.set(
+            xlabel="optimizer steps",
+            ylabel="value" if run == runs[0] else "",
+            title=run if len(runs) > 1 else None,
+        )
+    fig.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
     plt.close(fig)
     return fig
 
 # %% ../../nbs/see/02_report.ipynb #69aa74f0
 def section(
-    runs: Sequence[Run], # of one study, with at least one evaluation each
-    evidence: Sequence[Run] = (), # more runs of the study for the claims to be judged on
-) -> list[str]: # pieces of HTML
+    runs: Sequence[Run],  # of one study, with at least one evaluation each
+    evidence: Sequence[Run] = (),  # more runs of the study for the claims to be judged on
+) -> list[str]:  # pieces of HTML
     "What is reported of the runs of one study."
     study, names, found, shown = runs[0].study, labels(runs), when(runs), representative_runs(runs)
     table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown], ignore_index=True)
@@ -144,115 +181,191 @@ def section(
     moved = {name: transitions(s) if len(s) >= fewest else [] for name, s in series.items()}
     body = [f'<h1 id="{study.name}">{html.escape(study.question)}</h1>']
     body += [f'<p class="lead">{html.escape(s)}</p>' for s in answer(found, study)]
-    body += ["<h2>Transitions</h2>", table_html(readable(found)),
-             '<p class="soft">Times are optimiser steps, as intervals between two evaluations: 2,600 – 3,000 means after step 2,600, at or before '
-             "step 3,000. Noise shows a rise of this kind in less than 5 % of curves that have none.</p>"]
-    figures = study.figures(table, moved) if study.figures else [
-        ("When", "Every curve of the study. Bands: transitions of the headline curve.", curves_figure(table, study.curves, moved))]
-    figures += study.checkpoint_figures({names[r.run_id]: r for r in shown}, measured_inside(shown).replace(dict(run=names)))
-    body += ["<h2>Through training</h2>", '<p class="soft">Move the slider, or press the arrow keys.</p>',
-             through_training(shown, names).html()]
+    body += [
+        "<h2>Transitions</h2>",
+        table_html(readable(found)),
+        '<p class="soft">Times are optimiser steps, as intervals between two evaluations: 2,600 – 3,000 means after step 2,600, at or before '
+        "step 3,000. Noise shows a rise of this kind in less than 5 % of curves that have none.</p>",
+    ]
+    figures = (
+        study.figures(table, moved)
+        if study.figures
+        else [
+            (
+                "When",
+                "Every curve of the study. Bands: transitions of the headline curve.",
+                curves_figure(table, study.curves, moved),
+            )
+        ]
+    )
+    figures += study.checkpoint_figures(
+        {names[r.run_id]: r for r in shown}, measured_inside(shown).replace(dict(run=names))
+    )
+    body += [
+        "<h2>Through training</h2>",
+        '<p class="soft">Move the slider, or press the arrow keys.</p>',
+        through_training(shown, names).html(),
+    ]
     body += _figures(figures)
     body += _claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values()))
     return body + [
-        "<h2>How these runs were made</h2>", table_html(describe(runs)), *(_details(r) for r in runs),
+        "<h2>How these runs were made</h2>",
+        table_html(describe(runs)),
+        *(_details(r) for r in runs),
         "<p>Every checkpoint is an ordinary Hugging Face folder:</p>",
         f"<pre>from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\n"
-        f'    "{html.escape(str(runs[0].folder(runs[0].steps[-1]).relative_to(runs[0].path.parent)))}")</pre>']
+        f'    "{html.escape(str(runs[0].folder(runs[0].steps[-1]).relative_to(runs[0].path.parent)))}")</pre>',
+    ]
+
 
 def _sections(of_studies, workers):
     "`section` for each pair of runs and evidence, in processes of their own where there are several of both."
-    if workers == 1 or len(of_studies) < 2: return [section(*each) for each in of_studies]
+    if workers == 1 or len(of_studies) < 2:
+        return [section(*each) for each in of_studies]
     from grok_nb.engines import Processes
+
     folders = [[[str(r.path) for r in runs] for runs in each] for each in of_studies]
     with Processes(workers) as processes:
         return [job.result() for job in [processes.submit(_section_from, *each) for each in folders]]
 
+
 def _section_from(folders, evidence):
     return section([Run(f) for f in folders], [Run(f) for f in evidence])
 
+
 def report(
-    runs: Sequence[Run], # of one study or of several, with at least one evaluation each
-    path: str | Path | None = None, # where to write, as .html, .md or .pdf; None: `report-…` in the folder of runs
-    evidence: Sequence[Run] = (), # more runs of these studies for the claims to be judged on
-    form: str = "html", # html, md or pdf, where no path says it by its ending
-    workers: int | None = 1, # processes that draw the sections of several studies; None: one a core
-) -> Path: # of the file
+    runs: Sequence[Run],  # of one study or of several, with at least one evaluation each
+    path: str
+    | Path
+    | None = None,  # where to write, as .html, .md or .pdf; None: `report-…` in the folder of runs
+    evidence: Sequence[Run] = (),  # more runs of these studies for the claims to be judged on
+    form: str = "html",  # html, md or pdf, where no path says it by its ending
+    workers: int | None = 1,  # processes that draw the sections of several studies; None: one a core
+) -> Path:  # of the file
     "One offline HTML report about some runs, a section for each study; an `InputError` if they have not been evaluated."
     check_form(Path(path).suffix[1:] if path else form)
-    if not runs: raise InputError("report: needs one run or more")
-    if empty := [r.run_id for r in runs if not r.records()]: raise InputError(f"report: {empty[0]} has not been evaluated yet")
-    if bare := [r.run_id for r in runs if not r.steps]: raise InputError(f"report: {bare[0]} has no checkpoint yet")
+    if not runs:
+        raise InputError("report: needs one run or more")
+    if empty := [r.run_id for r in runs if not r.records()]:
+        raise InputError(f"report: {empty[0]} has not been evaluated yet")
+    if bare := [r.run_id for r in runs if not r.steps]:
+        raise InputError(f"report: {bare[0]} has no checkpoint yet")
     names = list(dict.fromkeys(r.config.study for r in runs))
     of = lambda name, runs: [r for r in runs if r.config.study == name]
     body = sum(_sections([(of(name, runs), of(name, evidence)) for name in names], workers), [])
     title = studies[names[0]].question
     if len(names) > 1:
         title = "An ability arrives late and suddenly: when, in which circuit, and what moves it?"
-        links = "".join(f'<li><a href="#{name}">{html.escape(studies[name].question)}</a></li>' for name in names)
+        links = "".join(
+            f'<li><a href="#{name}">{html.escape(studies[name].question)}</a></li>' for name in names
+        )
         body = [f"<h1>{title}</h1><ul>{links}</ul>", *body]
     if path is None:
         several = f"{'-'.join(names)}-{hashlib.sha256(' '.join(sorted(r.run_id for r in runs)).encode()).hexdigest()[:8]}"
         path = runs[0].path.parent / f"report-{runs[0].run_id if len(runs) == 1 else several}.{form}"
     return _written(path, title, body)
 
+
 def _written(path, title, body):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, page(title, "\n".join([*body, f'<p class="soft">grok_nb {__version__}. Paths are relative to the folder of runs.</p>'])))
+    save(
+        path,
+        page(
+            title,
+            "\n".join(
+                [
+                    *body,
+                    f'<p class="soft">grok_nb {__version__}. Paths are relative to the folder of runs.</p>',
+                ]
+            ),
+        ),
+    )
     return path
+
 
 def _figures(figures):
     "Each with its heading and caption."
-    return [f"<h2>{html.escape(heading)}</h2><figure>{picture(fig, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
-            for heading, caption, fig in figures]
+    return [
+        f"<h2>{html.escape(heading)}</h2><figure>{picture(fig, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for heading, caption, fig in figures
+    ]
+
 
 def _claims(study, runs):
     "The ledger, and which runs it rests on."
     book = ledger(study.claims(), tables(runs))
-    if book.empty: return []
+    if book.empty:
+        return []
     counts = pd.Series([r.preset for r in runs if r.preset != "custom"]).value_counts(sort=False)
     rests = ", ".join(f"{n} × {preset}" for preset, n in counts.items())
-    against = [what for what, name in study.contradictions.items() if (book[book.claim == name].verdict == "not supported").any()]
+    against = [
+        what
+        for what, name in study.contradictions.items()
+        if (book[book.claim == name].verdict == "not supported").any()
+    ]
     said = "".join(f"<li>{html.escape(what)}</li>" for what in against)
-    return ["<h2>Claims so far</h2>", f'<div class="wide">{book._repr_html_()}</div>',
-            f"<p>Against the paper, in these runs:</p><ul>{said}</ul>" if said else "",
-            f'<p class="soft">Judged on {rests or "no run with the options of a preset"}. Below three seeds nothing is decided.</p>']
+    return [
+        "<h2>Claims so far</h2>",
+        f'<div class="wide">{book._repr_html_()}</div>',
+        f"<p>Against the paper, in these runs:</p><ul>{said}</ul>" if said else "",
+        f'<p class="soft">Judged on {rests or "no run with the options of a preset"}. Below three seeds nothing is decided.</p>',
+    ]
+
 
 def _details(run):
     "Options and sessions of a run, folded away."
     options = pd.DataFrame(run.config.options().items(), columns=["option", "value"]).astype(str)
-    return (f"<details><summary>{html.escape(run.run_id)}: every option, and where it ran</summary>"
-            f"{table_html(options)}{table_html(pd.DataFrame(run.sessions()).fillna('').astype(str))}</details>")
+    return (
+        f"<details><summary>{html.escape(run.run_id)}: every option, and where it ran</summary>"
+        f"{table_html(options)}{table_html(pd.DataFrame(run.sessions()).fillna('').astype(str))}</details>"
+    )
 
 # %% ../../nbs/see/02_report.ipynb #44a6b3aa
 def sweep_report(
-    folder: str | Path, # of a sweep
-    path: str | Path | None = None, # where to write; as .html, .md or .pdf; None: `report.html` in the folder
-    form: str = "html", # html, md or pdf, where no path says it by its ending
-) -> Path: # of the file
+    folder: str | Path,  # of a sweep
+    path: str
+    | Path
+    | None = None,  # where to write; as .html, .md or .pdf; None: `report.html` in the folder
+    form: str = "html",  # html, md or pdf, where no path says it by its ending
+) -> Path:  # of the file
     "One offline HTML report about a sweep. Raises InputError if none of its runs has been evaluated."
     check_form(Path(path).suffix[1:] if path else form)
     from grok_nb.sweeps import read_sweep, summarise
+
     facts, runs = read_sweep(folder)
     begun = [r for r in runs if r.records()]
-    if not begun: raise InputError(f"report: no run of the sweep {Path(folder).name} has been evaluated yet")
+    if not begun:
+        raise InputError(f"report: no run of the sweep {Path(folder).name} has been evaluated yet")
     study, table = studies[facts["study"]], summarise(runs, list(facts["grid"]))
     values = dict(facts["grid"], seed=facts["seeds"])
-    axes = "".join(f"<li>{html.escape(name)}: {html.escape(', '.join(map(str, each)))}</li>" for name, each in values.items())
+    axes = "".join(
+        f"<li>{html.escape(name)}: {html.escape(', '.join(map(str, each)))}</li>"
+        for name, each in values.items()
+    )
     fixed = ", ".join(f"{k} = {v}" for k, v in facts["fixed"].items())
     asked = len(facts["seeds"]) * math.prod(len(v) for v in facts["grid"].values())
-    body = [f"<h1>{html.escape(study.question)}</h1>",
-            f'<p class="lead">A sweep of {asked} runs of the preset {html.escape(facts["preset"])}{html.escape(f" with {fixed}" if fixed else "")}: '
-            f'{(table["state"] == "finished").sum()} finished, {len(begun)} begun. Training took {table["minutes"].sum():,.0f} minutes of processes.</p>',
-            f"<ul>{axes}</ul>"]
+    body = [
+        f"<h1>{html.escape(study.question)}</h1>",
+        f'<p class="lead">A sweep of {asked} runs of the preset {html.escape(facts["preset"])}{html.escape(f" with {fixed}" if fixed else "")}: '
+        f"{(table['state'] == 'finished').sum()} finished, {len(begun)} begun. Training took {table['minutes'].sum():,.0f} minutes of processes.</p>",
+        f"<ul>{axes}</ul>",
+    ]
     done = table[table["state"].isin(["finished", "stopped"])]
     if len(done):
-        body += _figures(study.sweep_figures(done, [r for r in begun if r.run_id in set(done["run"])], facts["grid"]))
+        body += _figures(
+            study.sweep_figures(done, [r for r in begun if r.run_id in set(done["run"])], facts["grid"])
+        )
     if len(done) and (claims := study.sweep_claims()):
         book = ledger(claims, dict(sweep=done, runs=describe(begun)))
         note = f"Judged on runs with {fixed}, which the preset has not." if fixed else ""
-        body += ["<h2>Claims</h2>", f'<div class="wide">{book._repr_html_()}</div>',
-                 f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>']
-    body += ["<h2>Every run</h2>", table_html(table if (table["error"] != "").any() else table.drop(columns="error"))]
+        body += [
+            "<h2>Claims</h2>",
+            f'<div class="wide">{book._repr_html_()}</div>',
+            f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>',
+        ]
+    body += [
+        "<h2>Every run</h2>",
+        table_html(table if (table["error"] != "").any() else table.drop(columns="error")),
+    ]
     return _written(path or Path(folder) / f"report.{form}", study.question, body)

@@ -24,182 +24,270 @@ from ..transitions import transitions
 @dataclass
 class Panel:
     "What one view shows of one series."
-    frames: dict # step → SVG, or HTML where there is no `size`; or choice → such a dict
-    base: str = "" # SVG that stays, below every frame
-    size: tuple | None = None # width and height of the SVG
-    alt: str = "" # what it shows, in a sentence
-    reason: str = "" # why there is nothing to see
-    waits: bool = False # until its table is measured
+
+    frames: dict  # step → SVG, or HTML where there is no `size`; or choice → such a dict
+    base: str = ""  # SVG that stays, below every frame
+    size: tuple | None = None  # width and height of the SVG
+    alt: str = ""  # what it shows, in a sentence
+    reason: str = ""  # why there is nothing to see
+    waits: bool = False  # until its table is measured
 
     @property
-    def choices(self) -> dict: # choice → {step: picture}; with nothing to choose from, the one choice is ""
+    def choices(self) -> dict:  # choice → {step: picture}; with nothing to choose from, the one choice is ""
         "Its pictures."
         return self.frames if isinstance(next(iter(self.frames.values()), None), dict) else {"": self.frames}
 
-    def whole(self, frame: str) -> str: # HTML
+    def whole(self, frame: str) -> str:  # HTML
         "A picture with what stays."
-        if not self.size: return frame
+        if not self.size:
+            return frame
         (width, height), alt = self.size, html.escape(self.alt, quote=True)
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-                f'style="image-rendering:pixelated;max-width:100%;height:auto" '
-                f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="currentColor" role="img" '
-                f'aria-label="{alt}">{self.base}<g>{frame}</g></svg>')
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+            f'style="image-rendering:pixelated;max-width:100%;height:auto" '
+            f'font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="currentColor" role="img" '
+            f'aria-label="{alt}">{self.base}<g>{frame}</g></svg>'
+        )
 
-    def still(self, frame: str) -> str: # HTML
+    def still(self, frame: str) -> str:  # HTML
         "The same as a plain image, which needs no script and is kept where only harmless tags are."
-        if not self.size: return frame
+        if not self.size:
+            return frame
         data = base64.b64encode(self.whole(frame).encode()).decode()
         return f'<img src="data:image/svg+xml;base64,{data}" alt="{html.escape(self.alt, quote=True)}" style="background:#fff" width="{self.size[0]}">'
 
 # %% ../../nbs/see/00_scrubber.ipynb #84774bfb
 def as_html(
-    figure, # of matplotlib, or a picture of PIL
-    alt: str, # what it shows, in a sentence
-    dpi: int = 80, # pixels per inch, of a figure
-) -> str: # an `<img>` with the picture inside
+    figure,  # of matplotlib, or a picture of PIL
+    alt: str,  # what it shows, in a sentence
+    dpi: int = 80,  # pixels per inch, of a figure
+) -> str:  # an `<img>` with the picture inside
     "A figure as a frame of a panel."
     buffer = io.BytesIO()
-    if hasattr(figure, "savefig"): figure.savefig(buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches="tight", pil_kwargs=dict(quality=70))
-    else: figure.save(buffer, format="webp", quality=75)
+    if hasattr(figure, "savefig"):
+        figure.savefig(
+            buffer,
+            format="webp",
+            dpi=dpi,
+            facecolor="white",
+            bbox_inches="tight",
+            pil_kwargs=dict(quality=70),
+        )
+    else:
+        figure.save(buffer, format="webp", quality=75)
     return f'<img src="data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}" alt="{html.escape(alt, quote=True)}">'
 
 # %% ../../nbs/see/00_scrubber.ipynb #e6793a20
 @dataclass(frozen=True)
 class View:
     "Something to see at every checkpoint."
-    name: str
-    title: str # of its panels
-    draw: Callable # (shown, table) → Panel
-    probes: Callable | None = None # shown → {name: probe} that must be measured; None: it reads what training measures
-    studies: tuple = () # whose runs it is for; (): of all
-    deep: bool = False # asks the checkpoint that the slider rests on, and no other; nothing is kept
 
-views = {} # name → view, of all that are registered
+    name: str
+    title: str  # of its panels
+    draw: Callable  # (shown, table) → Panel
+    probes: Callable | None = (
+        None  # shown → {name: probe} that must be measured; None: it reads what training measures
+    )
+    studies: tuple = ()  # whose runs it is for; (): of all
+    deep: bool = False  # asks the checkpoint that the slider rests on, and no other; nothing is kept
+
+
+views = {}  # name → view, of all that are registered
+
 
 def view(
-    title: str, # of its panels
-    probes: Callable | None = None, # shown → {name: probe}
-    studies: tuple | str = (), # whose runs it is for; (): of all
+    title: str,  # of its panels
+    probes: Callable | None = None,  # shown → {name: probe}
+    studies: tuple | str = (),  # whose runs it is for; (): of all
 ):
     "Register the decorated function (shown, table) → `Panel` as a view; its name is the view's."
+
     def register(draw):
-        views[draw.__name__] = View(draw.__name__, title, draw, probes, (studies,) if isinstance(studies, str) else studies)
+        views[draw.__name__] = View(
+            draw.__name__, title, draw, probes, (studies,) if isinstance(studies, str) else studies
+        )
         return draw
+
     return register
 
+
 def find_view(
-    name: str | View, # of a view, or one that is not registered
+    name: str | View,  # of a view, or one that is not registered
 ) -> View:
     "A view by its name; an `InputError` with the nearest one if there is none."
-    if isinstance(name, View): return name
-    import grok_nb.see.views # registers those that every study shares
+    if isinstance(name, View):
+        return name
+    import grok_nb.see.views  # registers those that every study shares
+
     for study in studies.values():
-        if name in views: break
+        if name in views:
+            break
         study.register_views()
-    if name not in views: raise InputError(f"view {nearest(name, views)}")
+    if name not in views:
+        raise InputError(f"view {nearest(name, views)}")
     return views[name]
 
 # %% ../../nbs/see/00_scrubber.ipynb #29597b9e
 class Shown:
     "A series that a scrubber shows."
-    def __init__(self,
-        source, # a `Run`, a `Series`, or what makes one
-        most: int = 32, # checkpoints, and those at transitions besides
-        label: str = "", # what it is called
-        table: pd.DataFrame | None = None, # what was measured, where that is not known from a run: as of `probes.measure`
-        study: str = "", # whose questions were asked, where that is not known from a run
+
+    def __init__(
+        self,
+        source,  # a `Run`, a `Series`, or what makes one
+        most: int = 32,  # checkpoints, and those at transitions besides
+        label: str = "",  # what it is called
+        table: pd.DataFrame
+        | None = None,  # what was measured, where that is not known from a run: as of `probes.measure`
+        study: str = "",  # whose questions were asked, where that is not known from a run
     ):
         self.series = source if isinstance(source, Series) else Series(source)
         self.run, self.most, self.label = self.series.run, most, label or self.series.name
         self.name = self.run.config.study if self.run else study
         self.study = studies[self.name] if self.name else None
-        self.recorded = self.run.metrics() if table is None and self.run and self.run.records() else pd.DataFrame() if table is None else table
-        self.asked = {} # name of a deep view → rows
+        self.recorded = (
+            self.run.metrics()
+            if table is None and self.run and self.run.records()
+            else pd.DataFrame()
+            if table is None
+            else table
+        )
+        self.asked = {}  # name of a deep view → rows
         self.steps = [c.step for c in self.series.spread(most, self.around)]
 
     @cached_property
-    def moved(self) -> list: # of `transitions.Transition`
+    def moved(self) -> list:  # of `transitions.Transition`
         "The transitions of the headline curve, as far as there is one."
-        try: headline = curve(self.recorded, **self.study.headline)
-        except (InputError, AttributeError): return []
+        try:
+            headline = curve(self.recorded, **self.study.headline)
+        except (InputError, AttributeError):
+            return []
         return transitions(headline) if len(headline) >= fewest and headline.notna().all() else []
 
     @cached_property
     def tokenizer(self):
         "That of the run's text, or the one that lies beside the checkpoints; None where tokens are numbers."
-        return getattr(self.run.stream, "tokenizer", None) if self.run else self.series.checkpoints[-1].tokenizer
+        return (
+            getattr(self.run.stream, "tokenizer", None) if self.run else self.series.checkpoints[-1].tokenizer
+        )
 
     @property
-    def around(self) -> list[float]: "Steps at both ends of every midpoint."; return [t for m in self.moved for t in (m.midpoint.lo, m.midpoint.hi)]
+    def around(self) -> list[float]:
+        "Steps at both ends of every midpoint."
+        return [t for m in self.moved for t in (m.midpoint.lo, m.midpoint.hi)]
 
-    def needs(self, view: View) -> dict: # name → probe
+    def needs(self, view: View) -> dict:  # name → probe
         "What a view needs measured; an `InputError` if it is not for this series."
-        if view.studies and self.name not in view.studies: raise InputError(f"is for {' and '.join(view.studies)}")
-        if view.probes and not self.run and not view.deep: raise InputError("needs a run of ours: it asks about the data that it was trained on")
+        if view.studies and self.name not in view.studies:
+            raise InputError(f"is for {' and '.join(view.studies)}")
+        if view.probes and not self.run and not view.deep:
+            raise InputError("needs a run of ours: it asks about the data that it was trained on")
         return view.probes(self) if view.probes else {}
 
     def table(self, view: View) -> pd.DataFrame:
         "What a view reads; an `InputError` says what is missing."
-        if view.deep: return self.asked.get(view.name, pd.DataFrame())
-        if not (probes := self.needs(view)): return self.recorded
+        if view.deep:
+            return self.asked.get(view.name, pd.DataFrame())
+        if not (probes := self.needs(view)):
+            return self.recorded
         return measured(self.series, probes)
 
     def measure(self, *wanted: View):
         "Measure what views need, where it is not there yet, in one pass over the checkpoints."
         probes = {name: probe for v in wanted for name, probe in self.needs(v).items()}
         self._there()
-        if probes: measure(self.series, probes, most=self.most, also=self.around)
+        if probes:
+            measure(self.series, probes, most=self.most, also=self.around)
 
     def _there(self):
-        if self.run and not self.run.path.is_dir(): raise InputError(f"{self.run.path} is not there any more")
+        if self.run and not self.run.path.is_dir():
+            raise InputError(f"{self.run.path} is not there any more")
 
     def ask(self, view: View, *steps: int):
         "Run the probes of a deep view on some checkpoints, where it has not."
         self._there()
         probes, known, rows = self.needs(view), self.asked.get(view.name), []
-        for checkpoint in (c for c in self.series if c.step in steps and (known is None or c.step not in set(known["step"]))):
-            model, context = checkpoint.model, Context(self.run and self.run.config, self.run and self.run.stream, checkpoint.step, checkpoint.tokens)
-            rows += [dict(step=checkpoint.step, probe=name) | row for name, probe in probes.items() for row in probe(model, context)]
+        for checkpoint in (
+            c for c in self.series if c.step in steps and (known is None or c.step not in set(known["step"]))
+        ):
+            model, context = (
+                checkpoint.model,
+                Context(
+                    self.run and self.run.config,
+                    self.run and self.run.stream,
+                    checkpoint.step,
+                    checkpoint.tokens,
+                ),
+            )
+            rows += [
+                dict(step=checkpoint.step, probe=name) | row
+                for name, probe in probes.items()
+                for row in probe(model, context)
+            ]
         self.asked[view.name] = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
 
     def draw(self, view: View) -> Panel:
         "What a view shows of this series: its pictures, or why there are none."
         try:
             table = self.table(view)
-            if view.deep and table.empty: return Panel({}, reason="asks the checkpoint on which the slider rests, which needs a running kernel", waits=True)
-            if table.empty and not view.probes: return Panel({}, reason="nothing has been measured" + ("" if self.run else ": give the table of `measure`"))
-            if table.empty: return Panel({}, reason=f"not measured yet: {', '.join(self.needs(view))}", waits=True)
+            if view.deep and table.empty:
+                return Panel(
+                    {},
+                    reason="asks the checkpoint on which the slider rests, which needs a running kernel",
+                    waits=True,
+                )
+            if table.empty and not view.probes:
+                return Panel(
+                    {},
+                    reason="nothing has been measured"
+                    + ("" if self.run else ": give the table of `measure`"),
+                )
+            if table.empty:
+                return Panel({}, reason=f"not measured yet: {', '.join(self.needs(view))}", waits=True)
             return view.draw(self, table)
-        except Exception as e: return Panel({}, reason=_why(e, "drawn"))
+        except Exception as e:
+            return Panel({}, reason=_why(e, "drawn"))
+
 
 def _why(error, done):
     "An error in a line, for the place of a picture."
-    if isinstance(error, InputError): return str(error)
-    if isinstance(error, FileNotFoundError): return f"{error.filename or error} is not there any more"
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename or error} is not there any more"
     said = str(error).strip()
     return f"cannot be {done}: {type(error).__name__}{': ' if said else ''}{said.splitlines()[0] if said else ''}"
 
 # %% ../../nbs/see/00_scrubber.ipynb #d754926c
 class Scrubber:
     "A slider over the checkpoints of one series, or of several beside each other."
-    def __init__(self,
-        sources, # a `Run`, a `Series`, or what makes one; or a list of these
-        views: Sequence[str | View] | None = None, # by default those that the study names, see `study.views`
-        most: int = 32, # checkpoints of each, and those at transitions besides
-        names: Sequence[str] | None = None, # of the series
-        table: pd.DataFrame | None = None, # what was measured of series that are no runs of ours, see `probes.measure`
-        study: str = "", # whose questions they were asked
-        axis: str = "linear", # of the steps: linear or log
-        start: int | None = None, # step to begin with; None: where the first transition is half-way, else the last
+
+    def __init__(
+        self,
+        sources,  # a `Run`, a `Series`, or what makes one; or a list of these
+        views: Sequence[str | View] | None = None,  # by default those that the study names, see `study.views`
+        most: int = 32,  # checkpoints of each, and those at transitions besides
+        names: Sequence[str] | None = None,  # of the series
+        table: pd.DataFrame
+        | None = None,  # what was measured of series that are no runs of ours, see `probes.measure`
+        study: str = "",  # whose questions they were asked
+        axis: str = "linear",  # of the steps: linear or log
+        start: int
+        | None = None,  # step to begin with; None: where the first transition is half-way, else the last
     ):
         sources = sources if isinstance(sources, (list, tuple)) else [sources]
-        if not sources: raise InputError("scrubber: needs one run or series, or more")
-        if axis not in ("linear", "log"): raise InputError(f"axis = {axis!r}: must be linear or log")
-        if most < 1: raise InputError(f"most = {most}: must be at least 1")
+        if not sources:
+            raise InputError("scrubber: needs one run or series, or more")
+        if axis not in ("linear", "log"):
+            raise InputError(f"axis = {axis!r}: must be linear or log")
+        if most < 1:
+            raise InputError(f"most = {most}: must be at least 1")
         names = names or _names(sources)
-        if len(names) != len(sources): raise InputError(f"names: {len(names)} for {len(sources)} series")
+        if len(names) != len(sources):
+            raise InputError(f"names: {len(names)} for {len(sources)} series")
         self.axis, self.shown = axis, [Shown(s, most, name, table, study) for s, name in zip(sources, names)]
-        wanted = views or dict.fromkeys(n for s in self.shown for n in (s.study.views if s.study else ("curves", "attention")))
+        wanted = views or dict.fromkeys(
+            n for s in self.shown for n in (s.study.views if s.study else ("curves", "attention"))
+        )
         self.views = [find_view(v) for v in wanted]
         self.positions = sorted({step for s in self.shown for step in s.steps})
         self.start = self._nearest(start)
@@ -208,32 +296,50 @@ class Scrubber:
     def _nearest(self, step):
         "Place on the slider."
         half = [t.midpoint.mid for s in self.shown for t in s.moved]
-        if step is None: step = half[0] if half else self.positions[-1]
+        if step is None:
+            step = half[0] if half else self.positions[-1]
         return min(range(len(self.positions)), key=lambda i: abs(self.positions[i] - step))
 
-    def measure(self,
-        *names: str, # of views; by default all but deep ones, which ask every checkpoint if they are named, and keep nothing
+    def measure(
+        self,
+        *names: str,  # of views; by default all but deep ones, which ask every checkpoint if they are named, and keep nothing
     ) -> "Scrubber":
         "Measure what views need and is not there yet, once, and draw them."
         for i, s in enumerate(self.shown):
-            waiting = [v for v in self.views if (v.name in names if v.deep else self.panels[v.name, i].waits and (not names or v.name in names))]
-            try: s.measure(*(v for v in waiting if not v.deep))
-            except Exception: pass # one of them cannot be measured: see which
-            for v in waiting: self.panels[v.name, i] = self._measured(v, s)
-        if "live" in vars(self): self.live.refresh()
+            waiting = [
+                v
+                for v in self.views
+                if (
+                    v.name in names
+                    if v.deep
+                    else self.panels[v.name, i].waits and (not names or v.name in names)
+                )
+            ]
+            try:
+                s.measure(*(v for v in waiting if not v.deep))
+            except Exception:
+                pass  # one of them cannot be measured: see which
+            for v in waiting:
+                self.panels[v.name, i] = self._measured(v, s)
+        if "live" in vars(self):
+            self.live.refresh()
         return self
 
     def _measured(self, view, shown):
         try:
-            if view.deep: shown.ask(view, *shown.steps)
-            else: shown.measure(view)
-        except Exception as e: return Panel({}, reason=_why(e, "measured"))
+            if view.deep:
+                shown.ask(view, *shown.steps)
+            else:
+                shown.measure(view)
+        except Exception as e:
+            return Panel({}, reason=_why(e, "measured"))
         return shown.draw(view)
 
-    def pictures(self,
+    def pictures(
+        self,
         panel: Panel,
-        choice: str, # of the panel
-        places: Sequence[int], # on the slider
+        choice: str,  # of the panel
+        places: Sequence[int],  # on the slider
     ) -> list[str]:
         "What a panel shows at some places: the picture of the last checkpoint up to there of which it has one."
         frames = panel.choices[choice]
@@ -241,9 +347,10 @@ class Scrubber:
         before = np.searchsorted(steps, [self.positions[p] for p in places], side="right") - 1
         return [frames[steps[max(i, 0)]] for i in before]
 
-    def html(self,
-        most_bytes: int = 700_000, # where there are more, every second checkpoint is left out until they fit
-    ) -> str: # one `<div>`, with style and script
+    def html(
+        self,
+        most_bytes: int = 700_000,  # where there are more, every second checkpoint is left out until they fit
+    ) -> str:  # one `<div>`, with style and script
         "The scrubber for any page, offline: see `to_html`."
         places = [*range(len(self.positions))]
         while len(text := to_html(self, places)) > most_bytes and len(places) > 4:
@@ -251,7 +358,9 @@ class Scrubber:
         return text
 
     @cached_property
-    def live(self) -> "Live": "Its widgets, see `Live`."; return Live(self)
+    def live(self) -> "Live":
+        "Its widgets, see `Live`."
+        return Live(self)
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         "What Jupyter shows: widgets where there is a kernel, and HTML for when there is none."
@@ -260,6 +369,7 @@ class Scrubber:
 
     def __repr__(self):
         return f"Scrubber({', '.join(s.label for s in self.shown)}: {len(self.positions)} checkpoints, {', '.join(v.name for v in self.views)})"
+
 
 def _names(sources):
     "What the sources are called: runs as in a report, others by their own name."
@@ -323,12 +433,19 @@ for (const root of document.querySelectorAll("#UID:not([data-on])")) {
 """
 
 # %% ../../nbs/see/00_scrubber.ipynb #67a40762
-def _title(view, shown, several): return html.escape(f"{view.title}: {shown.label}" if several else view.title)
+def _title(view, shown, several):
+    return html.escape(f"{view.title}: {shown.label}" if several else view.title)
+
 
 def _select(panel, label):
-    if len(panel.choices) < 2: return ""
-    options = "".join(f'<option value="{(c := html.escape(str(choice), quote=True))}">{c}</option>' for choice in panel.choices)
+    if len(panel.choices) < 2:
+        return ""
+    options = "".join(
+        f'<option value="{(c := html.escape(str(choice), quote=True))}">{c}</option>'
+        for choice in panel.choices
+    )
     return f'<select aria-label="{label}: what is shown">{options}</select>'
+
 
 def _packed(scrubber, panel, places):
     "A panel as the script wants it; pictures that come again are written once."
@@ -339,6 +456,7 @@ def _packed(scrubber, panel, places):
         choices[str(choice)] = dict(frames=[*number], at=[number[picture] for picture in shown])
     return dict(choices=choices, outer=panel.whole("") if panel.size else "")
 
+
 def _panel_html(scrubber, view, i):
     "Title, what can be chosen, and the first picture."
     panel, title = scrubber.panels[view.name, i], _title(view, scrubber.shown[i], len(scrubber.shown) > 1)
@@ -348,39 +466,71 @@ def _panel_html(scrubber, view, i):
         inside, select = panel.still(first), _select(panel, title)
     return f'<div class="gs-panel"><h4><span>{title}</span>{select}</h4><div class="gs-picture">{inside}</div></div>'
 
+
 def to_html(
     scrubber: Scrubber,
-    places: Sequence[int], # on its slider that are kept; where it starts is among them
-) -> str: # one `<div>`, with style and script
+    places: Sequence[int],  # on its slider that are kept; where it starts is among them
+) -> str:  # one `<div>`, with style and script
     "A scrubber that works on any page, offline."
     panels = {(v, i): scrubber.panels[v.name, i] for v in scrubber.views for i in range(len(scrubber.shown))}
     packed = [_packed(scrubber, panel, places) if panel.frames else None for panel in panels.values()]
-    data = json.dumps(dict(steps=[scrubber.positions[p] for p in places], panels=packed), ensure_ascii=False, separators=(",", ":"))
-    data = data.replace("</", "<\\/").replace("<!--", "<\\u0021--") # nothing in it ends the script
+    data = json.dumps(
+        dict(steps=[scrubber.positions[p] for p in places], panels=packed),
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    data = data.replace("</", "<\\/").replace("<!--", "<\\u0021--")  # nothing in it ends the script
     uid = "gs-" + hashlib.sha256((data + scrubber.axis).encode()).hexdigest()[:10]
     step, only = f"step {scrubber.positions[scrubber.start]:,}", " disabled" if len(places) == 1 else ""
-    return (f'<div class="gs" id="{uid}" data-axis="{scrubber.axis}"><style>{_style}</style>'
-            f'<div class="gs-bar"><button type="button" class="gs-play"{only}>Play</button>'
-            f'<input type="range" min="0" max="{len(places) - 1}" value="{places.index(scrubber.start)}" aria-label="checkpoint" aria-valuetext="{step}"{only}>'
-            f'<output aria-live="polite">{step}</output><button type="button" class="gs-axis">{scrubber.axis} axis</button></div>'
-            f'<div class="gs-grid" data-runs="{len(scrubber.shown)}">{"".join(_panel_html(scrubber, *key) for key in panels)}</div>'
-            f'<script type="application/json">{data}</script><script>{_script.replace("UID", uid)}</script></div>')
+    return (
+        f'<div class="gs" id="{uid}" data-axis="{scrubber.axis}"><style>{_style}</style>'
+        f'<div class="gs-bar"><button type="button" class="gs-play"{only}>Play</button>'
+        f'<input type="range" min="0" max="{len(places) - 1}" value="{places.index(scrubber.start)}" aria-label="checkpoint" aria-valuetext="{step}"{only}>'
+        f'<output aria-live="polite">{step}</output><button type="button" class="gs-axis">{scrubber.axis} axis</button></div>'
+        f'<div class="gs-grid" data-runs="{len(scrubber.shown)}">{"".join(_panel_html(scrubber, *key) for key in panels)}</div>'
+        f'<script type="application/json">{data}</script><script>{_script.replace("UID", uid)}</script></div>'
+    )
 
 # %% ../../nbs/see/00_scrubber.ipynb #5b9bdd00
 class Live:
     "A scrubber as widgets of Jupyter."
+
     def __init__(self, scrubber: Scrubber):
         import ipywidgets as w
+
         self.scrubber, self.worker = scrubber, ThreadPoolExecutor(1)
         last = len(scrubber.positions) - 1
-        self.slider = w.IntSlider(scrubber.start, 0, last, readout=False, description="checkpoint", layout=w.Layout(flex="1 1 auto"), disabled=not last)
-        self.play = w.Play(value=scrubber.start, min=0, max=last, interval=350, show_repeat=False, disabled=not last)
-        self.step, self.axis = w.HTML(), w.ToggleButtons(options=["linear", "log"], value=scrubber.axis, style=dict(button_width="4rem"))
+        self.slider = w.IntSlider(
+            scrubber.start,
+            0,
+            last,
+            readout=False,
+            description="checkpoint",
+            layout=w.Layout(flex="1 1 auto"),
+            disabled=not last,
+        )
+        self.play = w.Play(
+            value=scrubber.start, min=0, max=last, interval=350, show_repeat=False, disabled=not last
+        )
+        self.step, self.axis = (
+            w.HTML(),
+            w.ToggleButtons(options=["linear", "log"], value=scrubber.axis, style=dict(button_width="4rem")),
+        )
         w.link((self.play, "value"), (self.slider, "value"))
         self.boxes = {key: self._box(w, *key) for key in scrubber.panels}
-        columns = f"repeat({len(scrubber.shown)}, minmax(0, 1fr))" if len(scrubber.shown) > 1 else "repeat(auto-fill, minmax(min(100%, 300px), 1fr))"
-        grid = w.GridBox([box["all"] for box in self.boxes.values()], layout=w.Layout(grid_template_columns=columns, grid_gap="12px 24px"))
-        bar = w.HBox([self.play, self.slider, self.step, self.axis], layout=w.Layout(align_items="center", flex_flow="row wrap"))
+        columns = (
+            f"repeat({len(scrubber.shown)}, minmax(0, 1fr))"
+            if len(scrubber.shown) > 1
+            else "repeat(auto-fill, minmax(min(100%, 300px), 1fr))"
+        )
+        grid = w.GridBox(
+            [box["all"] for box in self.boxes.values()],
+            layout=w.Layout(grid_template_columns=columns, grid_gap="12px 24px"),
+        )
+        bar = w.HBox(
+            [self.play, self.slider, self.step, self.axis],
+            layout=w.Layout(align_items="center", flex_flow="row wrap"),
+        )
         self.widget = w.VBox([w.HTML(f"<style>{_style}</style>"), bar, grid]).add_class("gs")
         self.slider.observe(lambda _: self.show(), "value")
         self.axis.observe(lambda _: self._clock(), "value")
@@ -389,11 +539,19 @@ class Live:
     def _box(self, w, name, i):
         "One panel: title, what can be chosen, picture, and the button that measures."
         shown, view = self.scrubber.shown[i], next(v for v in self.scrubber.views if v.name == name)
-        choose, picture = w.Dropdown(layout=w.Layout(width="auto", max_width="100%")), w.HTML(layout=w.Layout(width="100%"))
+        choose, picture = (
+            w.Dropdown(layout=w.Layout(width="auto", max_width="100%")),
+            w.HTML(layout=w.Layout(width="100%")),
+        )
         box = dict(view=view, choose=choose, picture=picture, button=w.Button(description="Measure"))
-        head = w.HBox([w.HTML(f"<b>{_title(view, shown, len(self.scrubber.shown) > 1)}</b>"), choose], layout=w.Layout(justify_content="space-between"))
+        head = w.HBox(
+            [w.HTML(f"<b>{_title(view, shown, len(self.scrubber.shown) > 1)}</b>"), choose],
+            layout=w.Layout(justify_content="space-between"),
+        )
         box["all"] = w.VBox([head, picture, box["button"]]).add_class("gs-panel")
-        box["button"].on_click(lambda _: self._later(name, i, "measuring", lambda: self.scrubber.measure(name)))
+        box["button"].on_click(
+            lambda _: self._later(name, i, "measuring", lambda: self.scrubber.measure(name))
+        )
         self._fill(box, self.scrubber.panels[name, i])
         choose.observe(lambda _: self.show((name, i)), "value")
         return box
@@ -403,8 +561,9 @@ class Live:
         choices = [str(c) for c in panel.choices] if panel.frames else []
         if list(box["choose"].options) != choices:
             chosen = box["choose"].value
-            box["choose"].options = choices # which unselects
-            if choices: box["choose"].value = chosen if chosen in choices else choices[0]
+            box["choose"].options = choices  # which unselects
+            if choices:
+                box["choose"].value = chosen if chosen in choices else choices[0]
         box["choose"].layout.display = None if len(choices) > 1 else "none"
         box["button"].layout.display = None if panel.waits and not box["view"].deep else "none"
 
@@ -417,14 +576,22 @@ class Live:
         self.step.value = f"<b>step {self.scrubber.positions[position]:,}</b>"
         for key in keys or self.boxes:
             box, panel = self.boxes[key], self.scrubber.panels[key]
-            if box["view"].deep and (self._unasked(key) is not None and panel.frames if keys else self._ask(key)): continue
-            if not panel.frames: box["picture"].value = f'<p class="gs-missing">{html.escape(panel.reason)}</p>'; continue
-            choice = next((c for c in panel.choices if str(c) == box["choose"].value), next(iter(panel.choices)))
+            if box["view"].deep and (
+                self._unasked(key) is not None and panel.frames if keys else self._ask(key)
+            ):
+                continue
+            if not panel.frames:
+                box["picture"].value = f'<p class="gs-missing">{html.escape(panel.reason)}</p>'
+                continue
+            choice = next(
+                (c for c in panel.choices if str(c) == box["choose"].value), next(iter(panel.choices))
+            )
             box["picture"].value = panel.whole(self.scrubber.pictures(panel, choice, [position])[0])
 
     def refresh(self):
         "Show what has been measured since."
-        for key, box in self.boxes.items(): self._fill(box, self.scrubber.panels[key])
+        for key, box in self.boxes.items():
+            self._fill(box, self.scrubber.panels[key])
         self.show()
 
     def _later(self, name, i, doing, work):
@@ -432,30 +599,45 @@ class Live:
         box = self.boxes[name, i]
         box["button"].disabled = True
         box["picture"].value = f'<p class="gs-missing">{doing} …</p>'
+
         def done():
-            try: work()
-            except Exception as e: self.scrubber.panels[name, i] = Panel({}, reason=_why(e, "asked"))
+            try:
+                work()
+            except Exception as e:
+                self.scrubber.panels[name, i] = Panel({}, reason=_why(e, "asked"))
             box["button"].disabled = False
             self._fill(box, self.scrubber.panels[name, i]), self.show((name, i))
+
         return self.worker.submit(done)
 
     def _unasked(self, key):
         "The step on which the slider rests, if a deep view has not asked it."
         view, shown = self.boxes[key]["view"], self.scrubber.shown[key[1]]
-        step = max((s for s in shown.steps if s <= self.scrubber.positions[self.slider.value]), default=shown.steps[0])
+        step = max(
+            (s for s in shown.steps if s <= self.scrubber.positions[self.slider.value]),
+            default=shown.steps[0],
+        )
         return None if view.name in shown.asked and (shown.asked[view.name].step == step).any() else step
 
     def _ask(self, key):
         "Let a deep view ask the checkpoint on which the slider rests, unless it has."
         view, shown, step = self.boxes[key]["view"], self.scrubber.shown[key[1]], self._unasked(key)
-        if step is None: return None
+        if step is None:
+            return None
+
         def ask():
-            if self._unasked(key) != step: return # it has moved on, and another is asked
+            if self._unasked(key) != step:
+                return  # it has moved on, and another is asked
             shown.ask(view, step)
             self.scrubber.panels[key] = shown.draw(view)
+
         return self._later(*key, f"asking step {step:,}", ask)
 
 # %% ../../nbs/see/00_scrubber.ipynb #bb80d7bc
 def _has_kernel():
     import sys
-    return "ipykernel" in sys.modules and getattr(sys.modules["IPython"].get_ipython(), "kernel", None) is not None
+
+    return (
+        "ipykernel" in sys.modules
+        and getattr(sys.modules["IPython"].get_ipython(), "kernel", None) is not None
+    )

@@ -14,48 +14,65 @@ import pandas as pd
 # %% ../../nbs/see/09_svg.ipynb #a8995bfe
 palette = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
-width = 400 # of every panel, in its own units; text is 12 of them high
+width = 400  # of every panel, in its own units; text is 12 of them high
+
 
 def text(
-    x: float, # in units of the panel
-    y: float, # of the line it stands on
-    words, # escaped here
-    anchor: str = "start", # or middle, end
-    **more, # attributes of SVG; `_` stands for `-`
+    x: float,  # in units of the panel
+    y: float,  # of the line it stands on
+    words,  # escaped here
+    anchor: str = "start",  # or middle, end
+    **more,  # attributes of SVG; `_` stands for `-`
 ) -> str:
     "Words in a picture."
     aside = f" text-anchor='{anchor}'" if anchor != "start" else ""
     return f"<text x='{x:.4g}' y='{y:.4g}'{aside}{_attributes(more)}>{html.escape(str(words))}</text>"
 
-def note(x: float, y: float, words, anchor: str = "middle") -> str: "Words that may be passed over."; return text(x, y, words, anchor, opacity=".7")
+
+def note(x: float, y: float, words, anchor: str = "middle") -> str:
+    "Words that may be passed over."
+    return text(x, y, words, anchor, opacity=".7")
+
 
 def box(left: float, top: float, wide: float, high: float, fill: str, opacity: float = 1) -> str:
     "A filled rectangle."
     return f"<rect x='{left:.4g}' y='{top:.4g}' width='{wide:.4g}' height='{high:.4g}' fill='{fill}' fill-opacity='{opacity}'/>"
 
-def group(inside: str, **more) -> str: "Shapes with some attributes in common."; return f"<g{_attributes(more)}>{inside}</g>"
 
-def _attributes(more): return "".join(f" {name.rstrip('_').replace('_', '-')}='{html.escape(str(value), quote=True)}'" for name, value in more.items())
+def group(inside: str, **more) -> str:
+    "Shapes with some attributes in common."
+    return f"<g{_attributes(more)}>{inside}</g>"
+
+
+def _attributes(more):
+    return "".join(
+        f" {name.rstrip('_').replace('_', '-')}='{html.escape(str(value), quote=True)}'"
+        for name, value in more.items()
+    )
 
 # %% ../../nbs/see/09_svg.ipynb #697dc229
 def line(
-    points: Sequence, # (x, y); a point that is no number leaves a gap
-    **more, # attributes of SVG, as stroke
+    points: Sequence,  # (x, y); a point that is no number leaves a gap
+    **more,  # attributes of SVG, as stroke
 ) -> str:
     "A line through points."
     pen, path = "M", ""
     for x, y in points:
-        if np.isfinite(x) and np.isfinite(y): path, pen = path + f"{pen}{x:.4g} {y:.4g}", "L"
-        else: pen = "M"
+        if np.isfinite(x) and np.isfinite(y):
+            path, pen = path + f"{pen}{x:.4g} {y:.4g}", "L"
+        else:
+            pen = "M"
     return f"<path d='{path}' fill='none'{_attributes(dict(stroke='currentColor') | more)}/>" if path else ""
 
+
 def dots(
-    points: Sequence, # (x, y)
+    points: Sequence,  # (x, y)
     colour: str,
-) -> str: # as thick as the `stroke_width` of the group that they are put in, whose `stroke_linecap` is round
+) -> str:  # as thick as the `stroke_width` of the group that they are put in, whose `stroke_linecap` is round
     "Dots of one colour."
     path = "".join(f"M{x:.3g} {y:.3g}h0" for x, y in points)
     return f"<path d='{path}' stroke='{colour}'/>" if path else ""
+
 
 def frame(left, top, wide, high) -> str:
     "The edge of a picture in a picture."
@@ -63,35 +80,44 @@ def frame(left, top, wide, high) -> str:
 
 # %% ../../nbs/see/09_svg.ipynb #4c3e3fb6
 def pixels(
-    shade: np.ndarray, # number of the colour of each cell, (row, column)
-    colours: list, # "#rrggbbaa"
-    box: tuple, # left, top, width, height
+    shade: np.ndarray,  # number of the colour of each cell, (row, column)
+    colours: list,  # "#rrggbbaa"
+    box: tuple,  # left, top, width, height
 ) -> str:
     "A matrix of colours as a picture, a pixel a cell."
     from PIL import Image
+
     picture = Image.fromarray(shade.astype(np.uint8))
     rgba = [bytes.fromhex(c.lstrip("#")) for c in colours]
     picture.putpalette(b"".join(c[:3] for c in rgba))
     picture.save(buffer := io.BytesIO(), "PNG", optimize=True, transparency=bytes(c[3] for c in rgba))
     left, top, wide, high = box
-    return (f"<image x='{left:.4g}' y='{top:.4g}' width='{wide:.4g}' height='{high:.4g}' preserveAspectRatio='none' "
-            f"href='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'/>")
+    return (
+        f"<image x='{left:.4g}' y='{top:.4g}' width='{wide:.4g}' height='{high:.4g}' preserveAspectRatio='none' "
+        f"href='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'/>"
+    )
+
 
 def matrix(
-    values: np.ndarray, # (row, column), from −1 to 1; not a number: empty
-    box: tuple, # left, top, width, height
-    colours: tuple = palette[:2], # of positive and of negative values
-    levels: int = 24, # shades of each
+    values: np.ndarray,  # (row, column), from −1 to 1; not a number: empty
+    box: tuple,  # left, top, width, height
+    colours: tuple = palette[:2],  # of positive and of negative values
+    levels: int = 24,  # shades of each
 ) -> str:
     "A matrix as a picture: the stronger a value, the less of the page shines through."
-    shades = [f"{colours[i > levels]}{255*s//levels:02x}" for i, s in enumerate([*range(levels + 1), *range(levels, 0, -1)])] # 0 … levels, −levels … −1
-    return pixels(np.round(np.clip(np.nan_to_num(values), -1, 1)*levels).astype(int) % len(shades), shades, box)
+    shades = [
+        f"{colours[i > levels]}{255 * s // levels:02x}"
+        for i, s in enumerate([*range(levels + 1), *range(levels, 0, -1)])
+    ]  # 0 … levels, −levels … −1
+    return pixels(
+        np.round(np.clip(np.nan_to_num(values), -1, 1) * levels).astype(int) % len(shades), shades, box
+    )
 
 # %% ../../nbs/see/09_svg.ipynb #aed4f17c
 def cube(
-    table: pd.DataFrame, # long, with the column value
-    *axes: str, # columns
-) -> tuple[list, np.ndarray]: # what occurs along each axis, sorted; and the values, NaN where there is none
+    table: pd.DataFrame,  # long, with the column value
+    *axes: str,  # columns
+) -> tuple[list, np.ndarray]:  # what occurs along each axis, sorted; and the values, NaN where there is none
     "A long table as an array."
     codes, names = zip(*(pd.factorize(table[axis], sort=True) for axis in axes))
     values = np.full([len(n) for n in names], np.nan)

@@ -19,18 +19,24 @@ from .svg import box, cube, frame, group, line, matrix, note, palette, text, wid
 # %% ../../nbs/see/01_views.ipynb #536fb916
 _nats = "loss", "icl_score"
 
+
 def clocks(
-    steps: Sequence[int], # that have to fit
-) -> dict: # linear, log → function: step → from 0 to 1
+    steps: Sequence[int],  # that have to fit
+) -> dict:  # linear, log → function: step → from 0 to 1
     "Where a step stands on either axis. On the logarithmic one 0 has a place too: the unit is the first step after it."
     last, unit = max(steps), min((s for s in steps if s > 0), default=1)
-    if not last: return dict(linear=lambda s: 0.5, log=lambda s: 0.5)
+    if not last:
+        return dict(linear=lambda s: 0.5, log=lambda s: 0.5)
     return dict(linear=lambda s: s / last, log=lambda s: np.log1p(s / unit) / np.log1p(last / unit))
 
+
 def _ticks(axis, last):
-    if axis == "log": return [0, *(10**k for k in range(1, 9) if 10**k <= last)][-5:]
+    if axis == "log":
+        return [0, *(10**k for k in range(1, 9) if 10**k <= last)][-5:]
     from matplotlib.ticker import MaxNLocator
+
     return [int(t) for t in MaxNLocator(4, integer=True).tick_values(0, last) if 0 <= t <= last]
+
 
 @view("When")
 def curves(shown: Shown, table: pd.DataFrame) -> Panel:
@@ -38,103 +44,177 @@ def curves(shown: Shown, table: pd.DataFrame) -> Panel:
     found = {}
     named = shown.study.curves | shown.study.foreign_curves if shown.study else {}
     for name, where in named.items():
-        try: found[name] = curve(table, **where)
-        except InputError: continue # such as a loss on copyable tokens where none are
-    if not found: raise InputError("none of the study's curves has been measured")
+        try:
+            found[name] = curve(table, **where)
+        except InputError:
+            continue  # such as a loss on copyable tokens where none are
+    if not found:
+        raise InputError("none of the study's curves has been measured")
     clock, left, right = clocks([s for c in found.values() for s in c.index]), 38, width - 8
-    x = {axis: (lambda s, at=at: left + (right - left)*at(s)) for axis, at in clock.items()}
-    groups = [{n: c for n, c in found.items() if (named[n]["metric"] in _nats) == nats} for nats in (False, True)]
-    colour, base, moving, top = dict(zip(named, palette*3)), "", {s: "" for s in shown.steps}, 6
+    x = {axis: (lambda s, at=at: left + (right - left) * at(s)) for axis, at in clock.items()}
+    groups = [
+        {n: c for n, c in found.items() if (named[n]["metric"] in _nats) == nats} for nats in (False, True)
+    ]
+    colour, base, moving, top = dict(zip(named, palette * 3)), "", {s: "" for s in shown.steps}, 6
     for some, unit in zip(groups, ("share", "nats")):
-        if not some: continue
+        if not some:
+            continue
         plot, y = _plot(some, unit, colour, x, top, shown, max(c.index[-1] for c in found.values()))
         base += plot
-        for step in moving: moving[step] += _cursor(some, colour, x, y, top, step)
-        top += 150 + 17*len(some)
-    return Panel(moving, base, (width, top), f"{', '.join(found)} over optimiser steps; a line marks the checkpoint")
+        for step in moving:
+            moving[step] += _cursor(some, colour, x, y, top, step)
+        top += 150 + 17 * len(some)
+    return Panel(
+        moving, base, (width, top), f"{', '.join(found)} over optimiser steps; a line marks the checkpoint"
+    )
+
 
 def _plot(some, unit, colour, x, top, shown, last, high=104, left=38):
     "Axes, bands and curves of one plot, on both clocks; and where a value is drawn."
     values = pd.concat(some.values()).replace([np.inf, -np.inf], np.nan)
     low, most = (0, 1) if unit == "share" or values.isna().all() else (values.min(), values.max())
     most = most if most > low else low + 1
-    def y(v): return top + high*(1 - (v - low)/(most - low))
-    def both(draw): return group(draw("linear"), class_="gs-linear") + group(draw("log"), class_="gs-log", display="none")
+
+    def y(v):
+        return top + high * (1 - (v - low) / (most - low))
+
+    def both(draw):
+        return group(draw("linear"), class_="gs-linear") + group(draw("log"), class_="gs-log", display="none")
+
     def bands(axis):
-        spans = [(a, b, o) for m in shown.moved for a, b, o in ((m.onset.lo, m.saturation.hi, .13), (m.midpoint.lo, m.midpoint.hi, .3))]
-        return "".join(box(x[axis](a), top, max(1, x[axis](min(b, last)) - x[axis](a)), high, palette[4], o) for a, b, o in spans)
-    def ticks(axis): return "".join(note(x[axis](t), top + high + 17, f"{t:,}", "end" if x[axis](t) > width - 22 else "middle") for t in _ticks(axis, last))
-    def marks(axis): return "".join(line([(x[axis](s), top + high), (x[axis](s), top + high + 4)], stroke_opacity=".5") for s in shown.steps)
-    def drawn(axis): return "".join(line([(x[axis](s), y(v)) for s, v in c.items()], stroke=colour[n], stroke_width=1.6) for n, c in some.items())
-    base = "".join(note(left - 5, y(v) + 4, f"{v:.2g}", "end") for v in (low, (low + most)/2, most)) + frame(left, top, width - 8 - left, high)
+        spans = [
+            (a, b, o)
+            for m in shown.moved
+            for a, b, o in ((m.onset.lo, m.saturation.hi, 0.13), (m.midpoint.lo, m.midpoint.hi, 0.3))
+        ]
+        return "".join(
+            box(x[axis](a), top, max(1, x[axis](min(b, last)) - x[axis](a)), high, palette[4], o)
+            for a, b, o in spans
+        )
+
+    def ticks(axis):
+        return "".join(
+            note(x[axis](t), top + high + 17, f"{t:,}", "end" if x[axis](t) > width - 22 else "middle")
+            for t in _ticks(axis, last)
+        )
+
+    def marks(axis):
+        return "".join(
+            line([(x[axis](s), top + high), (x[axis](s), top + high + 4)], stroke_opacity=".5")
+            for s in shown.steps
+        )
+
+    def drawn(axis):
+        return "".join(
+            line([(x[axis](s), y(v)) for s, v in c.items()], stroke=colour[n], stroke_width=1.6)
+            for n, c in some.items()
+        )
+
+    base = "".join(
+        note(left - 5, y(v) + 4, f"{v:.2g}", "end") for v in (low, (low + most) / 2, most)
+    ) + frame(left, top, width - 8 - left, high)
     return base + both(lambda axis: bands(axis) + drawn(axis) + marks(axis) + ticks(axis)), y
+
 
 def _cursor(some, colour, x, y, top, step, high=104):
     "The line at a step, and what the curves are there."
-    parts = [group(line([(at(step), top), (at(step), top + high)], stroke_width=1.2), class_=f"gs-{axis}", **hidden)
-             for (axis, at), hidden in zip(x.items(), ({}, dict(display="none")))]
+    parts = [
+        group(
+            line([(at(step), top), (at(step), top + high)], stroke_width=1.2), class_=f"gs-{axis}", **hidden
+        )
+        for (axis, at), hidden in zip(x.items(), ({}, dict(display="none")))
+    ]
     for i, (name, c) in enumerate(some.items()):
-        known, row = c[c.index <= step], top + high + 38 + 17*i
+        known, row = c[c.index <= step], top + high + 38 + 17 * i
         value = known.iloc[-1] if len(known) else np.nan
-        parts.append(box(38, row - 6, 16, 3, colour[name]) + text(60, row, name)
-                     + text(width - 8, row, f"{value:.3f}" if np.isfinite(value) else "no number", "end", font_weight=600))
+        parts.append(
+            box(38, row - 6, 16, 3, colour[name])
+            + text(60, row, name)
+            + text(
+                width - 8, row, f"{value:.3f}" if np.isfinite(value) else "no number", "end", font_weight=600
+            )
+        )
     return "".join(parts)
 
 # %% ../../nbs/see/01_views.ipynb #9345a042
 def token_labels(
-    ids, # tokens
-    tokenizer=None, # that can read them; None: numbers stand for themselves
-) -> tuple: # of text
+    ids,  # tokens
+    tokenizer=None,  # that can read them; None: numbers stand for themselves
+) -> tuple:  # of text
     "What each token is called in a picture."
-    if tokenizer is None: return tuple(str(int(i)) for i in ids)
+    if tokenizer is None:
+        return tuple(str(int(i)) for i in ids)
     return tuple(tokenizer.decode([int(i)]).strip() or "␣" for i in ids)
 
+
 def sequence(
-    run, # a `Run`
-) -> tuple[tuple, tuple]: # token ids; a label for each
+    run,  # a `Run`
+) -> tuple[tuple, tuple]:  # token ids; a label for each
     "A sequence whose attention is worth watching."
-    if run.study.sequence: return run.study.sequence(run.config)
+    if run.study.sequence:
+        return run.study.sequence(run.config)
     ids = run.batch(0)["input_ids"][0][:32]
     return tuple(map(int, ids)), token_labels(ids, getattr(run.stream, "tokenizer", None))
 
+
 def attention_rows(
-    model, # transformers causal language model
-    context=None, # of a probe, not needed
+    model,  # transformers causal language model
+    context=None,  # of a probe, not needed
     *,
-    ids: tuple, # token ids of the sequence
-) -> list[dict]: # layer, head, query, key (positions, key ≤ query), metric "attention", value
+    ids: tuple,  # token ids of the sequence
+) -> list[dict]:  # layer, head, query, key (positions, key ≤ query), metric "attention", value
     "Probe: the attention of every head on one sequence."
     from grok_nb.lens import attention_patterns
+
     weights = attention_patterns(model, np.array([ids]))[:, 0].float().cpu().numpy()
-    return [dict(layer=layer, head=head, query=query, key=key, metric="attention", value=float(weights[layer, head, query, key]))
-            for layer, head in np.ndindex(weights.shape[:2]) for query, key in zip(*np.tril_indices(len(ids)))]
+    return [
+        dict(
+            layer=layer,
+            head=head,
+            query=query,
+            key=key,
+            metric="attention",
+            value=float(weights[layer, head, query, key]),
+        )
+        for layer, head in np.ndindex(weights.shape[:2])
+        for query, key in zip(*np.tril_indices(len(ids)))
+    ]
 
 # %% ../../nbs/see/01_views.ipynb #a188fb0b
 def _attention_probes(shown):
     ids, _ = sequence(shown.run)
     return dict(attention=partial(attention_rows, ids=ids))
 
+
 def attention_panel(
-    table: pd.DataFrame, # of `attention_rows`, with steps
-    labels: Sequence[str], # of the tokens
-    most: int = 16, # heads that are shown: those whose attention changes most
-) -> Panel: # a choice for every head; first that of the last block whose attention changes most
+    table: pd.DataFrame,  # of `attention_rows`, with steps
+    labels: Sequence[str],  # of the tokens
+    most: int = 16,  # heads that are shown: those whose attention changes most
+) -> Panel:  # a choice for every head; first that of the last block whose attention changes most
     "The attention of heads on one sequence."
     n = len(labels)
     (layers, heads, steps, *_), weights = cube(table, "layer", "head", "step", "query", "key")
     moved = np.nan_to_num(weights).std(2).sum((-1, -2))
-    small, margin = min(12, (width - 60)/n*.95), min(90, 12 + 6.2*max(map(len, labels)))
+    small, margin = min(12, (width - 60) / n * 0.95), min(90, 12 + 6.2 * max(map(len, labels)))
     side = width - margin - 4
     place, base = (margin, margin, side, side), frame(margin, margin, side, side)
     for i, label in enumerate(labels):
-        at, size = margin + side/n*(i + .5) + small/3, f"{small:.3g}"
+        at, size = margin + side / n * (i + 0.5) + small / 3, f"{small:.3g}"
         turned = f"translate({at:.4g} {margin - 3:.4g}) rotate(-90)"
-        base += text(margin - 3, at, label, "end", font_size=size) + text(0, 0, label, transform=turned, font_size=size)
-    base += note(margin + side/2, width + 12, "token that is looked at; rows: the token that looks")
+        base += text(margin - 3, at, label, "end", font_size=size) + text(
+            0, 0, label, transform=turned, font_size=size
+        )
+    base += note(margin + side / 2, width + 12, "token that is looked at; rows: the token that looks")
     chosen = sorted(np.ndindex(moved.shape), key=lambda at: -moved[at])[:most]
-    frames = {f"layer {layers[i]:.0f}, head {heads[j]:.0f}": {int(step): matrix(square, place) for step, square in zip(steps, weights[i, j])}
-              for i, j in sorted(chosen, key=lambda at: (-at[0], -moved[at]))}
-    return Panel(frames, base, (width, width + 18), f"attention of one head on {n} tokens; the darker, the more")
+    frames = {
+        f"layer {layers[i]:.0f}, head {heads[j]:.0f}": {
+            int(step): matrix(square, place) for step, square in zip(steps, weights[i, j])
+        }
+        for i, j in sorted(chosen, key=lambda at: (-at[0], -moved[at]))
+    }
+    return Panel(
+        frames, base, (width, width + 18), f"attention of one head on {n} tokens; the darker, the more"
+    )
 
 # %% ../../nbs/see/01_views.ipynb #33dcba76
 @view("Where it attends", _attention_probes)
@@ -142,39 +222,82 @@ def attention(shown: Shown, table: pd.DataFrame) -> Panel:
     "Attention patterns on one sequence of the run's own."
     return attention_panel(table, sequence(shown.run)[1])
 
+
 def attention_on(
-    words: str | Sequence[int], # a text for the model's tokenizer, or token ids
-) -> View: # to be put among a scrubber's views
+    words: str | Sequence[int],  # a text for the model's tokenizer, or token ids
+) -> View:  # to be put among a scrubber's views
     "A deep view: attention on a sequence of yours, asked of the checkpoint on which the slider rests."
+
     def ids(shown):
-        if not isinstance(words, str): return tuple(int(i) for i in words)
-        if shown.tokenizer is None: raise InputError("there is no tokenizer: give token ids in place of a text")
+        if not isinstance(words, str):
+            return tuple(int(i) for i in words)
+        if shown.tokenizer is None:
+            raise InputError("there is no tokenizer: give token ids in place of a text")
         return tuple(shown.tokenizer(words, add_special_tokens=False)["input_ids"])
+
     def draw(shown, table):
-        return attention_panel(table, [shown.tokenizer.decode([i]).strip() if isinstance(words, str) else str(i) for i in ids(shown)])
-    return View("attention_on", "Attention on your sequence", draw, lambda shown: dict(attention=partial(attention_rows, ids=ids(shown))), deep=True)
+        return attention_panel(
+            table,
+            [shown.tokenizer.decode([i]).strip() if isinstance(words, str) else str(i) for i in ids(shown)],
+        )
+
+    return View(
+        "attention_on",
+        "Attention on your sequence",
+        draw,
+        lambda shown: dict(attention=partial(attention_rows, ids=ids(shown))),
+        deep=True,
+    )
 
 # %% ../../nbs/see/01_views.ipynb #037c59d6
 def heads_panel(
-    table: pd.DataFrame, # step, layer, head, value, and `choice`
-    limits: dict | None = None, # choice → the value that is drawn full; None: the largest
+    table: pd.DataFrame,  # step, layer, head, value, and `choice`
+    limits: dict | None = None,  # choice → the value that is drawn full; None: the largest
 ) -> Panel:
     "A number for every head: rows are layers, columns heads."
     layers, heads = (sorted(int(i) for i in table[k].unique()) for k in ("layer", "head"))
     left, top = 62, 22
-    cell = min(64, (width - left - 6)/len(heads), 240/len(layers))
+    cell = min(64, (width - left - 6) / len(heads), 240 / len(layers))
     tall = max(cell, 8)
-    wide, high = cell*len(heads), tall*len(layers)
-    named = lambda items, size: items if len(items)*13 <= size else items[::-(-len(items)*13//int(size))]
-    base = frame(left, top, wide, high) + "".join(text(left - 6, top + tall*(layers.index(l) + .5) + 4, f"layer {l}", "end") for l in named(layers, high))
-    base += "".join(text(left + cell*(heads.index(h) + .5), top - 6, h if cell < 50 else f"head {h}", "middle") for h in named(heads, wide))
+    wide, high = cell * len(heads), tall * len(layers)
+    named = lambda items, size: (
+        items if len(items) * 13 <= size else items[:: -(-len(items) * 13 // int(size))]
+    )
+    base = frame(left, top, wide, high) + "".join(
+        text(left - 6, top + tall * (layers.index(l) + 0.5) + 4, f"layer {l}", "end")
+        for l in named(layers, high)
+    )
+    base += "".join(
+        text(left + cell * (heads.index(h) + 0.5), top - 6, h if cell < 50 else f"head {h}", "middle")
+        for h in named(heads, wide)
+    )
     frames = {}
     for choice, rows in table.groupby("choice", sort=False):
         full = (limits or {}).get(choice) or float(rows["value"].abs().max()) or 1
         (steps, at, columns), values = cube(rows, "step", "layer", "head")
         squares = np.full((len(steps), len(layers), len(heads)), np.nan)
-        squares[np.ix_(range(len(steps)), [layers.index(l) for l in at], [heads.index(h) for h in columns])] = values
-        def words(square): return "".join(text(left + cell*(j + .5), top + tall*(i + .5) + 4, f"{round(v, 2) + 0.0:.2f}".replace("0.", "."), "middle")
-                                          for (i, j), v in np.ndenumerate(square) if np.isfinite(v)) if cell >= 34 else ""
-        frames[str(choice)] = {int(step): matrix(square/full*.75, (left, top, wide, high)) + words(square) for step, square in zip(steps, squares)}
+        squares[
+            np.ix_(range(len(steps)), [layers.index(l) for l in at], [heads.index(h) for h in columns])
+        ] = values
+
+        def words(square):
+            return (
+                "".join(
+                    text(
+                        left + cell * (j + 0.5),
+                        top + tall * (i + 0.5) + 4,
+                        f"{round(v, 2) + 0.0:.2f}".replace("0.", "."),
+                        "middle",
+                    )
+                    for (i, j), v in np.ndenumerate(square)
+                    if np.isfinite(v)
+                )
+                if cell >= 34
+                else ""
+            )
+
+        frames[str(choice)] = {
+            int(step): matrix(square / full * 0.75, (left, top, wide, high)) + words(square)
+            for step, square in zip(steps, squares)
+        }
     return Panel(frames, base, (width, high + top + 8), "a number for every head, by layer")
