@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['fidelities', 'marks', 'fewest_seeds', 'NotTested', 'Evidence', 'over_seeds', 'share_of_seeds', 'gather', 'by_seed',
-           'paired', 'Verdict', 'Claim', 'Ledger', 'ledger']
+           'paired', 'Verdict', 'Claim', 'claim', 'Ledger', 'ledger']
 
 # %% ../nbs/core/10_claims.ipynb #7afa147b
 from collections.abc import Callable, Iterable, Mapping
@@ -293,6 +293,22 @@ def _decide(evidence, threshold, holds):
     if side is None:
         return "inconclusive", f"{threshold:g} lies within the interval"
     return "supported" if side == holds else "not supported", f"the interval lies {side} {threshold:g}"
+
+# %% ../nbs/core/10_claims.ipynb #5b1c7d20
+def claim(
+    name: str,  # short
+    statement: str,  # one sentence, in our words
+    paper: str,  # where it is made
+    needs: Iterable[str] | Mapping[str, Iterable[str]] = (),  # tables, or table → columns, that the test uses
+    threshold: float = 0,  # of the effect, in its unit
+    holds: str = "above",  # side of the threshold on which the claim is true
+) -> Callable:  # test → `Claim`
+    "Makes the decorated test a claim: what is said, and how it is tested, in one place."
+
+    def state(test: Callable) -> Claim:
+        return Claim(name, statement, paper, test, needs, threshold, holds)
+
+    return state
 
 # %% ../nbs/core/10_claims.ipynb #fd2182e2
 class Ledger(pd.DataFrame):
