@@ -7,11 +7,13 @@ __all__ = ['claim_seconds', 'option', 'allowed', 'Config', 'from_preset', 'own_s
            'Run', 'describe', 'labels', 'pick', 'Busy', 'progress_bar', 'Context']
 
 # %% ../nbs/core/04_runs.ipynb #556dd55c
-import hashlib, json, os, platform, re, shutil, time
+import dataclasses, hashlib, json, os, platform, re, shutil, time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from copy import copy
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from fastcore.basics import patch
 from . import InputError, __version__, is_watched, nearest, studies
 from .files import read_manifest, remove_folder, sound, write_atomic
 
@@ -22,10 +24,12 @@ def option(
     low: float | None = None,  # smallest allowed value
     high: float | None = None,  # largest allowed value
     choices: tuple = (),  # allowed values, if they are few
-    hashed: bool
-    | str = True,  # part of the run's identity? False for what cannot change a result; "if set" for what older runs lack: unless it has its default
+    hashed: bool | str = True,  # part of the run's identity?
 ):
-    "A field of a `Config`."
+    """A field of a `Config`.
+
+    `hashed`: False for what cannot change a result; "if set" for what older runs lack, which counts
+    only where it has not its default."""
     return field(default=default, metadata=dict(doc=doc, low=low, high=high, choices=choices, hashed=hashed))
 
 # %% ../nbs/core/04_runs.ipynb #68bfa6a9
@@ -33,45 +37,51 @@ def allowed(
     f,  # field of a `Config`
 ) -> str:  # for example `a whole number, at least 1`
     "The allowed range of an option, in words."
-    m, kind = (
-        f.metadata,
-        {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[f.type],
-    )
-    if m["choices"]:
-        return "one of " + ", ".join(map(str, m["choices"]))
-    if m["low"] is not None and m["high"] is not None:
-        return f"{kind} from {m['low']} to {m['high']}"
-    if m["low"] is not None:
-        return f"{kind}, at least {m['low']}"
-    if m["high"] is not None:
-        return f"{kind}, at most {m['high']}"
-    return kind
+    kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[f.type]
+    low, high, choices = (f.metadata[name] for name in ("low", "high", "choices"))
+    if choices:
+        return "one of " + ", ".join(map(str, choices))
+    if low is not None and high is not None:
+        return f"{kind} from {low} to {high}"
+    if low is not None:
+        return f"{kind}, at least {low}"
+    return kind if high is None else f"{kind}, at most {high}"
+
+# %% ../nbs/core/04_runs.ipynb #7d20a001
+_words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _as_type(kind, value):
+    "`value` as bool, int, float or str, from text or a number; a `ValueError` or its like if it is not one."
+    if kind is bool:
+        return value if isinstance(value, bool) else _words[str(value).lower()]
+    if kind is str:
+        return str(value)
+    if isinstance(value, bool):
+        raise ValueError(value)
+    number = float(value)
+    if number != number or abs(number) == float("inf"):
+        raise ValueError(value)
+    if kind is float:
+        return number + 0.0  # −0.0 is 0.0, and must not be another run
+    if number != int(number):
+        raise ValueError(value)
+    return int(number)
 
 
 def _convert(f, value):
-    "`value` as the type of field `f`, from text or a number; an `InputError` if it is not one or is out of range."
+    "`value` as the type of field `f`; an `InputError` if it is not one or is out of range."
     wrong = InputError(f"{f.name} = {value!r}: must be {allowed(f)}")
     try:
-        if f.type is bool:
-            known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-            value = value if isinstance(value, bool) else known[str(value).lower()]
-        elif f.type is int:
-            if isinstance(value, bool) or float(value) != int(float(value)):
-                raise wrong
-            value = int(float(value))
-        elif f.type is float:
-            if isinstance(value, bool) or float(value) != float(value) or abs(float(value)) == float("inf"):
-                raise wrong
-            value = float(value) + 0.0  # −0.0 is 0.0, and must not be another run
-        else:
-            value = str(value)
+        value = _as_type(f.type, value)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise wrong from None
-    m = f.metadata
-    if m["choices"] and value not in m["choices"]:
-        hint = nearest(value, m["choices"]) if f.type is str else repr(value)
-        raise InputError(f"{f.name}: {hint}" if f.type is str else f"{f.name} = {hint}: must be {allowed(f)}")
-    if m["low"] is not None and value < m["low"] or m["high"] is not None and value > m["high"]:
+    low, high, choices = (f.metadata[name] for name in ("low", "high", "choices"))
+    if choices and value not in choices:
+        if f.type is str:
+            raise InputError(f"{f.name}: {nearest(value, choices)}")
+        raise InputError(f"{f.name} = {value!r}: must be {allowed(f)}")
+    if low is not None and value < low or high is not None and value > high:
         raise wrong
     return value
 
@@ -82,19 +92,17 @@ class Config:
 
     study = ""
     sources = ()  # options that say which data a run has, not what kind of run it is
-    fidelity: str = option(
-        "custom",
-        "how close to the paper's scale",
-        choices=("smoke", "demo", "gpu", "paper", "custom"),
-        hashed=False,
-    )
+    root = None  # folder of runs and of what is prepared for them: no option, see `under`
+
+    # fmt: off
+    fidelity: str = option("custom", "how close to the paper's scale", hashed=False,
+                           choices=("smoke", "demo", "gpu", "paper", "custom"))
     seed: int = option(0, "seed of initialisation, tasks and batches", 0, 2**31 - 1)
     steps: int = option(1000, "optimiser steps", 1, 10**8)
     batch_size: int = option(64, "sequences per optimiser step", 1, 10**6)
     accumulation: int = option(1, "parts that a batch is computed in, to save memory", 1, 10**4)
-    optimizer: str = option(
-        "adamw", "adamw, or muon: Muon on the matrices and AdamW on the rest", choices=("adamw", "muon")
-    )
+    optimizer: str = option("adamw", "adamw, or muon: Muon on the matrices and AdamW on the rest",
+                            choices=("adamw", "muon"))
     lr: float = option(1e-3, "peak learning rate of AdamW", 0.0, 10.0)
     weight_decay: float = option(0.0, "decoupled weight decay of AdamW; never on norms", 0.0, 100.0)
     beta1: float = option(0.9, "AdamW: decay of the first moment", 0.0, 0.9999)
@@ -103,75 +111,105 @@ class Config:
     muon_lr: float = option(5e-3, "peak learning rate of Muon", 0.0, 10.0)
     muon_weight_decay: float = option(0.1, "weight decay of Muon", 0.0, 100.0)
     muon_momentum: float = option(0.95, "momentum of Muon", 0.0, 0.9999)
-    schedule: str = option(
-        "cosine",
-        "shape of the learning rate after warm-up; wsd: constant, then a linear decay at the end",
-        choices=("constant", "cosine", "linear", "wsd"),
-    )
+    schedule: str = option("cosine", "shape of the learning rate after warm-up; wsd: constant, then a linear "
+                           "decay at the end", choices=("constant", "cosine", "linear", "wsd"))
     warmup_steps: int = option(0, "steps of linear warm-up", 0, 10**8)
     warmup_start: float = option(0.0, "learning rate at step 0, as a share of the peak", 0.0, 1.0)
-    final_lr: float = option(
-        0.1, "learning rate at the last step, as a share of the peak (not of constant)", 0.0, 1.0
-    )
-    decay_share: float = option(
-        0.25, "wsd: share of the steps in which the learning rate decays", 0.0, 1.0, hashed="if set"
-    )
+    final_lr: float = option(0.1, "learning rate at the last step, as a share of the peak (not of constant)",
+                             0.0, 1.0)
+    decay_share: float = option(0.25, "wsd: share of the steps in which the learning rate decays", 0.0, 1.0,
+                                hashed="if set")
     clip: float = option(0.0, "largest gradient norm; 0 = no clipping", 0.0, 1e6)
     attention_dropout: float = option(0.0, "dropout on attention weights during training", 0.0, 0.99)
     precision: str = option("fp32", "fp32, or bf16 autocast", choices=("fp32", "bf16"))
     evaluate_every: int = option(100, "steps between two evaluations by the study's probes", 1, 10**8)
     checkpoints: int = option(20, "planned checkpoints after step 0", 1, 10**5)
-    spacing: str = option(
-        "linear", "spacing of the planned checkpoints over steps", choices=("linear", "log")
-    )
-    checkpoint_on_change: float = option(
-        0.0, "one more whenever the headline metric has moved by this much; 0 = never", 0.0, 1e6
-    )
-    keep_states: int = option(
-        2, "optimiser states kept, newest first; weights are kept of every checkpoint", 1, 10**5, hashed=False
-    )
+    spacing: str = option("linear", "spacing of the planned checkpoints over steps",
+                          choices=("linear", "log"))
+    checkpoint_on_change: float = option(0.0, "one more whenever the headline metric has moved by this much; "
+                                         "0 = never", 0.0, 1e6)
+    keep_states: int = option(2, "optimiser states kept, newest first; weights are kept of every checkpoint",
+                              1, 10**5, hashed=False)
+    # fmt: on
 
     def __post_init__(self):
-        for f in fields(self):
-            object.__setattr__(self, f.name, _convert(f, getattr(self, f.name)))
-        if self.warmup_steps > self.steps:
-            raise InputError(f"warmup_steps = {self.warmup_steps}: must be at most steps = {self.steps}")
-        if self.accumulation > self.batch_size:
-            raise InputError(
-                f"accumulation = {self.accumulation}: must be at most batch_size = {self.batch_size}"
-            )
+        given = {f.name: _convert(f, getattr(self, f.name)) for f in fields(self)}
+        for name, value in self.resolved(given).items():
+            object.__setattr__(self, name, value)
+        _check_shared(self)
         self.check()
 
-    def check(self):
-        "Raise `InputError` where options do not fit together; a study overrides it."
+# %% ../nbs/core/04_runs.ipynb #7d20a004
+@patch(cls_method=True)
+def resolved(
+    cls: Config,
+    options: dict,  # name → value, of the right type and in range
+) -> dict:  # the same options, as they will stand
+    "Fill in what is left open. May read files; a study with such options overrides it."
+    return options
 
-    def slug(self):
-        "What a reader should see of this configuration in a folder's name."
-        return f"{self.study}-s{self.seed}"
 
-    @property
-    def identity(self) -> dict:
-        "Every option that can change a result, by name."
-        counts = lambda f: (
-            f.metadata["hashed"] is True or f.metadata["hashed"] and getattr(self, f.name) != f.default
-        )
-        return {f.name: getattr(self, f.name) for f in fields(self) if counts(f)}
+@patch
+def check(self: Config):
+    "Raise `InputError` where options of a study do not fit together; a study overrides it."
 
-    @property
-    def run_id(self) -> str:
-        "Readable slug and a hash of every option that can change a result."
-        return f"{self.slug()}-{hashlib.sha256(json.dumps([self.study, self.identity], sort_keys=True).encode()).hexdigest()[:8]}"
 
-    def replace(self, **changes) -> "Config":
-        "The same configuration with some options changed, given as values or as text."
-        for name in changes:
-            if name not in (known := [f.name for f in fields(self)]):
-                raise InputError(f"option {nearest(name, known)}")
-        return replace(self, **changes)
+def _check_shared(config):
+    "The same for the options that every study has."
+    if config.warmup_steps > config.steps:
+        raise InputError(f"warmup_steps = {config.warmup_steps}: must be at most steps = {config.steps}")
+    if config.accumulation > (most := config.batch_size):
+        raise InputError(f"accumulation = {config.accumulation}: must be at most batch_size = {most}")
 
-    def options(self) -> dict:
-        "Every option by name."
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+# %% ../nbs/core/04_runs.ipynb #7d20a006
+@patch
+def slug(self: Config) -> str:
+    "What a reader should see of this configuration in a folder's name."
+    return f"{self.study}-s{self.seed}"
+
+
+@patch
+def options(self: Config) -> dict:
+    "Every option by name."
+    return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@patch(as_prop=True)
+def identity(self: Config) -> dict:
+    "Every option that can change a result, by name."
+
+    def counts(f):
+        hashed = f.metadata["hashed"]
+        return getattr(self, f.name) != f.default if hashed == "if set" else hashed
+
+    return {f.name: getattr(self, f.name) for f in fields(self) if counts(f)}
+
+
+@patch(as_prop=True)
+def run_id(self: Config) -> str:
+    "Readable slug and a hash of every option that can change a result."
+    said = json.dumps([self.study, self.identity], sort_keys=True)
+    return f"{self.slug()}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+
+# %% ../nbs/core/04_runs.ipynb #7d20a007
+@patch
+def under(
+    self: Config,
+    root: str | Path | None,  # folder of runs; None: the usual one
+) -> Config:
+    "The same configuration, with its runs, and what is prepared for them, under `root`."
+    same = copy(self)
+    object.__setattr__(same, "root", root)
+    return same
+
+
+@patch
+def replace(self: Config, **changes) -> Config:
+    "The same configuration with some options changed, given as values or as text."
+    for name in changes:
+        if name not in (known := [f.name for f in fields(self)]):
+            raise InputError(f"option {nearest(name, known)}")
+    return dataclasses.replace(self, **changes).under(self.root)
 
 # %% ../nbs/core/04_runs.ipynb #c92c6c2d
 def from_preset(
@@ -184,12 +222,12 @@ def from_preset(
         raise InputError(f"preset {nearest(preset, presets)}")
     return presets[preset].replace(**changes)
 
-
+# %% ../nbs/core/04_runs.ipynb #7d20a008
 def own_seed(
     config: Config,
     name: str,  # an option that is the seed of a part: of the split, of the language
 ) -> int:  # that option; where it is -1, the seed of the run
-    "The seed of a part of a run. It follows the run's, so that runs of other seeds are replicates in everything."
+    "The seed of a part of a run; it follows the run's, so that seeds are replicates in everything."
     value = getattr(config, name)
     return config.seed if value < 0 else value
 
@@ -230,25 +268,14 @@ class Checkpoint:
         return self.manifest.get("tokens")
 
     @property
-    def has_state(self) -> bool:
-        "Can training go on from here?"
-        sizes = {
-            n: f["size"] for n, f in self.manifest.get("files", {}).items() if n.startswith("training_state")
-        }
-        return "training_state.safetensors" in sizes and all(
-            (p := self.path / n).is_file() and p.stat().st_size == s for n, s in sizes.items()
-        )
-
-    @property
     def model(self):
         "The model, freshly loaded in eval mode on the CPU."
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        return AutoModelForCausalLM.from_pretrained(
-            self.path, trust_remote_code=False, use_safetensors=True
-        ).eval()
+        safely = dict(trust_remote_code=False, use_safetensors=True)
+        return AutoModelForCausalLM.from_pretrained(self.path, **safely).eval()
 
     @property
     def tokenizer(self):
@@ -257,22 +284,36 @@ class Checkpoint:
 
         return AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
 
-    def drop_state(self):
-        "Forget the optimiser state; the weights stay."
-        if not self.has_state:
-            return
-        files = {
-            n: f for n, f in self.manifest["files"].items() if not n.startswith("training_state")
-        }  # the weights' hashes stay those of the day
-        write_atomic(
-            self.path / "MANIFEST.json", json.dumps(self.manifest | dict(files=files), indent=1)
-        )  # first: a kill in between leaves it true
-        for name in ("training_state.safetensors", "training_state.json"):
-            (self.path / name).unlink(missing_ok=True)
-        del self.manifest
-
     def __repr__(self):
         return f"Checkpoint(step={self.step}, {self.path.name}{', resumable' if self.has_state else ''})"
+
+# %% ../nbs/core/04_runs.ipynb #7d20a009
+_state_files = "training_state.safetensors", "training_state.json"
+
+
+@patch(as_prop=True)
+def has_state(self: Checkpoint) -> bool:
+    "Can training go on from here?"
+    files = self.manifest.get("files", {})
+
+    def is_whole(name):
+        path = self.path / name
+        return path.is_file() and path.stat().st_size == files[name]["size"]
+
+    return _state_files[0] in files and all(is_whole(n) for n in _state_files if n in files)
+
+
+@patch
+def drop_state(self: Checkpoint):
+    "Forget the optimiser state; the weights stay, and so do their hashes."
+    if not self.has_state:
+        return
+    files = {n: f for n, f in self.manifest["files"].items() if n not in _state_files}
+    without = json.dumps(self.manifest | dict(files=files), indent=1)
+    write_atomic(self.path / "MANIFEST.json", without)  # first: a kill in between leaves it true
+    for name in _state_files:
+        (self.path / name).unlink(missing_ok=True)
+    del self.manifest
 
 # %% ../nbs/core/04_runs.ipynb #d5ab6753
 def is_checkpoint(folder: Path) -> bool:
@@ -289,52 +330,23 @@ class Run:
             raise InputError(f"run: {self.path} is no run folder (it has no config.json)")
         self.config  # checked now, so that an unreadable run says so here
 
-    @classmethod
-    def create(cls, config: Config, root: str | Path | None = None) -> "Run":
-        "The run of this configuration under `root`: the one that is there, or a new one."
-        path = runs_root(root) / config.run_id
-        text = (
-            json.dumps(dict(study=config.study, run_id=config.run_id, options=config.options()), indent=1)
-            + "\n"
-        )
-        if not (path / "config.json").exists():
-            _check_space(path.parent, config)
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                write_atomic(path / "config.json", text)
-            except OSError as e:
-                raise InputError(
-                    f"runs: cannot write in {path.parent}: {e.strerror}; give another folder with --runs"
-                ) from None
-        if (path / "config.json").read_bytes() == text.encode():  # nothing to be made sense of
-            run = cls.__new__(cls)
-            run.path, run.config = path, config
-            return run
-        run = cls(path)
-        if run.config.run_id != config.run_id:
-            raise InputError(
-                f"run: {path} holds another configuration ({run.config.run_id}); delete the folder or use another --runs"
-            )
-        return run
-
     @cached_property
     def config(self) -> Config:
         "The configuration, as the study's own `Config`."
+        where = f"run: {self.path}/config.json"
         try:
             saved = json.loads((self.path / "config.json").read_text())
             config, name = studies[saved["study"]].Config(**saved["options"]), saved["run_id"]
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as e:
-            raise InputError(
-                f"run: {self.path}/config.json cannot be read by this version of grok_nb ({e})"
-            ) from None
+            raise InputError(f"{where} cannot be read by this version of grok_nb ({e})") from None
         if config.run_id != name:
             raise InputError(
-                f"run: {self.path}/config.json was changed by hand or by another version: "
+                f"{where} was changed by hand or by another version: "
                 f"it says {name}, its options make {config.run_id}"
             )
-        return config
+        return config.under(self.path.parent)
 
     @property
     def run_id(self) -> str:
@@ -354,87 +366,135 @@ class Run:
         "The batch that update `step` → `step + 1` used."
         return self.stream.batch(step)
 
-    @property
-    def steps(self) -> list[int]:
-        "Steps of the committed checkpoints, in order."
-        found = [
-            p for p in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)
-        ]
-        return sorted(int(p.name[5:]) for p in found if is_checkpoint(p))
-
-    def folder(self, step: int) -> Path:
-        "Where the checkpoint of a step is, or would be."
-        return self.path / "checkpoints" / f"step-{step:08d}"
-
-    def at(self, step: int) -> Checkpoint:
-        "The checkpoint of one step; a step without one is an `InputError` that names the nearest."
-        if step not in (steps := self.steps):
-            near = sorted(steps, key=lambda s: abs(s - step))[:3]
-            raise InputError(
-                f"step {step}: no checkpoint there; the nearest are {', '.join(map(str, sorted(near))) or 'none yet'}"
-            )
-        return Checkpoint(self.folder(step), step)
-
-    @property
-    def checkpoints(self) -> list[Checkpoint]:
-        "Every committed checkpoint, in order."
-        return [Checkpoint(self.folder(s), s) for s in self.steps]
-
-    @property
-    def resumable(self) -> Checkpoint | None:
-        "The newest checkpoint that training can go on from."
-        return next((c for c in reversed(self.checkpoints) if c.has_state), None)
-
-    @property
-    def finished(self) -> bool:
-        "Is the last step committed?"
-        return is_checkpoint(self.folder(self.config.steps))
-
-    @property
-    def preset(self) -> str:
-        "The preset of the study that this run is, whatever its seed and the data that the preset leaves open; `custom` if an option was changed."
-        mine = self.config.identity
-
-        def fits(c):
-            its = c.identity
-            return mine.keys() == its.keys() and all(
-                mine[n] == v for n, v in its.items() if n != "seed" and (v or n not in c.sources)
-            )
-
-        return next((name for name, c in self.study.presets.items() if fits(c)), "custom")
-
-    @property
-    def state(self) -> str:
-        "`finished`, `running`, `failed`, `stopped` (early, by a rule), `interrupted` or `new`."
-        if self.finished:
-            return "finished"
-        if self.locked:
-            return "running"
-        if (self.path / "failed.json").exists():
-            return "failed"
-        if self.stopped:
-            return "stopped"
-        return "interrupted" if self.steps else "new"
-
-    def __repr__(self):
-        return f"Run({self.run_id}: {self.state}, {len(self.steps)} checkpoints, step {max(self.steps, default=0)} of {self.config.steps})"
-
 # %% ../nbs/core/04_runs.ipynb #31db67dd
 def _check_space(folder, config):
-    "Refuse a run whose checkpoints cannot fit on the disk, where the configuration can tell how many parameters it has."
+    "Refuse a run whose checkpoints cannot fit on the disk, where the configuration can tell its size."
     if not (n := getattr(config, "n_parameters", None)):
         return
     need = n * 4 * (config.checkpoints + 1) + n * 8 * config.keep_states
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     if (free := shutil.disk_usage(existing).free) < need:
         raise InputError(
-            f"checkpoints = {config.checkpoints}: needs {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in {existing}"
+            f"checkpoints = {config.checkpoints}: needs {need / 1e9:.1f} GB, "
+            f"{free / 1e9:.1f} GB are free in {existing}"
         )
 
+
+def _new_folder(path, config, text):
+    "The folder of a new run, once there is space for it."
+    _check_space(path.parent, config)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomic(path / "config.json", text)
+    except OSError as e:
+        why = f"{e.strerror}; give another folder with --runs"
+        raise InputError(f"runs: cannot write in {path.parent}: {why}") from None
+
+# %% ../nbs/core/04_runs.ipynb #7d20a00b
+@patch(cls_method=True)
+def create(
+    cls: Run,
+    config: Config,
+    root: str | Path | None = None,  # folder of runs; None: the configuration's own
+) -> Run:
+    "The run of this configuration under `root`: the one that is there, or a new one."
+    folder = runs_root(root or config.root)
+    config = config.under(folder)
+    path, about = folder / config.run_id, dict(study=config.study, run_id=config.run_id)
+    text = json.dumps(about | dict(options=config.options()), indent=1) + "\n"
+    if not (path / "config.json").exists():
+        _new_folder(path, config, text)
+    if (path / "config.json").read_bytes() == text.encode():  # nothing to be made sense of
+        run = cls.__new__(cls)
+        run.path, run.config = path, config
+        return run
+    run = cls(path)
+    if run.config.run_id != config.run_id:
+        raise InputError(
+            f"run: {path} holds another configuration ({run.config.run_id}); "
+            "delete the folder or use another --runs"
+        )
+    return run
+
+# %% ../nbs/core/04_runs.ipynb #7d20a00d
+@patch(as_prop=True)
+def steps(self: Run) -> list[int]:
+    "Steps of the committed checkpoints, in order."
+    found = [p for p in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", p.name)]
+    return sorted(int(p.name[5:]) for p in found if is_checkpoint(p))
+
+
+@patch
+def folder(self: Run, step: int) -> Path:
+    "Where the checkpoint of a step is, or would be."
+    return self.path / "checkpoints" / f"step-{step:08d}"
+
+
+@patch
+def at(self: Run, step: int) -> Checkpoint:
+    "The checkpoint of one step; a step without one is an `InputError` that names the nearest."
+    if step not in (steps := self.steps):
+        near = sorted(sorted(steps, key=lambda s: abs(s - step))[:3])
+        there = ", ".join(map(str, near)) or "none yet"
+        raise InputError(f"step {step}: no checkpoint there; the nearest are {there}")
+    return Checkpoint(self.folder(step), step)
+
+
+@patch(as_prop=True)
+def checkpoints(self: Run) -> list[Checkpoint]:
+    "Every committed checkpoint, in order."
+    return [Checkpoint(self.folder(s), s) for s in self.steps]
+
+
+@patch(as_prop=True)
+def resumable(self: Run) -> Checkpoint | None:
+    "The newest checkpoint that training can go on from."
+    return next((c for c in reversed(self.checkpoints) if c.has_state), None)
+
+# %% ../nbs/core/04_runs.ipynb #7d20a00f
+@patch(as_prop=True)
+def finished(self: Run) -> bool:
+    "Is the last step committed?"
+    return is_checkpoint(self.folder(self.config.steps))
+
+
+@patch(as_prop=True)
+def state(self: Run) -> str:
+    "`finished`, `running`, `failed`, `stopped` (early, by a rule), `interrupted` or `new`."
+    if self.finished:
+        return "finished"
+    if self.locked:
+        return "running"
+    if (self.path / "failed.json").exists():
+        return "failed"
+    if self.stopped:
+        return "stopped"
+    return "interrupted" if self.steps else "new"
+
+
+@patch
+def __repr__(self: Run):
+    done = f"{len(self.steps)} checkpoints, step {max(self.steps, default=0)} of {self.config.steps}"
+    return f"Run({self.run_id}: {self.state}, {done})"
+
+# %% ../nbs/core/04_runs.ipynb #7d20a010
+def _is_like(
+    mine: dict,  # identity of a run
+    preset: Config,
+) -> bool:
+    "Is it a run of this preset? Its seed is its own, and so is the data that the preset leaves open."
+    its = preset.identity
+    left_open = {"seed"} | {name for name in preset.sources if not its.get(name)}
+    return mine.keys() == its.keys() and all(mine[n] == v for n, v in its.items() if n not in left_open)
+
+
+@patch(as_prop=True)
+def preset(self: Run) -> str:
+    "The preset of the study that this run is; `custom` if an option was changed."
+    mine = self.config.identity
+    return next((name for name, p in self.study.presets.items() if _is_like(mine, p)), "custom")
+
 # %% ../nbs/core/04_runs.ipynb #7dc5d281
-from fastcore.basics import patch
-
-
 def _lines(path):
     "The whole lines of a `.jsonl` file; a line that a kill cut is not one."
     lines = []
@@ -467,26 +527,25 @@ def cut_back(self: Run, step: int):
     keep = [r for r in self.records() if r["step"] <= step]
     write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in keep))
 
-
+# %% ../nbs/core/04_runs.ipynb #7d20a011
 @patch
 def metrics(self: Run):
-    "What the probes measured during training: a long table `run, step, tokens, seconds, probe, <keys…>, metric, value`."
+    """What the probes measured during training, as a long table:
+
+    run, step, tokens, seconds, probe, <keys…>, metric, value"""
     import pandas as pd
 
-    name = self.run_id  # a hash of the configuration: once is enough
-    rows = [
-        dict(run=name, step=r["step"], tokens=r["tokens"], seconds=r["seconds"]) | row
-        for r in self.records()
-        for row in r["rows"]
-    ]
-    table = pd.DataFrame(
-        rows, columns=None if rows else ["run", "step", "tokens", "seconds", "probe", "metric", "value"]
-    )
+    name, rows = self.run_id, []  # a hash of the configuration: once is enough
+    for record in self.records():
+        about = dict(run=name) | {k: record[k] for k in ("step", "tokens", "seconds")}
+        rows += [about | row for row in record["rows"]]
+    empty = "run step tokens seconds probe metric value".split()
+    table = pd.DataFrame(rows, columns=None if rows else empty)
     return table[[c for c in table if c not in ("metric", "value")] + ["metric", "value"]]
 
 # %% ../nbs/core/04_runs.ipynb #e9435ffa
 def describe(runs: list[Run]):
-    "What the runs are, one row each: run, study, preset, fidelity, seed, state, step, steps, minutes, parameters."
+    "A table of runs: run, study, preset, fidelity, seed, state, step, steps, minutes, parameters."
     import pandas as pd
 
     rows = []
@@ -508,16 +567,14 @@ def describe(runs: list[Run]):
         )
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/core/04_runs.ipynb #7d20a012
 def labels(
     runs: list[Run],
-) -> dict[str, str]:  # run id → how reports call it: its preset, with the seed where there are several
-    "Short names of runs."
+) -> dict[str, str]:  # run id → how reports call it
+    "Short names of runs: the preset, with the seed where there are several; else the id."
     presets = [r.preset if r.preset != "custom" else r.config.slug() for r in runs]
     names = [p if presets.count(p) == 1 else f"{p}, seed {r.config.seed}" for r, p in zip(runs, presets)]
-    return {
-        r.run_id: n if names.count(n) == 1 else r.run_id for r, n in zip(runs, names)
-    }  # they differ in an option that no name tells
+    return {r.run_id: n if names.count(n) == 1 else r.run_id for r, n in zip(runs, names)}
 
 # %% ../nbs/core/04_runs.ipynb #70ece4a6
 def pick(
@@ -535,6 +592,27 @@ class Busy(InputError):
 claim_seconds = 60.0  # of silence after which the claim of another machine is void
 
 
+def _silent(run):
+    "Seconds since the claim was last touched; 0 without one."
+    try:
+        return time.time() - (run.path / ".claim").stat().st_mtime
+    except OSError:
+        return 0
+
+
+def _patience(run):
+    """Seconds after which a claim may prove void.
+
+    One that a crash has cut is so after two, one of another machine after silence."""
+    try:
+        text = (run.path / ".claim").read_text()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    if "\nduration=" not in text or not text.endswith("\n"):
+        return 4
+    return 1.2 * claim_seconds if _silent(run) > claim_seconds / 2 else 0
+
+# %% ../nbs/core/04_runs.ipynb #7d20a013
 @patch
 @contextmanager
 def lock(
@@ -555,25 +633,6 @@ def lock(
         claim.release()
 
 
-def _silent(run):
-    "Seconds since the claim was last touched; 0 without one."
-    try:
-        return time.time() - (run.path / ".claim").stat().st_mtime
-    except OSError:
-        return 0
-
-
-def _patience(run):
-    "Seconds after which a claim may prove void: one that a crash has cut is so after two, one of another machine after silence."
-    try:
-        text = (run.path / ".claim").read_text()
-    except (OSError, UnicodeDecodeError):
-        return 0
-    if "\nduration=" not in text or not text.endswith("\n"):
-        return 4
-    return 1.2 * claim_seconds if _silent(run) > claim_seconds / 2 else 0
-
-
 @patch(as_prop=True)
 def locked(self: Run) -> bool:
     "Is a process training this run?"
@@ -585,7 +644,7 @@ def locked(self: Run) -> bool:
     except OSError:
         return False  # a folder that cannot be written to
 
-
+# %% ../nbs/core/04_runs.ipynb #7d20a015
 @patch
 def sessions(self: Run) -> list[dict]:
     "Where and with what the run was trained: one entry for each start."
@@ -604,11 +663,10 @@ def begin_session(self: Run, **facts):
         grok_nb=__version__,
     )
     facts |= {p: version(p) for p in ("torch", "transformers", "accelerate", "numpy")}
-    write_atomic(
-        self.path / "sessions.jsonl", "".join(json.dumps(s) + "\n" for s in [*self.sessions(), facts])
-    )
+    lines = [json.dumps(s) + "\n" for s in [*self.sessions(), facts]]
+    write_atomic(self.path / "sessions.jsonl", "".join(lines))
 
-
+# %% ../nbs/core/04_runs.ipynb #7d20a016
 @patch
 def beat(self: Run, **facts):
     "Write the heartbeat: step, loss, headline metric."
@@ -640,17 +698,12 @@ def progress_bar(
     show: bool = True,  # False: never
     position: int = 0,  # line in the terminal, where there are several
 ):
-    "A tqdm bar over the steps of a run where someone can see it, in a terminal or a notebook; elsewhere quiet (as with `TQDM_DISABLE=1`)."
+    "A tqdm bar over the steps of a run where someone can see it; elsewhere quiet, as with `TQDM_DISABLE=1`."
     from tqdm.auto import tqdm
 
-    return tqdm(
-        total=run.config.steps,
-        initial=step,
-        desc=run.config.slug(),
-        unit="step",
-        position=position,
-        disable=not (show and is_watched()),
-    )
+    hidden = not (show and is_watched())
+    about = dict(desc=run.config.slug(), unit="step", position=position, disable=hidden)
+    return tqdm(total=run.config.steps, initial=step, **about)
 
 # %% ../nbs/core/04_runs.ipynb #06686dd1
 @dataclass
@@ -664,6 +717,11 @@ class Context:
     device: object = "cpu"  # where the model is
 
 # %% ../nbs/core/04_runs.ipynb #eaa2e225
+def _bytes_under(folder):
+    "How much disk a folder takes."
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
 @patch
 def prune(
     self: Run,
@@ -671,20 +729,18 @@ def prune(
     keep_states: int = 1,  # optimiser states that stay, newest first
 ) -> int:  # bytes freed
     "Drop checkpoints and optimiser states that are no longer wanted. The last checkpoint always stays."
-    size = lambda: sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file())
     if keep is not None and (unknown := set(keep) - set(self.steps)):
-        raise InputError(
-            f"keep: no checkpoint at step {min(unknown)}; there are {', '.join(map(str, self.steps))}"
-        )
+        there = ", ".join(map(str, self.steps))
+        raise InputError(f"keep: no checkpoint at step {min(unknown)}; there are {there}")
     with self.lock():
-        before, last = size(), max(self.steps, default=0)
+        before, last = _bytes_under(self.path), max(self.steps, default=0)
         for c in self.checkpoints:
             if keep is not None and c.step not in {*keep, last}:
                 remove_folder(c.path)
         with_state = [c for c in self.checkpoints if c.has_state]
         for c in with_state[: max(0, len(with_state) - keep_states)]:
             c.drop_state()
-        return before - size()
+        return before - _bytes_under(self.path)
 
 
 @patch

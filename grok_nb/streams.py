@@ -8,6 +8,7 @@ __all__ = ['splits', 'rng', 'check_stream', 'shuffled', 'Corpus', 'prepare_corpu
 # %% ../nbs/core/03_streams.ipynb #1f9690a2
 import hashlib, json, os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import cached_property
 from math import ceil, isqrt
 from pathlib import Path
@@ -15,15 +16,8 @@ import numpy as np
 from fastcore.basics import patch
 from . import InputError
 from .files import atomic_folder, read_manifest, sound
-from grok_nb.texts import (
-    check_vocab_size,
-    encode_texts,
-    load_tokenizer,
-    open_texts,
-    progress_bar,
-    short_hash,
-    train_tokenizer,
-)
+from .texts import check_vocab_size, encode_texts, load_tokenizer, open_texts
+from .texts import progress_bar, short_hash, train_tokenizer
 
 # %% ../nbs/core/03_streams.ipynb #5dfc6b8b
 def rng(
@@ -39,27 +33,23 @@ def check_stream(
     steps: Iterable[int] = (0, 1, 2, 1000),  # steps to try, in any order
 ):
     "Raise AssertionError, with the reason, if `stream` breaks the contract."
-    steps = list(steps)
     first = {step: stream.batch(step) for step in steps}
-    for step in reversed(steps):
-        batch, again = first[step], stream.batch(step)
+    for step, batch in reversed(first.items()):
         for name in ("input_ids", "labels"):
             assert name in batch, f"batch({step}) has no {name!r}"
-        assert batch["input_ids"].ndim == 2, "input_ids must be (batch, position)"
-        assert batch["labels"].shape == batch["input_ids"].shape, "labels must have the shape of input_ids"
-        scored = batch["labels"] != -100
-        assert (batch["labels"][scored] == batch["input_ids"][scored]).all(), (
-            "labels must be aligned with input_ids: the model shifts"
-        )
+        input_ids, labels, again = batch["input_ids"], batch["labels"], stream.batch(step)
+        assert input_ids.ndim == 2, "input_ids must be (batch, position)"
+        assert labels.shape == input_ids.shape, "labels must have the shape of input_ids"
+        scored = labels != -100
+        aligned = (labels[scored] == input_ids[scored]).all()
+        assert aligned, "labels must be aligned with input_ids: the model shifts"
         for name, array in batch.items():
             assert array.dtype == np.int64, f"{name} is {array.dtype}, not int64"
             assert np.array_equal(array, again[name]), f"batch({step}) differs when it is asked for again"
-    assert isinstance(stream.tokens_per_batch, int) and stream.tokens_per_batch > 0, (
-        "tokens_per_batch must be a positive int"
-    )
-    assert all(isinstance(array, np.ndarray) for array in stream.artifacts.values()), (
-        "artifacts must be arrays"
-    )
+    tokens = stream.tokens_per_batch
+    assert isinstance(tokens, int) and tokens > 0, "tokens_per_batch must be a positive int"
+    are_arrays = all(isinstance(array, np.ndarray) for array in stream.artifacts.values())
+    assert are_arrays, "artifacts must be arrays"
 
 # %% ../nbs/core/03_streams.ipynb #6c78587f
 def _hashed(x, key):  # splitmix64: well-mixed 64 bits from (x, key)
@@ -106,33 +96,8 @@ class Corpus:
         if not sound(self.folder):
             raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
         self.info = json.loads((self.folder / "corpus.json").read_text())
-        self._files = read_manifest(self.folder)["files"]
+        self.hashes = {name: f["sha256"] for name, f in read_manifest(self.folder)["files"].items()}
         self.vocab_size, self.end_of_text = self.info["vocab_size"], self.info["end_of_text"]
-
-    def tokens(
-        self,
-        split: str = "train",  # or "held_out"
-    ) -> (
-        np.memmap
-    ):  # (tokens,) uint16 or uint32; an end-of-text token before, between and after the documents
-        "All tokens of a split, one document after the other."
-        return np.memmap(self.folder / f"{split}.tokens", dtype=self.info["dtype"], mode="r")
-
-    def offsets(
-        self,
-        split: str = "train",  # or "held_out"
-    ) -> np.memmap:  # (documents + 1,) int64: document `i` is `tokens[offsets[i]:offsets[i+1]]`, its end-of-text token included
-        "Where each document begins."
-        return np.memmap(self.folder / f"{split}.offsets", dtype="<i8", mode="r")
-
-    def document(
-        self,
-        index: int,  # from 0
-        split: str = "train",  # or "held_out"
-    ) -> str:
-        "The text of one document."
-        begin, end = self.offsets(split)[index : index + 2]
-        return self.tokenizer.decode(self.tokens(split)[begin : end - 1].tolist())
 
     @cached_property
     def tokenizer(self):
@@ -143,11 +108,38 @@ class Corpus:
         return sound(self.folder, deep=True)
 
     def __repr__(self):
-        parts = [
-            f"{self.info['tokens'][s]:,} tokens in {self.info['documents'][s]:,} documents {s.replace('_', ' ')}"
-            for s in splits
-        ]
+        tokens, documents = self.info["tokens"], self.info["documents"]
+        parts = [f"{tokens[s]:,} tokens in {documents[s]:,} documents {s.replace('_', ' ')}" for s in splits]
         return f"Corpus {self.folder.name}: {', '.join(parts)}, vocabulary {self.vocab_size:,}"
+
+# %% ../nbs/core/03_streams.ipynb #03c0a002
+@patch
+def tokens(
+    self: Corpus,
+    split: str = "train",  # or "held_out"
+) -> np.memmap:  # (tokens,) uint16 or uint32
+    "All tokens of a split, one document after the other."
+    return np.memmap(self.folder / f"{split}.tokens", dtype=self.info["dtype"], mode="r")
+
+
+@patch
+def offsets(
+    self: Corpus,
+    split: str = "train",  # or "held_out"
+) -> np.memmap:  # (documents + 1,) int64
+    "Where each document begins."
+    return np.memmap(self.folder / f"{split}.offsets", dtype="<i8", mode="r")
+
+
+@patch
+def document(
+    self: Corpus,
+    index: int,  # from 0
+    split: str = "train",  # or "held_out"
+) -> str:
+    "The text of one document."
+    begin, end = self.offsets(split)[index : index + 2]
+    return self.tokenizer.decode(self.tokens(split)[begin : end - 1].tolist())
 
 # %% ../nbs/core/03_streams.ipynb #825e80fe
 def _is_held_out(index, share):  # one of every round(1/share) documents, drawn anew in every block
@@ -159,11 +151,11 @@ def _is_held_out(index, share):  # one of every round(1/share) documents, drawn 
 
 def _hold_out_tail(folder, share, dtype, end):  # move the last tokens from train to held_out
     offsets = np.fromfile(folder / "train.offsets", dtype="<i8")
-    cut = int(offsets[-1]) - max(2, round(share * int(offsets[-1])))
+    last = int(offsets[-1])
+    cut = last - max(2, round(share * last))
     if cut < 3:
-        raise InputError(
-            f"held_out = {share}: the text is too short for it ({offsets[-1]} tokens): give more text, or held_out=0"
-        )
+        why = f"the text is too short for it ({last} tokens): give more text, or held_out=0"
+        raise InputError(f"held_out = {share}: {why}")
     tail = np.fromfile(folder / "train.tokens", dtype=dtype, offset=cut * dtype.itemsize)
     np.append(end, tail).astype(dtype).tofile(folder / "held_out.tokens")
     np.append(1, offsets[offsets > cut] - cut + 1).astype("<i8").tofile(folder / "held_out.offsets")
@@ -171,48 +163,67 @@ def _hold_out_tail(folder, share, dtype, end):  # move the last tokens from trai
     if cut not in offsets:  # in the middle of a document: what stays ends here
         with open(folder / "train.tokens", "ab") as file:
             file.write(dtype.type(end).tobytes())
-    np.append(offsets[offsets < cut], cut + (cut not in offsets)).astype("<i8").tofile(
-        folder / "train.offsets"
-    )
+    kept = np.append(offsets[offsets < cut], cut + (cut not in offsets))
+    kept.astype("<i8").tofile(folder / "train.offsets")
 
 # %% ../nbs/core/03_streams.ipynb #4a1e3c81
+class _SplitWriter:
+    "The two files of a split, while they are written."
+
+    def __init__(self, opened, folder, split, dtype, end):
+        self.tokens, self.offsets = (
+            opened.enter_context(open(folder / f"{split}.{kind}", "wb", buffering=1 << 20))
+            for kind in ("tokens", "offsets")
+        )
+        self.dtype, self.end, self.written = dtype, end, 0
+        self.write([])
+
+    def write(self, ids):
+        "A document, and an end-of-text token."
+        self.written += len(ids) + 1
+        self.tokens.write(np.append(ids, self.end).astype(self.dtype).tobytes())
+        self.offsets.write(np.int64(self.written).tobytes())
+
+
+def _cut(documents, limit):
+    "Documents until the limit is reached, each of which takes one token more."
+    read = 0
+    for ids in documents:
+        if limit:
+            if limit - read < 2:
+                return
+            ids = ids[: limit - read - 1]
+        read += len(ids) + 1
+        yield ids
+
+
 def _write_tokens(documents, folder, dtype, end, held_out, limit):
-    open_all = lambda kind: {s: open(folder / f"{s}.{kind}", "wb", buffering=1 << 20) for s in splits}
-    tokens, offsets, written, read = open_all("tokens"), open_all("offsets"), dict.fromkeys(splits, 1), 0
-    with progress_bar("tokenising", "token", limit) as bar:
-        for split in splits:
-            tokens[split].write(dtype.type(end).tobytes())
-            offsets[split].write(np.int64(1).tobytes())
-        for index, ids in enumerate(documents):
-            if limit:
-                if limit - read < 2:
-                    break
-                ids = ids[: limit - read - 1]
-            split = "held_out" if _is_held_out(index, held_out) else "train"
-            written[split] += len(ids) + 1
-            read += len(ids) + 1
+    with ExitStack() as opened, progress_bar("tokenising", "token", limit) as bar:
+        into = {split: _SplitWriter(opened, folder, split, dtype, end) for split in splits}
+        for index, ids in enumerate(_cut(documents, limit)):
+            into["held_out" if _is_held_out(index, held_out) else "train"].write(ids)
             bar.update(len(ids) + 1)
-            tokens[split].write(np.append(ids, end).astype(dtype).tobytes())
-            offsets[split].write(np.int64(written[split]).tobytes())
-    for file in (*tokens.values(), *offsets.values()):
-        file.close()
-    if held_out and (written["held_out"] == 1 or written["train"] == 1):  # too few documents to draw from
-        if written["train"] == 1:  # the only documents were drawn: they are training text again
+    nothing = [split for split in splits if into[split].written == 1]
+    if held_out and nothing:  # too few documents to draw from
+        if "train" in nothing:  # the only documents were drawn: they are training text again
             for kind in ("tokens", "offsets"):
                 os.replace(folder / f"held_out.{kind}", folder / f"train.{kind}")
         _hold_out_tail(folder, held_out, dtype, end)
 
 # %% ../nbs/core/03_streams.ipynb #dd012e32
+def _tokenizer_of(texts, vocab_size, limit_tokens):
+    "A tokenizer trained on as much of a text as is going to be read."
+    if not limit_tokens:
+        return train_tokenizer(texts, vocab_size)
+    most = min(40_000_000, 8 * limit_tokens)  # a character is rarely less than an eighth of a token
+    return train_tokenizer(texts, vocab_size, characters=most)
+
+
 def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
-    if tokenizer is None:  # a character is rarely less than an eighth of a token
-        tokenizer = train_tokenizer(
-            texts, vocab_size, **(dict(characters=min(40_000_000, 8 * limit_tokens)) if limit_tokens else {})
-        )
+    tokenizer = tokenizer or _tokenizer_of(texts, vocab_size, limit_tokens)
     tokenizer.save_pretrained(folder / "tokenizer")
-    dtype = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4")
-    _write_tokens(
-        encode_texts(texts, tokenizer), folder, dtype, tokenizer.eos_token_id, held_out, limit_tokens
-    )
+    dtype, end = np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4"), tokenizer.eos_token_id
+    _write_tokens(encode_texts(texts, tokenizer), folder, dtype, end, held_out, limit_tokens)
     size = {s: (folder / f"{s}.tokens").stat().st_size // dtype.itemsize for s in splits}
     documents = {s: (folder / f"{s}.offsets").stat().st_size // 8 - 1 for s in splits}
     info = dict(
@@ -220,7 +231,7 @@ def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
         fingerprint=texts.fingerprint,
         dtype=dtype.str,
         vocab_size=len(tokenizer),
-        end_of_text=tokenizer.eos_token_id,
+        end_of_text=end,
         tokens=size,
         documents=documents,
         limit_tokens=limit_tokens,
@@ -229,41 +240,6 @@ def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
     (folder / "corpus.json").write_text(json.dumps(info, indent=1))
 
 # %% ../nbs/core/03_streams.ipynb #d37523fc
-def prepare_corpus(
-    source,  # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
-    folder: str | Path,  # where prepared corpora live; this one gets a folder of its own in it
-    tokenizer=None,  # folder, hub name or fast tokenizer; None trains one on the text
-    vocab_size: int = 4096,  # of the tokenizer to train, at least 257
-    limit_tokens: int | None = None,  # read no more than this; None = all
-    held_out: float = 0.05,  # share of the documents kept from training, 0 to 0.5
-    fingerprint: str
-    | None = None,  # what the content is known by, if you know it: a prepared corpus is then found without its source
-) -> Corpus:
-    "Tokenise a source once; later calls find it. Raises InputError before anything is written."
-    if tokenizer is None:
-        check_vocab_size(vocab_size)
-    if limit_tokens is not None and limit_tokens < 16:
-        raise InputError(f"limit_tokens = {limit_tokens}: must be at least 16, or None")
-    if not 0 <= held_out <= 0.5:
-        raise InputError(f"held_out = {held_out}: must be from 0 to 0.5")
-    texts = None if fingerprint else open_texts(source)
-    if tokenizer is not None:
-        tokenizer = load_tokenizer(tokenizer)
-    made_by = (
-        vocab_size
-        if tokenizer is None
-        else [short_hash(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id]
-    )
-    final = Path(folder) / short_hash(
-        [1, fingerprint or texts.fingerprint, made_by, limit_tokens, held_out]
-    )  # 1: version of the layout
-    if sound(final):
-        return Corpus(final)
-    return _prepare(
-        final, texts or open_texts(source, fingerprint), tokenizer, vocab_size, limit_tokens, held_out
-    )
-
-
 def _prepare(final, texts, *options):
     from filelock import FileLock
 
@@ -277,6 +253,39 @@ def _prepare(final, texts, *options):
                 _write_corpus(texts, folder, *options)
     return Corpus(final)
 
+# %% ../nbs/core/03_streams.ipynb #03c0a003
+_layout = 1  # version of what a prepared corpus looks like
+
+
+def prepare_corpus(
+    source,  # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
+    folder: str | Path,  # where prepared corpora live; this one gets a folder of its own in it
+    tokenizer=None,  # folder, hub name or fast tokenizer; None trains one on the text
+    vocab_size: int = 4096,  # of the tokenizer to train, at least 257
+    limit_tokens: int | None = None,  # read no more than this; None = all
+    held_out: float = 0.05,  # share of the documents kept from training, 0 to 0.5
+    fingerprint: str | None = None,  # of the content, if you know it
+) -> Corpus:
+    """Tokenise a source once; later calls find it. Raises InputError before anything is written.
+
+    With a fingerprint a prepared corpus is found without its source."""
+    if tokenizer is None:
+        check_vocab_size(vocab_size)
+    if limit_tokens is not None and limit_tokens < 16:
+        raise InputError(f"limit_tokens = {limit_tokens}: must be at least 16, or None")
+    if not 0 <= held_out <= 0.5:
+        raise InputError(f"held_out = {held_out}: must be from 0 to 0.5")
+    texts, made_by = None if fingerprint else open_texts(source), vocab_size
+    if tokenizer is not None:
+        tokenizer = load_tokenizer(tokenizer)
+        made_by = [short_hash(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id]
+    known = fingerprint or texts.fingerprint
+    final = Path(folder) / short_hash([_layout, known, made_by, limit_tokens, held_out])
+    if sound(final):
+        return Corpus(final)
+    texts = texts or open_texts(source, fingerprint)
+    return _prepare(final, texts, tokenizer, vocab_size, limit_tokens, held_out)
+
 # %% ../nbs/core/03_streams.ipynb #84584372
 class TextStream:
     "Rows of a corpus in an endless shuffled order. `batch(step)` is a pure function of `(seed, step)`."
@@ -289,7 +298,7 @@ class TextStream:
         seed: int = 0,  # of the order
         layout: str = "packed",  # or "document": one document per row
         split: str = "train",  # or "held_out"
-        bos: bool = False,  # document layout: begin each row with the end-of-text token, as most scorers do
+        bos: bool = False,  # document layout: begin each row with the end-of-text token, as scorers do
     ):
         if context < 2:
             raise InputError(f"context = {context}: must be at least 2")
@@ -302,32 +311,29 @@ class TextStream:
         self.corpus, self.context, self.batch_size, self.seed = corpus, context, batch_size, seed
         self.layout, self.split, self.bos = layout, split, bos and layout == "document"
         self._tokens, self._offsets = corpus.tokens(split), corpus.offsets(split)
-        if len(self._offsets) < 2:
-            raise InputError(
-                f"split {split!r} holds no text: prepared with held_out={corpus.info['held_out']}"
-            )
+        documents = len(self._offsets) - 1
+        if not documents:
+            held_out = corpus.info["held_out"]
+            raise InputError(f"split {split!r} holds no text: prepared with held_out={held_out}")
         whole, rest = divmod(len(self._tokens), context)
-        self.rows_per_epoch = (
-            whole + (rest > 1) if layout == "packed" else len(self._offsets) - 1
-        )  # one token alone predicts nothing
-        self.steps_per_epoch = ceil(self.rows_per_epoch / batch_size)  # steps until every row has been seen
-        self.artifacts = dict(
-            corpus=np.frombuffer(bytes.fromhex(corpus._files[f"{split}.tokens"]["sha256"]), dtype=np.uint8)
-        )  # its hash
+        windows = whole + (rest > 1)  # one token alone predicts nothing
+        self.rows_per_epoch = windows if layout == "packed" else documents
+        self.steps_per_epoch = ceil(self.rows_per_epoch / batch_size)  # until every row has been seen
+        content = bytes.fromhex(corpus.hashes[f"{split}.tokens"])
+        self.artifacts = dict(corpus=np.frombuffer(content, dtype=np.uint8))
 
     @property
     def tokenizer(self):
         return self.corpus.tokenizer
 
     @cached_property
-    def tokens_per_batch(
-        self,
-    ) -> int:  # without padding; documents differ in length, so there it is the mean over an epoch
+    def tokens_per_batch(self) -> int:  # without padding; of documents the mean over an epoch
         if self.layout == "packed":
             return self.batch_size * self.context
         total, block = 0, 1 << 20
         for i in range(0, self.rows_per_epoch, block):
-            total += int(np.minimum(np.diff(self._offsets[i : i + block + 1]) + self.bos, self.context).sum())
+            lengths = np.diff(self._offsets[i : i + block + 1]) + self.bos
+            total += int(np.minimum(lengths, self.context).sum())
         return max(1, round(self.batch_size * total / self.rows_per_epoch))
 
 # %% ../nbs/core/03_streams.ipynb #d32aaf39
@@ -337,11 +343,19 @@ def rows(
     step: int,  # from 0
 ) -> np.ndarray:  # (batch,) which windows or documents
     "The rows of one step."
-    place = step * self.batch_size + np.arange(self.batch_size)
-    epoch, place = place // self.rows_per_epoch, place % self.rows_per_epoch
-    return np.concatenate(
-        [shuffled(place[epoch == e], self.rows_per_epoch, self.seed, e) for e in np.unique(epoch)]
-    )
+    n, place = self.rows_per_epoch, step * self.batch_size + np.arange(self.batch_size)
+    epoch, place = place // n, place % n
+    return np.concatenate([shuffled(place[epoch == e], n, self.seed, e) for e in np.unique(epoch)])
+
+
+@patch
+def _ends(self: TextStream, rows):
+    "Where rows begin and end in the tokens; an end-of-text token stands before every document."
+    if self.layout == "packed":
+        begins, ends = rows * self.context, len(self._tokens)
+    else:
+        begins, ends = self._offsets[rows] - self.bos, self._offsets[rows + 1]
+    return begins, np.minimum(begins + self.context, ends)
 
 
 @patch
@@ -350,26 +364,20 @@ def read(
     rows: np.ndarray,  # (batch,) which windows or documents
 ) -> dict[str, np.ndarray]:  # as `batch`
     "These rows of the corpus as a batch."
-    packed = self.layout == "packed"
-    begins = (
-        rows * self.context if packed else self._offsets[rows] - self.bos
-    )  # an end-of-text token stands before every document
-    ends = np.minimum(begins + self.context, len(self._tokens) if packed else self._offsets[rows + 1])
+    begins, ends = self._ends(rows)
     input_ids = np.full((len(rows), self.context), self.corpus.end_of_text, dtype=np.int64)
     real = np.arange(self.context) < (ends - begins)[:, None]
     for row, begin, end in zip(input_ids, begins, ends):
         row[: end - begin] = self._tokens[begin:end]
     batch = dict(input_ids=input_ids, labels=np.where(real, input_ids, -100))
-    return batch if packed else batch | dict(attention_mask=real.astype(np.int64))
+    return batch if self.layout == "packed" else batch | dict(attention_mask=real.astype(np.int64))
 
 # %% ../nbs/core/03_streams.ipynb #af08f5c6
 @patch
 def batch(
     self: TextStream,
     step: int,  # optimizer updates done so far, from 0
-) -> dict[
-    str, np.ndarray
-]:  # input_ids and labels, each (batch, position) int64; for documents also attention_mask
+) -> dict[str, np.ndarray]:  # input_ids, labels, (batch, position) int64; for documents also attention_mask
     "The batch of one step, whatever was asked for before."
     return self.read(self.rows(step))
 
@@ -377,9 +385,8 @@ def batch(
 @patch
 def held_out(self: TextStream) -> "TextStream":  # of the same shape
     "The stream of the text that training never sees."
-    return TextStream(
-        self.corpus, self.context, self.batch_size, self.seed, self.layout, "held_out", self.bos
-    )
+    shape = self.context, self.batch_size, self.seed, self.layout
+    return TextStream(self.corpus, *shape, "held_out", self.bos)
 
 # %% ../nbs/core/03_streams.ipynb #16d1e448
 def held_out_loss(
@@ -393,13 +400,12 @@ def held_out_loss(
     from torch.nn.functional import cross_entropy
 
     stream = context.stream.held_out()
-    chosen = shuffled(np.arange(min(rows, stream.rows_per_epoch)), stream.rows_per_epoch, "held out loss")
+    n = stream.rows_per_epoch
+    chosen = shuffled(np.arange(min(rows, n)), n, "held out loss")
     total, scored = 0.0, 0
     for i in range(0, len(chosen), batch_size):
-        batch = {
-            k: torch.as_tensor(v, device=context.device)
-            for k, v in stream.read(chosen[i : i + batch_size]).items()
-        }
+        arrays = stream.read(chosen[i : i + batch_size])
+        batch = {k: torch.as_tensor(v, device=context.device) for k, v in arrays.items()}
         labels = batch.pop("labels")[:, 1:].flatten()
         with torch.no_grad():
             logits = model(**batch).logits[:, :-1].float().flatten(0, 1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ended', 'expand', 'Task', 'drive', 'state_lines', 'run_all', 'train_all', 'run_seconds', 'estimate', 'summarise',
-           'sweep_folder', 'sweep', 'plan', 'read_sweep']
+           'sweep_folder', 'read_sweep', 'plan', 'sweep']
 
 # %% ../nbs/core/09_sweeps.ipynb #a5697547
 import hashlib, json, os, re, shutil, sys, tempfile, threading, time
@@ -19,15 +19,8 @@ from .files import write_atomic
 from .runs import Busy, Config, Run, from_preset, runs_root
 
 # %% ../nbs/core/09_sweeps.ipynb #00a75eb3
-def expand(
-    study: str,  # name of a study
-    preset: str,  # one of its presets
-    grid: dict[str, Sequence],  # option → its values, or their text
-    seeds: Sequence[int] = (0,),
-) -> list[Config]:  # seed by seed
-    "The configurations of a sweep. Raises InputError for unknown options, no values, and the same run twice."
-    base = from_preset(studies[study].presets, preset)
-    names = [f.name for f in fields(base)]
+def _check_grid(grid, seeds, names):
+    "Raise InputError for axes that are none."
     for name, values in dict(grid, seeds=seeds).items():
         if name != "seeds" and name not in names:
             raise InputError(f"grid: option {nearest(name, names)}")
@@ -37,6 +30,17 @@ def expand(
             raise InputError(f"grid: {name} has no values")
     if "seed" in grid:
         raise InputError("grid: seed is not an axis of the grid; give seeds")
+
+
+def expand(
+    study: str,  # name of a study
+    preset: str,  # one of its presets
+    grid: dict[str, Sequence],  # option → its values, or their text
+    seeds: Sequence[int] = (0,),
+) -> list[Config]:  # seed by seed
+    "The configurations of a sweep. Raises InputError for unknown options, no values, and the same run twice."
+    base = from_preset(studies[study].presets, preset)
+    _check_grid(grid, seeds, [f.name for f in fields(base)])
     cells, found = [dict(zip(grid, values)) for values in product(*grid.values())], {}
     for seed, cell in product(seeds, cells):
         said = ", ".join(f"{k} = {v}" for k, v in dict(cell, seed=seed).items())
@@ -45,9 +49,9 @@ def expand(
         except InputError as e:
             raise InputError(f"grid, at {said}: {e}") from None
         if config.run_id in found:
-            raise InputError(
-                f"grid, at {said}: the same run as at {found[config.run_id][1]}; give each value once, of options that change a run"
-            )
+            before = found[config.run_id][1]
+            why = "give each value once, of options that change a run"
+            raise InputError(f"grid, at {said}: the same run as at {before}; {why}")
         found[config.run_id] = config, said
     return [config for config, _ in found.values()]
 
@@ -57,9 +61,7 @@ class Task:
     "A run to be trained, and how it stands."
 
     run: Run
-    state: str = (
-        "waiting"  # running; finished, stopped (early, by a rule), failed; elsewhere: another process has it
-    )
+    state: str = "waiting"  # running, elsewhere (another process has it), or one of `ended`
     error: str = ""
     tries: int = 0  # that failed
     job: object = None  # a future
@@ -70,18 +72,16 @@ class Task:
     after: float = 0.0  # not to be given to an engine before
 
 
-ended = ("finished", "stopped", "failed")
+ended = ("finished", "stopped", "failed")  # stopped: early, by a rule
 
 
 def _submit(engine, task, arguments):
-    facts = (
-        dict(study=task.run.config.study, options=task.run.config.options(), root=str(task.run.path.parent))
-        | arguments
-    )
-    extra = (
-        dict(pure=False) if type(engine).__module__.startswith("distributed") else {}
-    )  # a second try is a new job
-    return engine.submit(call, "grok_nb.engines:train_named", json.dumps(facts), **extra)
+    config, root = task.run.config, str(task.run.path.parent)
+    facts = dict(study=config.study, options=config.options(), root=root) | arguments
+    anew = {}
+    if type(engine).__module__.startswith("distributed"):
+        anew = dict(pure=False)  # a second try is a new job
+    return engine.submit(call, "grok_nb.engines:train_named", json.dumps(facts), **anew)
 
 
 def _outcome(job):
@@ -92,26 +92,29 @@ def _outcome(job):
     except BaseException as e:
         return None, e
 
-
+# %% ../nbs/core/09_sweeps.ipynb #09f0a002
 def _look(task, now, tries, stalled):
     "Bring a task up to date."
     if task.job is None and task.state != "elsewhere":
         return
-    if task.job is None or not task.job.done():
-        if (beat := task.run.heartbeat()) and beat != task.beat:
-            task.beat, task.step, task.moved = beat, beat["step"], now
-            if task.job:
-                task.state = "running"
-        if task.state == "elsewhere" and task.run.finished:
-            task.state = "finished"
-        if task.state not in ("running", "elsewhere") or now - task.moved < stalled:
-            return
+    if task.job is not None and task.job.done():
+        _conclude(task, now, tries, *_outcome(task.job))
+        return
+    if (beat := task.run.heartbeat()) and beat != task.beat:
+        task.beat, task.step, task.moved = beat, beat["step"], now
+        if task.job:
+            task.state = "running"
+    if task.state == "elsewhere" and task.run.finished:
+        task.state = "finished"
+    if task.state in ("running", "elsewhere") and now - task.moved >= stalled:
+        where = ", in another process" if task.state == "elsewhere" else ""
         with suppress(Exception):
             task.job.cancel()
-        where = ", in another process" if task.state == "elsewhere" else ""
-        answer, error = None, RunError(f"no step for {stalled:,.0f} seconds{where}")
-    else:
-        answer, error = _outcome(task.job)
+        _conclude(task, now, tries, None, RunError(f"no step for {stalled:,.0f} seconds{where}"))
+
+
+def _conclude(task, now, tries, answer, error):
+    "What becomes of a task whose job has answered, or raised."
     task.job = None
     if answer in ended:
         task.state, task.step = answer, task.run.heartbeat().get("step", task.step)
@@ -121,14 +124,35 @@ def _look(task, now, tries, stalled):
         raise KeyboardInterrupt
     else:
         task.tries += 1
-        task.error = (
-            "its process was told to stop"
-            if isinstance(error, SystemExit)
-            else one_line(error)
-            if error
-            else "the engine lost it"
-        )
+        task.error = _why(error)
         task.state = "failed" if task.tries >= tries or isinstance(error, InputError) else "waiting"
+
+
+def _why(error):
+    if isinstance(error, SystemExit):
+        return "its process was told to stop"
+    return one_line(error) if error else "the engine lost it"
+
+# %% ../nbs/core/09_sweeps.ipynb #09f0a003
+def _is_ready(task, now):
+    "May it be given to an engine?"
+    held = task.state == "elsewhere" and task.run.locked
+    return task.job is None and now >= task.after and not held
+
+
+def _give(engine, tasks, arguments, now, wake):
+    "Give jobs to an engine, of submitit as one array."
+    together = engine.batch() if tasks and hasattr(engine, "batch") else nullcontext()
+    try:
+        with together:
+            for t in tasks:
+                t.beat, t.moved, t.job = t.run.heartbeat(), now, _submit(engine, t, arguments)
+    except Exception as e:
+        again = "run it again to go on, on this engine or another"
+        raise RunError(f"engine: {one_line(e)}; {again}") from None
+    for t in tasks:
+        if hasattr(t.job, "add_done_callback"):
+            t.job.add_done_callback(lambda job: wake.set())
 
 
 def drive(
@@ -143,25 +167,9 @@ def drive(
     "Have every task done. Returns when all have ended; Ctrl-C raises KeyboardInterrupt."
     limit, wake, shown = getattr(engine, "limit", len(tasks)), threading.Event(), 0.0
     while left := [t for t in tasks if t.state not in ended]:
-        now = time.time()
-        ready = [
-            t
-            for t in left
-            if t.job is None and now >= t.after and not (t.state == "elsewhere" and t.run.locked)
-        ]
-        ready = ready[: max(0, limit - sum(t.job is not None for t in left))]
-        try:
-            with (
-                engine.batch() if ready and hasattr(engine, "batch") else nullcontext()
-            ):  # of submitit: one array of jobs
-                for t in ready:
-                    t.beat, t.moved, t.job = t.run.heartbeat(), now, _submit(engine, t, arguments)
-        except Exception as e:
-            raise RunError(
-                f"engine: {one_line(e)}; run it again to go on, on this engine or another"
-            ) from None
-        for t in ready:
-            getattr(t.job, "add_done_callback", lambda f: None)(lambda job: wake.set())
+        now, places = time.time(), limit - sum(t.job is not None for t in left)
+        ready = [t for t in left if _is_ready(t, now)][: max(0, places)]
+        _give(engine, ready, arguments, now, wake)
         if any(t.job is not None or t.state == "elsewhere" for t in left):
             wake.wait(every)
             wake.clear()
@@ -173,58 +181,61 @@ def drive(
     show(tasks)
 
 # %% ../nbs/core/09_sweeps.ipynb #fb204d1c
+def _line_of(task):
+    "A run that is being trained, or has failed."
+    run = task.run
+    if task.state == "failed":
+        return f"  {run.run_id}  failed: {task.error.removeprefix(f'{run.run_id}: ')}"
+    shown = {k: v for k, v in run.heartbeat().get("shown", {}).items() if v is not None}
+    values = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
+    return f"  {run.run_id}  {task.step:,} of {run.config.steps:,}  {values}"
+
+
 def state_lines(
     tasks: Sequence[Task],
     seconds: float,  # since the first job
     most: int = 12,  # runs named one by one
 ) -> list[str]:
     "How a sweep stands."
+    states = [t.state for t in tasks]
+    order = "finished", "stopped", "running", "waiting", "elsewhere", "failed"
+    first = [f"{len(tasks)} runs", *(f"{n} {state}" for state in order if (n := states.count(state)))]
     steps = sum(t.run.config.steps - t.step for t in tasks if t.state not in ended)
     made = sum(t.step - t.began_at for t in tasks)
-    counts = [
-        f"{n} {state}"
-        for state in ("finished", "stopped", "running", "waiting", "elsewhere", "failed")
-        if (n := sum(t.state == state for t in tasks))
-    ]
-    left = f"about {steps * seconds / made / 60:,.1f} min left" if made and steps else ""
-    lines = [" · ".join([f"{len(tasks)} runs", *counts, *filter(None, [left])])]
+    if made and steps:
+        first.append(f"about {steps * seconds / made / 60:,.1f} min left")
     told = [t for t in tasks if t.state in ("running", "failed")]
-    for t in told[:most]:
-        shown = "  ".join(
-            f"{k} {v:.3f}" for k, v in t.run.heartbeat().get("shown", {}).items() if v is not None
-        )
-        how = (
-            f"failed: {t.error.removeprefix(f'{t.run.run_id}: ')}"
-            if t.state == "failed"
-            else f"{t.step:,} of {t.run.config.steps:,}  {shown}"
-        )
-        lines.append(f"  {t.run.run_id}  {how}")
-    return lines + ([f"  and {len(told) - most} more"] if len(told) > most else [])
+    more = [f"  and {len(told) - most} more"] if len(told) > most else []
+    return [" · ".join(first), *map(_line_of, told[:most]), *more]
 
-
-@contextmanager
-def _shown(tasks, progress, say=None):
-    "Yields what shows the tasks, again and again. `say`: what else is told of a run that is trained."
-    began, told, lines = time.time(), {id(t) for t in tasks if t.state in ended}, []
-
-    def news():
-        "A line for each run that has ended since the last look."
-        for t in tasks:
-            if t.state not in ended or id(t) in told:
-                continue
+# %% ../nbs/core/09_sweeps.ipynb #09f0a004
+def _news(
+    tasks,
+    told,  # set of those that have been told of, which grows
+    say=None,  # what else is told of a run that is trained
+):
+    "A line for each run that has ended since the last look."
+    for t in tasks:
+        if t.state in ended and id(t) not in told:
             told.add(id(t))
             more = f": {t.error}" if t.state == "failed" else f". {say(t.run)}" if say else ""
             yield f"{t.run.run_id}: {t.state} ({len(told)} of {len(tasks)}){more}"
 
+
+@contextmanager
+def _shown(tasks, progress, say=None):
+    "Yields what shows the tasks, again and again."
+    began, told, lines = time.time(), {id(t) for t in tasks if t.state in ended}, []
+
     def standing():
         if say:
-            lines.extend(news())
+            lines.extend(_news(tasks, told, say))
         return "\n".join([*lines, *state_lines(tasks, time.time() - began)])
 
     if not progress or os.environ.get("TQDM_DISABLE"):
         yield lambda tasks: None
     elif not is_watched():
-        yield lambda tasks: [print(line, file=sys.stderr, flush=True) for line in news()]
+        yield lambda tasks: [print(line, file=sys.stderr, flush=True) for line in _news(tasks, told, say)]
     elif "ipykernel" in sys.modules:
         from IPython.display import display
 
@@ -249,41 +260,34 @@ def run_all(
     until: str = "",  # path of a rule, see `train_named`
     keep_best: bool = False,  # see `train_named`
     progress: bool = True,  # show how it stands
-    say: Callable[[Run], str] | None = None,  # what is told of a run on the screen when it is trained
+    say: Callable[[Run], str] | None = None,  # what is told on the screen of a run that is trained
     **options,  # of the engine, and of `drive`: tries, stalled
 ) -> list[Task]:  # in the order of `configs`; all have ended
-    "Train every run that is not finished. Raises KeyboardInterrupt; not for runs that fail, whose tasks say so."
+    """Train every run that is not finished.
+
+    Raises KeyboardInterrupt; not for runs that fail, whose tasks say so."""
     check_paths(then, until)
     root = runs_root(root)
     driving = {k: options.pop(k) for k in ("tries", "stalled", "every") if k in options}
-    check_engine(engine, **options), check_workers(workers)
-    tasks = [
-        Task(run, "finished" if run.finished else "waiting") for run in (Run.create(c, root) for c in configs)
-    ]
-    todo = tasks if then else [t for t in tasks if t.state != "finished"]
-    if not todo:
+    check_engine(engine, **options)
+    check_workers(workers)
+    tasks = [Task(Run.create(c, root)) for c in configs]
+    for t in tasks:
+        t.step = t.began_at = max(t.run.steps, default=0)
+        t.state = "finished" if t.run.finished and not then else "waiting"
+    if not (todo := [t for t in tasks if t.state == "waiting"]):
         return tasks
-    for t in todo:
-        t.state, t.step = "waiting", max(t.run.steps, default=0)
-        t.began_at = t.step
-    with (
-        open_engine(engine, workers, root / "slurm", **options) as made,
-        _shown(tasks, progress and not isinstance(made, Serial), say) as show,
-    ):
-        arguments = {
-            k: v
-            for k, v in dict(
-                then=then, until=until, keep_best=keep_best, progress=progress and isinstance(made, Serial)
-            ).items()
-            if v
-        }
-        try:
-            drive(todo, made, arguments, show, **driving)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; run it again to go on") from None
+    with open_engine(engine, workers, root / "slurm", **options) as made:
+        here = isinstance(made, Serial)  # which shows the bar of each run
+        arguments = dict(then=then, until=until, keep_best=keep_best, progress=progress and here)
+        with _shown(tasks, progress and not here, say) as show:
+            try:
+                drive(todo, made, {k: v for k, v in arguments.items() if v}, show, **driving)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("stopped; run it again to go on") from None
     return tasks
 
-
+# %% ../nbs/core/09_sweeps.ipynb #09f0a005
 def train_all(
     configs: Sequence[Config],  # runs to train, of any studies
     root: str | Path | None = None,  # folder of runs, see `runs_root`
@@ -298,38 +302,23 @@ def train_all(
     return [t.run for t in tasks]
 
 # %% ../nbs/core/09_sweeps.ipynb #dab8c287
+_what_takes_time = """n_parameters steps batch_size accumulation optimizer precision context
+n_shots n_eval evaluate_every""".split()
+
+
 def _kind(config):  # runs of one kind take as long as each other
-    return tuple(
-        getattr(config, name, None)
-        for name in (
-            "n_parameters",
-            "steps",
-            "batch_size",
-            "accumulation",
-            "optimizer",
-            "precision",
-            "context",
-            "n_shots",
-            "n_eval",
-            "evaluate_every",
-        )
-    )
+    return tuple(getattr(config, name, None) for name in _what_takes_time)
 
 
 def _timed(config, evaluate_every, steps=20):
     "Seconds of some steps, with evaluations so often."
     from grok_nb.training import train
 
+    short = dict(steps=steps, warmup_steps=0, checkpoints=1, checkpoint_on_change=0.0)
     folder = tempfile.mkdtemp()
     try:
-        short = config.replace(
-            steps=steps,
-            warmup_steps=0,
-            evaluate_every=evaluate_every,
-            checkpoints=1,
-            checkpoint_on_change=0.0,
-        )
-        seconds = [r["seconds"] for r in train(short, folder, progress=False).records()]
+        run = train(config.replace(evaluate_every=evaluate_every, **short), folder, progress=False)
+        seconds = [r["seconds"] for r in run.records()]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return seconds[-1] - seconds[0]
@@ -343,74 +332,63 @@ def run_seconds(
         return config.steps * first / 2  # it also warms up
     often, seldom = _timed(config, 4), _timed(config, 20)
     evaluation = max(0.0, often - seldom) / 4
-    return (
-        config.steps * max(0.0, seldom - evaluation) / 20 + config.steps / config.evaluate_every * evaluation
-    )
+    step = max(0.0, seldom - evaluation) / 20
+    return config.steps * step + config.steps / config.evaluate_every * evaluation
 
-
+# %% ../nbs/core/09_sweeps.ipynb #09f0a006
 def estimate(
     configs: Sequence[Config],  # of a sweep
     root: str | Path | None = None,  # folder of runs
     workers: int | None = None,  # processes at a time; None: one a core
-) -> (
-    dict
-):  # runs, finished, workers (at a time), seconds (of one process), minutes (of all together); NaN: not known
-    "What is left to be trained, and how long it will take."
-    folder, measured, seconds, finished = runs_root(root), {}, 0.0, 0
-    runs = [Run(path) if ((path := folder / c.run_id) / "config.json").is_file() else None for c in configs]
-    for c, run in zip(configs, runs):
-        if run is None or not run.finished:
-            continue
-        finished += 1
-        if run.records():
-            measured.setdefault(_kind(c), run.records()[-1]["seconds"])
-    for c, run in zip(configs, runs):
-        if run is not None and run.finished:
-            continue
+) -> dict:  # runs, finished, workers (at a time), seconds (of one process), minutes (of all together)
+    "What is left to be trained, and how long it will take; seconds and minutes are NaN where nobody knows."
+    folder, measured, seconds = runs_root(root), {}, 0.0
+    begun = [c for c in configs if (folder / c.run_id / "config.json").is_file()]
+    finished = {c.run_id: run for c in begun if (run := Run(folder / c.run_id)).finished}
+    for run in finished.values():
+        if records := run.records():
+            measured.setdefault(_kind(run.config), records[-1]["seconds"])
+    for c in (c for c in configs if c.run_id not in finished):
         if _kind(c) not in measured:
             try:
-                measured[_kind(c)] = run_seconds(c)
+                measured[_kind(c)] = run_seconds(c.under(folder))
             except RunError:
                 measured[_kind(c)] = float("nan")  # it diverges in its first steps, and so will the run
         seconds += measured[_kind(c)]
-    at_once = min(workers or check_workers(), max(1, len(configs) - finished))
-    return dict(
-        runs=len(configs), finished=finished, workers=at_once, seconds=seconds, minutes=seconds / at_once / 60
-    )
+    at_once = min(workers or check_workers(), max(1, len(configs) - len(finished)))
+    counts = dict(runs=len(configs), finished=len(finished), workers=at_once)
+    return counts | dict(seconds=seconds, minutes=seconds / at_once / 60)
 
 # %% ../nbs/core/09_sweeps.ipynb #fe0ce05c
+def _row(run, options):
+    "How a run ended."
+    from grok_nb.training import best_step, headline_curve
+
+    row = {name: getattr(run.config, name) for name in options}
+    row |= dict(seed=run.config.seed, run=run.run_id, state=run.state, step=0, minutes=0.0)
+    if records := run.records():
+        row |= dict(step=records[-1]["step"], minutes=round(records[-1]["seconds"] / 60, 2))
+    curve = headline_curve(run)
+    if (best := best_step(curve, run.study)) is not None:
+        row |= dict(last=curve.iloc[-1], best=curve[best], best_step=best)
+        row |= run.study.summary(run.metrics())
+    row["error"], failed = "", run.path / "failed.json"
+    if failed.is_file() and not run.finished:
+        row["error"] = json.loads(failed.read_text()).get("error", "")
+    return row
+
+
 def summarise(
     runs: Sequence[Run],
     options: Sequence[str] = (),  # of the grid
-):  # → pandas: the options, seed, run, state, step, minutes, last, best, best_step, what the study adds, error
-    "One row a run: how it ended."
+):  # → pandas, one row a run
+    """How runs ended: the options, seed, run, state, step, minutes, last, best, best_step,
+    what the study adds, error."""
     import pandas as pd
-    from grok_nb.training import best_step, headline_curve
 
-    rows = []
-    for run in runs:
-        records = run.records()
-        row = {name: getattr(run.config, name) for name in options} | dict(
-            seed=run.config.seed, run=run.run_id, state=run.state, step=0, minutes=0.0
-        )
-        if records:
-            row |= dict(step=records[-1]["step"], minutes=round(records[-1]["seconds"] / 60, 2))
-        curve = headline_curve(run)
-        if (best := best_step(curve, run.study)) is not None:
-            row |= dict(last=curve.iloc[-1], best=curve[best], best_step=best)
-            row |= run.study.summary(run.metrics())
-        failed = run.path / "failed.json"
-        rows.append(
-            row
-            | dict(
-                error=json.loads(failed.read_text()).get("error", "")
-                if failed.is_file() and not run.finished
-                else ""
-            )
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_row(run, options) for run in runs])
 
-
+# %% ../nbs/core/09_sweeps.ipynb #09f0a007
 def sweep_folder(
     facts: dict,  # study, preset, grid, seeds, fixed
     root: str | Path | None = None,  # folder of runs
@@ -420,56 +398,29 @@ def sweep_folder(
     if name and not re.fullmatch(r"\w[\w.-]*", name):
         raise InputError(f"name {name!r}: must be of letters, digits, and . _ - inside")
     text = json.dumps(facts, indent=1)
-    folder = (
-        runs_root(root)
-        / "sweeps"
-        / (name or f"{facts['study']}-{facts['preset']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
-    )
-    if (there := folder / "sweep.json").is_file() and json.loads(there.read_text())["facts"] != json.loads(
-        text
-    ):
-        raise InputError(
-            f"sweep {folder.name}: another sweep is in {folder}; give another name, or remove the folder"
-        )
+    own = f"{facts['study']}-{facts['preset']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    folder = runs_root(root) / "sweeps" / (name or own)
+    there = folder / "sweep.json"
+    if there.is_file() and json.loads(there.read_text())["facts"] != json.loads(text):
+        what = "give another name, or remove the folder"
+        raise InputError(f"sweep {folder.name}: another sweep is in {folder}; {what}")
     return folder
 
+
+def read_sweep(
+    folder: str | Path,  # as `sweep` left it
+) -> tuple[dict, list[Run]]:  # study, preset, grid, seeds, fixed; the runs that have been begun
+    "What a sweep was, and its runs."
+    path = Path(folder).absolute() / "sweep.json"
+    try:
+        saved = json.loads(path.read_text())
+    except (OSError, ValueError):
+        why = "it has no sweep.json that can be read"
+        raise InputError(f"sweep: {folder} is no folder of a sweep ({why})") from None
+    root = path.parent.parent.parent
+    return saved["facts"], [Run(root / r) for r in saved["runs"] if (root / r / "config.json").is_file()]
+
 # %% ../nbs/core/09_sweeps.ipynb #ad43cf75
-def sweep(
-    study: str,  # name of a study
-    preset: str,  # one of its presets, or of its `grids`
-    grid: dict[str, Sequence] | None = None,  # option → its values; None: as the study's `grids` say
-    seeds: Sequence[int] | None = None,  # None: as the study says, else 0
-    engine=None,  # see `open_engine`
-    root: str | Path | None = None,  # folder of runs, see `runs_root`
-    name: str = "",  # of the sweep; empty: made from study, preset, grid and seeds
-    fixed: dict | None = None,  # options to change for every run
-    **options,  # of `run_all`: workers, then, until, keep_best, progress, tries, stalled; and of the engine
-):  # → pandas, see `summarise`; `attrs["folder"]`: where the sweep is kept
-    "Train every run of a grid, on any engine, and tell how each ended. Runs that fail are in the table with their error."
-    configs, facts = plan(study, preset, grid, seeds, **fixed or {})
-    check_paths(options.get("then", ""), options.get("until", ""))
-    folder = sweep_folder(facts, root, name)
-    running = {
-        k: options.pop(k)
-        for k in ("then", "until", "keep_best", "progress", "tries", "stalled", "every")
-        if k in options
-    }
-    with open_engine(engine, options.pop("workers", None), runs_root(root) / "slurm", **options) as made:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(
-            folder / "sweep.json", json.dumps(dict(facts=facts, runs=[c.run_id for c in configs]), indent=1)
-        )
-        tasks = run_all(configs, root, made, **running)
-    table = summarise([t.run for t in tasks], list(facts["grid"]))
-    for t in tasks:
-        if t.state == "failed" and not t.run.locked:
-            write_atomic(t.run.path / "failed.json", json.dumps(dict(error=t.error)))
-    table["error"] = [t.error if t.state == "failed" else "" for t in tasks]
-    table.to_csv(folder / "table.csv", index=False)
-    table.attrs["folder"] = str(folder)
-    return table
-
-
 def plan(
     study: str,  # name of a study
     preset: str,  # one of its presets, or of its `grids`
@@ -488,28 +439,42 @@ def plan(
     if both := [k for k in fixed if k in grid]:
         raise InputError(f"{both[0]}: is an axis of the grid, and has one value for every run too")
     configs = expand(study, preset, dict(grid) | {k: [v] for k, v in fixed.items()}, seeds)
-    values = lambda name: list(
-        dict.fromkeys(getattr(c, name) for c in configs)
-    )  # as the configurations have them, not as text
-    return configs, dict(
-        study=study,
-        preset=preset,
-        grid={name: values(name) for name in grid},
-        seeds=values("seed"),
-        fixed={name: values(name)[0] for name in fixed},
-    )
+
+    def values(name):  # as the configurations have them, not as text
+        return list(dict.fromkeys(getattr(c, name) for c in configs))
+
+    facts = dict(study=study, preset=preset, grid={n: values(n) for n in grid}, seeds=values("seed"))
+    return configs, facts | dict(fixed={n: values(n)[0] for n in fixed})
+
+# %% ../nbs/core/09_sweeps.ipynb #09f0a008
+_of_run_all = "then", "until", "keep_best", "progress", "tries", "stalled", "every"
 
 
-def read_sweep(
-    folder: str | Path,  # as `sweep` left it
-) -> tuple[dict, list[Run]]:  # study, preset, grid, seeds, fixed; the runs that have been begun
-    "What a sweep was, and its runs."
-    path = Path(folder).absolute() / "sweep.json"
-    try:
-        saved = json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise InputError(
-            f"sweep: {folder} is no folder of a sweep (it has no sweep.json that can be read)"
-        ) from None
-    root = path.parent.parent.parent
-    return saved["facts"], [Run(root / r) for r in saved["runs"] if (root / r / "config.json").is_file()]
+def sweep(
+    study: str,  # name of a study
+    preset: str,  # one of its presets, or of its `grids`
+    grid: dict[str, Sequence] | None = None,  # option → its values; None: as the study's `grids` say
+    seeds: Sequence[int] | None = None,  # None: as the study says, else 0
+    engine=None,  # see `open_engine`
+    root: str | Path | None = None,  # folder of runs, see `runs_root`
+    name: str = "",  # of the sweep; empty: made from study, preset, grid and seeds
+    fixed: dict | None = None,  # options to change for every run
+    **options,  # of `run_all`: workers, then, until, keep_best, progress, tries, stalled; and of the engine
+):  # → pandas, see `summarise`; `attrs["folder"]`: where the sweep is kept
+    "Train every run of a grid, on any engine, and tell how each ended; runs that fail, with their error."
+    configs, facts = plan(study, preset, grid, seeds, **fixed or {})
+    check_paths(options.get("then", ""), options.get("until", ""))
+    folder = sweep_folder(facts, root, name)
+    running = {k: options.pop(k) for k in _of_run_all if k in options}
+    with open_engine(engine, options.pop("workers", None), runs_root(root) / "slurm", **options) as made:
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = dict(facts=facts, runs=[c.run_id for c in configs])
+        write_atomic(folder / "sweep.json", json.dumps(saved, indent=1))
+        tasks = run_all(configs, root, made, **running)
+    table = summarise([t.run for t in tasks], list(facts["grid"]))
+    for t in (t for t in tasks if t.state == "failed" and not t.run.locked):
+        write_atomic(t.run.path / "failed.json", json.dumps(dict(error=t.error)))
+    table["error"] = [t.error if t.state == "failed" else "" for t in tasks]
+    table.to_csv(folder / "table.csv", index=False)
+    table.attrs["folder"] = str(folder)
+    return table
