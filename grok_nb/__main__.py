@@ -23,37 +23,38 @@ def declared() -> dict[str, str]:  # name → `module:function`
     "The commands that the package declares: in the settings of a clone, else as installed."
     import grok_nb
 
-    settings, ini = (
-        Path(grok_nb.__file__).parent.parent / "settings.ini",
-        ConfigParser(delimiters=["="], interpolation=None),
-    )
+    settings = Path(grok_nb.__file__).parent.parent / "settings.ini"
+    ini = ConfigParser(delimiters=["="], interpolation=None)
     if not ini.read(settings, encoding="utf-8") or ini["DEFAULT"].get("lib_name") != "grok_nb":
         return installed()
     return dict(script.split("=") for script in ini["DEFAULT"]["console_scripts"].split())
 
-
+# %% ../nbs/commands/02_overview.ipynb #e5a9d213
 def overview() -> str:
     "Commands and studies, for a terminal."
+    commands = declared()
     lines = [
-        f"grok_nb {__version__}: abilities that arrive late in a transformer. Each command says more with --help.",
+        f"grok_nb {__version__}: abilities that arrive late in a transformer."
+        " Each command says more with --help.",
         "",
         "commands",
     ]
-    for name, where in sorted(declared().items()):
-        module, _, function = where.partition(":")
-        first, *examples = filter(
-            None, map(str.strip, getattr(import_module(module), function).__doc__.splitlines())
-        )
+    for name, where in sorted(commands.items()):
+        first, *examples = _docstring(where)
         lines += [f"  {name:16} {first}", *(f"  {'':16} {e}" for e in examples[:1])]
     lines += ["", "studies", *(f"  {name:16} {studies[name].question}" for name in studies)]
-    if new := sorted(declared().keys() - installed().keys()):
-        lines += [
-            "",
-            f"Not in this environment yet: {', '.join(new)}. `pip install -e . --no-deps` adds them.",
-        ]
+    if new := ", ".join(sorted(commands.keys() - installed().keys())):
+        lines += ["", f"Not in this environment yet: {new}. `pip install -e . --no-deps` adds them."]
     return "\n".join(lines)
 
 
+def _docstring(where):
+    "The lines that a command, `module:function`, says about itself."
+    module, _, function = where.partition(":")
+    lines = getattr(import_module(module), function).__doc__.splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+# %% ../nbs/commands/02_overview.ipynb #17d8a5c4
 def main(
     argv: list[str] | None = None,  # words after the name; None: those of the process
 ):

@@ -20,14 +20,7 @@ class Listed(Run):
     @cached_property
     def _read(self):
         records = super().records()
-        try:
-            whole = all(
-                r.keys() >= {"step", "tokens", "seconds"} and all("value" in row for row in r["rows"])
-                for r in records
-            )
-        except (AttributeError, KeyError, TypeError):
-            whole = False
-        if not whole:
+        if not _are_evaluations(records):
             raise InputError(f"run: {self.path}/metrics.jsonl cannot be read by this version of grok_nb")
         return records
 
@@ -35,18 +28,31 @@ class Listed(Run):
         return self._read
 
 
+def _are_evaluations(records):
+    try:
+        return all(
+            r.keys() >= {"step", "tokens", "seconds"} and all("value" in row for row in r["rows"])
+            for r in records
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+# %% ../nbs/commands/01_listing.ipynb #a41c07e2
 def open_runs(
     root: str | Path | None = None,  # folder of runs
     study: str = "",  # only the runs of this one
     newest: bool = False,  # first what was evaluated last; else by name
 ) -> tuple[list[Run], dict[str, str]]:  # runs; folder → why this version cannot read it
     "The runs in a folder of runs."
-    readable, others = [], {}
     folders = sorted(p.parent for p in runs_root(root).glob("*/config.json"))
-    for folder in sorted(folders, key=_touched, reverse=True) if newest else folders:
+    if newest:
+        folders.sort(key=_touched, reverse=True)
+    readable, others = [], {}
+    for folder in folders:
         try:
             run = Listed(folder)
-            if study in ("", run.config.study) and (run.records() or True):
+            if study in ("", run.config.study):
+                run.records()  # refused here rather than in the middle of a table
                 readable.append(run)
         except (InputError, OSError) as e:
             others[folder.name] = str(e).removeprefix("run: ").replace(f"{folder}/", "")
@@ -55,7 +61,8 @@ def open_runs(
 
 def _touched(folder):
     "When a run was evaluated last, or made."
-    return next(p.stat().st_mtime for n in ("metrics.jsonl", "config.json") if (p := folder / n).is_file())
+    files = folder / "metrics.jsonl", folder / "config.json"
+    return next(p.stat().st_mtime for p in files if p.is_file())
 
 # %% ../nbs/commands/01_listing.ipynb #53ac3574
 def verdict(
@@ -69,58 +76,60 @@ def verdict(
     series = pd.Series(curve, dtype=float).dropna()
     if len(series) < fewest:
         return "too few evaluations" if len(series) else "not evaluated"
+    changes = [f"{t.direction} {_span(t.midpoint)}" for t in transitions(series)]
+    return ", ".join(changes) or "no change"
 
-    def span(t):
-        if t.hi == float("inf"):
-            return f"after {t.lo:,.0f}"
-        return f"{t.lo:,.0f}–{t.hi:,.0f}" if t.lo > -float("inf") else f"by {t.hi:,.0f}"
 
-    return ", ".join(f"{t.direction} {span(t.midpoint)}" for t in transitions(series)) or "no change"
+def _span(interval):
+    if interval.hi == float("inf"):
+        return f"after {interval.lo:,.0f}"
+    if interval.lo == -float("inf"):
+        return f"by {interval.hi:,.0f}"
+    return f"{interval.lo:,.0f}–{interval.hi:,.0f}"
 
 # %% ../nbs/commands/01_listing.ipynb #c6934844
 def listing(
     root: str | Path | None = None,  # folder of runs
     study: str = "",  # only the runs of this one
     newest: bool = False,  # first what was evaluated last; else by name
-):  # → pandas, the columns of `describe`, bytes, curve (the study's headline), value (at the last evaluation), verdict; folder → why not
-    "What the runs in a folder are and what became of them, one row each; and those that cannot be read."
+):  # → pandas, a row a run; folder → why it cannot be read
+    """What the runs in a folder are and what became of them; and those that cannot be read.
+
+    Columns: those of `describe`, bytes, curve (the headline's name), value (the last), verdict.
+    """
     import pandas as pd
 
     runs, others = open_runs(root, study, newest)
-    rows = []
-    for r in runs:
-        curve = {line["step"]: pick(line["rows"], r.study.headline) for line in r.records()}
-        known = [v for v in curve.values() if v is not None]
-        rows.append(
-            dict(
-                bytes=size_of(r.path),
-                curve=r.study.headline_name,
-                value=known[-1] if known else None,
-                verdict=verdict(curve),
-            )
-        )
-    return pd.concat([describe(runs), pd.DataFrame(rows)], axis=1), others
+    return pd.concat([describe(runs), pd.DataFrame([_outcome(r) for r in runs])], axis=1), others
 
 
+def _outcome(run):
+    curve = {line["step"]: pick(line["rows"], run.study.headline) for line in run.records()}
+    known = [v for v in curve.values() if v is not None]
+    return dict(
+        bytes=size_of(run.path),
+        curve=run.study.headline_name,
+        value=known[-1] if known else None,
+        verdict=verdict(curve),
+    )
+
+# %% ../nbs/commands/01_listing.ipynb #b7d20c95
 def listing_text(
     table,  # of `listing`
 ) -> str:
     "The list for a terminal, a table for each study."
+    columns = "run preset fidelity seed state step minutes parameters size value verdict".split()
     parts = []
     for name, rows in table.groupby("study", sort=False):
         shown = rows.assign(
-            step=[f"{a:,} of {b:,}" for a, b in zip(rows.step, rows.steps)],
+            step=[f"{at:,} of {steps:,}" for at, steps in zip(rows.step, rows.steps)],
             size=rows.bytes.map(in_words),
-            parameters=[
-                f"{n:,.0f}" if n == n and n else "" for n in rows.parameters
-            ],  # a study may not say how many
+            # a study may not say how many its models have
+            parameters=[f"{n:,.0f}" if n == n and n else "" for n in rows.parameters],
             value=[f"{v:.3f}" if v == v else "" for v in rows.value.astype(float)],
         )
-        columns = "run preset fidelity seed state step minutes parameters size value verdict".split()
-        parts.append(
-            f"{studies[name].question}\n"
-            + shown[columns].rename(columns=dict(value=rows.curve.iloc[0])).to_string(index=False)
-        )
+        shown = shown[columns].rename(columns=dict(value=rows.curve.iloc[0]))
+        parts.append(f"{studies[name].question}\n{shown.to_string(index=False)}")
     return "\n\n".join(parts)
 
 # %% ../nbs/commands/01_listing.ipynb #99d4c89e
@@ -128,70 +137,74 @@ def tree(
     path: str | Path,  # folder of a run, or a part of it
 ) -> dict:  # name, bytes, note, inside: a list of the same
     "What a folder holds; files first, hidden ones only in the sizes."
-    path = Path(path)
-
-    def order(p):
-        return p.is_dir(), p.name
-
-    opened = path.is_dir() and not path.is_symlink() and not _is_step(path)
-    parts = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=order) if opened else []
-    return dict(name=path.name, bytes=size_of(path), note=_note(path), inside=[tree(p) for p in parts])
+    path, inside = Path(path), []
+    if path.is_dir() and not path.is_symlink() and not _is_step(path):
+        parts = [p for p in path.iterdir() if not p.name.startswith(".")]
+        inside = [tree(p) for p in sorted(parts, key=lambda p: (p.is_dir(), p.name))]
+    return dict(name=path.name, bytes=size_of(path), note=_note(path), inside=inside)
 
 
 def _is_step(path):
     return path.is_dir() and bool(re.fullmatch(r"step-\d{8,}", path.name))
 
-
+# %% ../nbs/commands/01_listing.ipynb #c3e51f08
 def _note(path):
     "What a reader should know about a part of a run's folder."
-    count = lambda n, what: f"{n:,} {what}{'s' * (n != 1)}"
+    line_of = {"metrics.jsonl": "evaluation", "sessions.jsonl": "session"}
     try:
         if _is_step(path):
-            return (
-                ("can be resumed" if Checkpoint(path).has_state else "")
-                if is_checkpoint(path)
-                else "not whole: does not count"
-            )
+            return _note_on_step(path)
         if path.suffix == ".parquet":
             from pyarrow.parquet import read_metadata
 
-            return count(read_metadata(path).num_rows, "row")
-        if what := {"metrics.jsonl": "evaluation", "sessions.jsonl": "session"}.get(path.name):
-            return count(path.read_bytes().count(b"\n"), what)
+            return _count(read_metadata(path).num_rows, "row")
+        if path.name in line_of:
+            return _count(path.read_bytes().count(b"\n"), line_of[path.name])
     except (OSError, ValueError):
         return "cannot be read"  # pyarrow's own errors are kinds of these
     return ""
 
 
+def _note_on_step(path):
+    if not is_checkpoint(path):
+        return "not whole: does not count"
+    return "can be resumed" if Checkpoint(path).has_state else ""
+
+
+def _count(n, what):
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+# %% ../nbs/commands/01_listing.ipynb #d90b64a7
 def tree_text(
     branch: dict,  # of `tree`
     before: str = "",  # what the lines inside begin with
 ) -> str:
     "The tree for a terminal."
-    lines = [", ".join(filter(None, [f"{branch['name']}  {in_words(branch['bytes'])}", branch["note"]]))]
-    for i, part in enumerate(branch["inside"], 1):
-        last = i == len(branch["inside"])
-        lines.append(
-            f"{before}{'└── ' if last else '├── '}{tree_text(part, before + ('    ' if last else '│   '))}"
-        )
+    about = f"{branch['name']}  {in_words(branch['bytes'])}", branch["note"]
+    lines = [", ".join(filter(None, about))]
+    for part in branch["inside"]:
+        last = part is branch["inside"][-1]
+        corner, bar = ("└── ", "    ") if last else ("├── ", "│   ")
+        lines.append(before + corner + tree_text(part, before + bar))
     return "\n".join(lines)
 
 # %% ../nbs/commands/01_listing.ipynb #6fdc165c
 def judged(
     study: str,  # name of a study
     root: str | Path | None = None,  # folder of runs
-    anew: bool = False,  # look inside last checkpoints that have not been looked into; else take what was measured before
+    anew: bool = False,  # look inside last checkpoints that have not been looked into
 ):  # → the `Ledger`, the runs that it rests on, folder → why it was left out
-    "The claims of a study, judged on its finished runs."
+    "The claims of a study, judged on its finished runs and on what was measured inside them before."
     from grok_nb.claims import ledger
 
     runs, others = open_runs(root, study)
     runs = [r for r in runs if r.finished and r.preset != "custom"]
+    claims = studies[study].claims()
     if not runs:
-        return ledger(studies[study].claims()), runs, others
+        return ledger(claims), runs, others
     from grok_nb.evidence import tables
 
-    return ledger(studies[study].claims(), tables(runs, anew=anew)), runs, others
+    return ledger(claims, tables(runs, anew=anew)), runs, others
 
 # %% ../nbs/commands/01_listing.ipynb #ecb8c595
 def ledger_text(
@@ -201,33 +214,29 @@ def ledger_text(
     width: int = 0,  # of the text; 0: of the terminal, or 160 where there is none
 ) -> str:
     "A ledger for a terminal: question, table, how many have which verdict, and on which runs."
+    question = studies[study].question
+    if not len(book):
+        return f"{question}\nno claims"
+    presets = [r.preset for r in runs]
+    counts = [f"{presets.count(p)} × {p}" for p in dict.fromkeys(presets)]
+    rests = ", ".join(counts) or "no finished run with the options of a preset"
+    return "\n".join([question, *_drawn(book.readable(), width), f"{book.summary()}. Judged on {rests}."])
+
+
+def _drawn(words, width):
+    "The lines of a table of words."
     import sys
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = book.readable()
     table = Table(box=None, pad_edge=False, expand=True)
-    for name in shown:
+    for name in words:
         table.add_column(name, ratio=dict(claim=3, statement=8, paper=4, effect=4, why=5).get(name))
-    for row in shown.itertuples(index=False):
+    for row in words.itertuples(index=False):
         table.add_row(*map(Text, row))
-    console = Console(
-        width=width or (None if sys.stdout.isatty() else 160), color_system=None, force_jupyter=False
-    )
+    width = width or (None if sys.stdout.isatty() else 160)
+    console = Console(width=width, color_system=None, force_jupyter=False)
     with console.capture() as capture:
         console.print(table)
-    presets = [r.preset for r in runs]
-    rests = (
-        ", ".join(f"{presets.count(p)} × {p}" for p in dict.fromkeys(presets))
-        or "no finished run with the options of a preset"
-    )
-    if not len(book):
-        return f"{studies[study].question}\nno claims"
-    return "\n".join(
-        [
-            studies[study].question,
-            *map(str.rstrip, capture.get().splitlines()),
-            f"{book.summary()}. Judged on {rests}.",
-        ]
-    )
+    return [line.rstrip() for line in capture.get().splitlines()]
