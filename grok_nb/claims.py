@@ -94,9 +94,7 @@ def _split_by_probe(table):
 
 # %% ../nbs/core/10_claims.ipynb #03a006df
 def gather(
-    tables: Mapping[str, pd.DataFrame]
-    | pd.DataFrame
-    | None,  # by name; or one that holds the columns of `runs`
+    tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None,  # by name; or one, with the columns of `runs`
 ) -> dict[str, pd.DataFrame]:  # one table for each probe, and `runs`
     "Tables as a claim's test gets them."
     if tables is None:
@@ -303,7 +301,8 @@ def _judge(claim, tables, fidelity):
 # %% ../nbs/core/10_claims.ipynb #32d05fdf
 @patch
 def judge_each(
-    self: Claim, tables
+    self: Claim,
+    tables,  # as of `judge`
 ) -> list[Verdict]:  # highest fidelity first; one verdict "not tested" if there is no evidence
     "One verdict for each fidelity that gives evidence."
     tables = gather(tables)
