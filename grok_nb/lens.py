@@ -116,7 +116,7 @@ def left_as_found(
     model,  # transformers model
     eager: bool,  # with attention weights, which other implementations do not keep
 ):
-    "Evaluation mode inside, with attention weights if `eager`; afterwards every module is in the mode it was in."
+    "Evaluation mode inside, with attention weights if `eager`; afterwards every module is as it was."
     modes, implementation = [(m, m.training) for m in model.modules()], model.config._attn_implementation
     try:
         model.eval()
@@ -178,10 +178,10 @@ def _keeper(model, kind, layer, at, found):
 def look(
     model,  # transformers causal language model
     input_ids,  # token ids, (batch, position)
-    *what: str,  # of `kinds`; "mixed" are heads before the output projection, for others see the functions below
+    *what: str,  # of `kinds`: as the functions below; "mixed": heads before the output projection
     positions: list[int] | None = None,  # token positions to keep, of "attention" the queries; None: all
     layers: list[int] | None = None,  # entries of the first axis to keep; None: all
-    attention_mask=None,  # (batch, position) of 0 and 1, or a float added to the scores, (batch, 1, query, key)
+    attention_mask=None,  # (batch, position) of 0 and 1, or added to the scores, (batch, 1, query, key)
 ) -> dict[str, torch.Tensor]:  # what → tensor on the model's device, first axis: layer
     "One forward pass, and what it held inside."
     model = getattr(model, "module", model)  # inside DistributedDataParallel
@@ -266,7 +266,8 @@ def ov_matrices(
     model,  # transformers causal language model
     layer: int,  # from 0; from the last where negative
 ) -> torch.Tensor:  # (head, hidden, hidden)
-    "Every head's OV matrix in one layer: x @ OV is what it writes where it attends to x alone, but for biases."
+    """Every head's OV matrix in one layer.
+    x @ OV is what the head writes where it attends to x alone, but for biases."""
     model = getattr(model, "module", model)
     [layer] = _chosen("layer", [layer], len(_adapter(model)[1]))
     return _values(model, layer) @ _outputs(model, layer)
@@ -330,8 +331,8 @@ def ablate_heads(
     mode: str = "zero",  # "zero", or "mean": what the head writes on average at each position of `mean_over`
     mean_over=None,  # token ids, (batch, position), at least as long as what the model will be given
 ):
-    """While open, some heads add nothing to the residual stream, or nothing particular, their mean.
-    Zero is as if their output weights were."""
+    """While open, some heads add nothing to the residual stream, or nothing particular: their mean.
+    Nothing is as if their output weights were zero."""
     model = getattr(model, "module", model)
     (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
     if mode not in ("zero", "mean"):
