@@ -86,8 +86,8 @@ def average_blocks(
     return np.array([values[p].mean() for p in parts]), first, last
 
 # %% ../nbs/core/08_ramps.ipynb #43172c10
-_ramp_knots = 40  # where a ramp may begin or end: 780 ramps, so a curve takes milliseconds
-_pair_knots = 11  # the same for a pair of ramps, of which there are as many as the square
+_ramp_knots = 40  # places where a ramp may begin or end: at most a thousand ramps, which take milliseconds
+_pair_knots = 11  # the same for pairs, of which there are as many as the square of ramps
 
 
 def _knots(n, most):
