@@ -29,7 +29,8 @@ def nearest(
     "One line for an unknown name, with the closest valid one and the whole list."
     allowed = sorted(map(str, allowed))
     close = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
-    return f"{name!r} is unknown{f': did you mean {close[0]!r}?' if close else '.'} Allowed: {', '.join(allowed)}"
+    guess = f": did you mean {close[0]!r}?" if close else "."
+    return f"{name!r} is unknown{guess} Allowed: {', '.join(allowed)}"
 
 # %% ../nbs/core/00_init.ipynb #ba6bac15
 def is_watched() -> bool:
@@ -41,9 +42,8 @@ class Studies(MutableMapping):
     "Study name → `study.Study`, imported at first use."
 
     def __init__(self):
-        self._where = {
-            name: f"grok_nb.{name}.study:study" for name in ("modular", "copying", "grammar")
-        } | dict(corpus="grok_nb.corpus:study")
+        self._where = {name: f"grok_nb.{name}.study:study" for name in ("modular", "copying", "grammar")}
+        self._where["corpus"] = "grok_nb.corpus:study"
         self._where |= {e.name: e.value for e in entry_points(group="grok_nb.studies")}
 
     def __getitem__(self, name):

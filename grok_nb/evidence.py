@@ -16,19 +16,17 @@ from .transitions import transition_table
 # %% ../nbs/core/10_evidence.ipynb #6e67bfec
 def when(
     runs: Sequence[Run],  # of one study
-) -> (
-    pd.DataFrame
-):  # `transition_table` of the curves that the study names, with the columns run (its label) and curve
+) -> pd.DataFrame:  # as `when_in`; `run` is the run's label
     "Every transition of every curve that the study names and the run has."
     names = labels(runs)
     return pd.concat([when_in(r.metrics(), r.study.curves, names[r.run_id]) for r in runs], ignore_index=True)
 
-
+# %% ../nbs/core/10_evidence.ipynb #dbe71add
 def when_in(
     table: pd.DataFrame,  # long table of one run or series
     curves: dict,  # name → selection of one curve, as a study's `curves`
     run: str,  # how it is called
-) -> pd.DataFrame:  # as `when`; empty if the table has none of the curves
+) -> pd.DataFrame:  # of `transition_table`, with the columns run and curve; empty if there is no such curve
     "Every transition of those of the curves that a table has."
     parts = [
         transition_table(c.reset_index().assign(run=run, curve=name), by=["run", "curve"])
@@ -36,50 +34,42 @@ def when_in(
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
-
+# %% ../nbs/core/10_evidence.ipynb #7ed882de
 def known_curves(
     table: pd.DataFrame,  # long table of one run or series
     curves: dict,  # name → selection of one curve
 ) -> dict:  # name → Series over steps
-    "Those of the curves that a table has, by name; others are such as a loss on copyable tokens where none are."
-    has = lambda where: {*where} <= {*table} and (table[[*where]] == [*where.values()]).all(axis=1).any()
+    "Those of the curves that a table has: where no token can be copied, there is no loss on copied ones."
+
+    def has(where):
+        return {*where} <= {*table} and (table[[*where]] == [*where.values()]).all(axis=1).any()
+
     return {name: curve(table, **where) for name, where in curves.items() if has(where)}
 
 # %% ../nbs/core/10_evidence.ipynb #7b175556
+def _span(lo, hi):
+    "A time in words."
+    return f"{lo:,.0f}\u00a0–\u00a0{hi:,.0f}" if hi < float("inf") else f"after\u00a0{lo:,.0f}"
+
+
+def _readable_row(r):
+    "A transition, or what stands for none, in words."
+    what = dict(up="rises", down="falls", none="no change found", untested="too few evaluations")
+    cells = {"run": r.run, "curve": r.curve, "": what[r.direction], "level": f"{r.baseline:.2f}"}
+    times = {"onset (10\u00a0%)": "–", "midpoint (50\u00a0%)": "–", "saturation (90\u00a0%)": "–"}
+    if r.direction not in ("up", "down"):
+        return cells | times | {"shape": "–"}
+    for column, time in zip(times, ("onset", "midpoint", "saturation")):
+        times[column] = _span(r[f"{time}_lo"], r[f"{time}_hi"])
+    level = f"{r.baseline:.2f}\u00a0→\u00a0{r.plateau:.2f}"
+    return cells | times | {"level": level, "shape": r["shape"]}
+
+# %% ../nbs/core/10_evidence.ipynb #1a8d57cf
 def readable(
     table: pd.DataFrame,  # of `when`
 ) -> pd.DataFrame:  # the same for people: text cells
     "A transition table in words: levels, and each time as `after … by …`."
-    span = lambda r, w: (
-        "–"
-        if r.direction not in ("up", "down")
-        else (
-            f"{r[w + '_lo']:,.0f}\u00a0–\u00a0{r[w + '_hi']:,.0f}"
-            if r[w + "_hi"] < float("inf")
-            else f"after\u00a0{r[w + '_lo']:,.0f}"
-        )
-    )
-    level = lambda r: (
-        f"{r.baseline:.2f}\u00a0→\u00a0{r.plateau:.2f}"
-        if r.direction in ("up", "down")
-        else f"{r.baseline:.2f}"
-    )
-    what = dict(up="rises", down="falls", none="no change found", untested="too few evaluations")
-    return pd.DataFrame(
-        [
-            {
-                "run": r.run,
-                "curve": r.curve,
-                "": what[r.direction],
-                "level": level(r),
-                "onset (10\u00a0%)": span(r, "onset"),
-                "midpoint (50\u00a0%)": span(r, "midpoint"),
-                "saturation (90\u00a0%)": span(r, "saturation"),
-                "shape": r["shape"] if r.direction in ("up", "down") else "–",
-            }
-            for _, r in table.iterrows()
-        ]
-    )
+    return pd.DataFrame([_readable_row(r) for _, r in table.iterrows()])
 
 # %% ../nbs/core/10_evidence.ipynb #ea3c1bcd
 def measured_inside(
@@ -110,22 +100,16 @@ def tables(
     known = [r for r in runs if r.preset != "custom" and r.records()]
     if not known:
         return {}
-    measured = pd.concat(
-        [*(r.metrics() for r in known), measured_inside(known, most, anew)], ignore_index=True
-    )
-    return {
-        str(name): part.dropna(axis="columns", how="all") for name, part in measured.groupby("probe")
-    } | dict(runs=describe(known))
+    parts = [*(r.metrics() for r in known), measured_inside(known, most, anew)]
+    probes = pd.concat(parts, ignore_index=True).groupby("probe")
+    found = {str(name): part.dropna(axis="columns", how="all") for name, part in probes}
+    return found | dict(runs=describe(known))
 
-
+# %% ../nbs/core/10_evidence.ipynb #676f9040
 def representative_runs(runs: Sequence[Run]) -> list[Run]:
     "The runs that figures show: of each preset, and data, the one with the lowest seed."
     first = {}
     for r in sorted(runs, key=lambda r: r.config.seed):
-        first.setdefault(
-            (r.preset, *(getattr(r.config, n) for n in r.config.sources))
-            if r.preset != "custom"
-            else r.run_id,
-            r,
-        )
+        data = [getattr(r.config, n) for n in r.config.sources]
+        first.setdefault(r.run_id if r.preset == "custom" else (r.preset, *data), r)
     return [r for r in runs if r in first.values()]

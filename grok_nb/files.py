@@ -32,7 +32,7 @@ def write_atomic(path: Path, content: str | bytes):
         partial.unlink(missing_ok=True)
         raise
 
-
+# %% ../nbs/core/00_files.ipynb #464c3626
 def remove_folder(path: Path):
     "Remove a folder so that a crash half-way leaves nothing that looks whole: rename first, then delete."
     doomed = path.with_name(f".{path.name}.deleted")
@@ -40,7 +40,7 @@ def remove_folder(path: Path):
     os.replace(path, doomed)
     shutil.rmtree(doomed)
 
-
+# %% ../nbs/core/00_files.ipynb #f1888b9a
 def size_of(path: Path) -> int:  # bytes
     "What a file takes, or a folder with all that is in it."
     found = [path] if path.is_file() else path.rglob("*")
@@ -63,21 +63,19 @@ def read_manifest(folder: Path) -> dict:
         return {}
     return manifest if isinstance(manifest, dict) else {}
 
-
+# %% ../nbs/core/00_files.ipynb #f8040785
 def write_manifest(folder: Path, **facts):
-    "Flush every file of `folder` to the disk, then record their sizes and sha256, and `facts`, in its `MANIFEST.json`."
-    paths = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.is_file() and p.name != "MANIFEST.json" and not p.name.startswith(".")
-    )
-    for p in paths:
+    "Flush every file of `folder` to the disk, then record their sizes and sha256, and `facts`."
+    files = {}
+    for p in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if p.name == "MANIFEST.json" or p.name.startswith("."):
+            continue
         with open(p, "rb") as f:
             os.fsync(f.fileno())
-    files = {str(p.relative_to(folder)): dict(size=p.stat().st_size, sha256=file_hash(p)) for p in paths}
+        files[str(p.relative_to(folder))] = dict(size=p.stat().st_size, sha256=file_hash(p))
     write_atomic(folder / "MANIFEST.json", json.dumps(facts | dict(files=files), indent=1))
 
-
+# %% ../nbs/core/00_files.ipynb #04e86ae9
 def sound(
     folder: Path,  # a folder with a manifest, or not
     ignore: str = "",  # files whose name begins so may be missing
@@ -112,14 +110,15 @@ def full_disk_is_named(path: Path):
             f"no space left in {path}: free some and run it again; the checkpoints that were there are intact"
         ) from e
 
-
+# %% ../nbs/core/00_files.ipynb #689c86c8
 @contextmanager
 def atomic_folder(
     path: Path,  # where the folder is to appear; what is there is replaced
     advice: str = "",  # what may help if the disk is full
     **facts,  # what the manifest says beside the files
 ):
-    "Write a folder as a whole or not at all: yields the folder to write into. A full disk is an `InputError`, and leaves nothing behind."
+    """Write a folder as a whole or not at all: yields the folder to write into.
+    A full disk is an `InputError`, and leaves nothing behind."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -131,9 +130,9 @@ def atomic_folder(
         os.replace(partial, path)
     except BaseException as e:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(e, OSError) or is_full(e):
-            why = f"no space left; free some{advice and ', or ' + advice}" if is_full(e) else e.strerror or e
-            raise InputError(
-                f"{path.name} cannot be written in {path.parent}: {why}; what was there is intact"
-            ) from e
-        raise
+        if not (isinstance(e, OSError) or is_full(e)):
+            raise
+        why = f"no space left; free some{advice and ', or ' + advice}" if is_full(e) else e.strerror or e
+        raise InputError(
+            f"{path.name} cannot be written in {path.parent}: {why}; what was there is intact"
+        ) from e

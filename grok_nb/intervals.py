@@ -14,10 +14,19 @@ import pandas as pd
 from scipy import stats
 from . import InputError, nearest
 
+# %% ../nbs/core/08_intervals.ipynb #d4d6c269
+def _lo(x):
+    return x.lo if isinstance(x, Interval) else x
+
+
+def _hi(x):
+    return x.hi if isinstance(x, Interval) else x
+
 # %% ../nbs/core/08_intervals.ipynb #33242ab4
 @dataclass(frozen=True)
 class Interval:
-    "The event happened after `lo`, at or before `hi`. `hi = inf`: not within the run; `lo = -inf`: already at the first evaluation."
+    """The event happened after `lo`, at or before `hi`.
+    `hi = inf`: not within the run; `lo = -inf`: already at the first evaluation."""
 
     lo: float
     hi: float
@@ -66,14 +75,6 @@ class Interval:
             return f"> {self.lo:g} (not reached)" if self.lo > -np.inf else "unknown"
         return f"({self.lo:g}, {self.hi:g}]" if self.lo > -np.inf else f"≤ {self.hi:g}"
 
-
-def _lo(x):
-    return x.lo if isinstance(x, Interval) else x
-
-
-def _hi(x):
-    return x.hi if isinstance(x, Interval) else x
-
 # %% ../nbs/core/08_intervals.ipynb #e275a909
 def lag(
     first: Interval,  # when the one came
@@ -85,9 +86,7 @@ def lag(
 # %% ../nbs/core/08_intervals.ipynb #5d5105aa
 def points(
     curve: pd.Series | tuple,  # values indexed by step (or tokens), or the pair (steps, values)
-) -> tuple[
-    np.ndarray, np.ndarray
-]:  # steps in increasing order, values; evaluations without a value are left out
+) -> tuple[np.ndarray, np.ndarray]:  # steps in increasing order, values; only evaluations that have a value
     "Steps and values of a curve, checked."
     steps, values = (curve.index, curve.values) if isinstance(curve, pd.Series) else curve
     try:
@@ -105,7 +104,7 @@ def points(
         raise InputError("curve: a step occurs twice; select one curve of the table")
     return steps, values
 
-
+# %% ../nbs/core/08_intervals.ipynb #9e30dbb6
 def check_direction(
     direction: str,  # "up" or "down"
     allowed: tuple[str, ...] = ("up", "down"),
@@ -115,37 +114,53 @@ def check_direction(
         raise InputError(f"direction: {nearest(direction, allowed)}")
     return 1 if direction == "up" else -1
 
+# %% ../nbs/core/08_intervals.ipynb #f3213d28
+def _first_that_stays(steps, beyond, stays):
+    "The gap before the first stretch beyond that stays; open if the run ends before that can be seen."
+    back = np.append(np.flatnonzero(~beyond), len(steps))  # where it is not, or no longer known to be
+    for i in np.flatnonzero(beyond & ~np.append(False, beyond[:-1])):
+        j = back[np.searchsorted(back, i)]
+        before = steps[i - 1] if i else -np.inf
+        if stays(i, j):
+            return Interval(before, steps[i])
+        if j == len(steps):
+            return Interval(before, np.inf)
+    return Interval(steps[-1], np.inf)
+
 # %% ../nbs/core/08_intervals.ipynb #da87c1c9
 def crossing(
     curve: pd.Series | tuple,  # values over steps
     threshold: float,  # in the unit of the values
     direction: str = "up",  # "up": value ≥ threshold; "down": value ≤ threshold
-    sustained: int
-    | float = 3,  # evaluations in a row, the first included; below 1: share of the run's span; 1: plain
-    after: float = -np.inf,  # only evaluations at or after this step count, e.g. to look for a fall after a rise
+    sustained: int | float = 3,  # evaluations in a row, at least 1; below 1: share of the run's span
+    after: float = -np.inf,  # only evaluations at or after this step count: a fall comes after a rise
 ) -> Interval:  # not reached, or reached too late to be confirmed: `hi` is infinite
     "When a curve crossed a threshold and stayed beyond it."
     sign = check_direction(direction)
     if not sustained > 0:
-        raise InputError(
-            f"sustained: {sustained} evaluations; at least 1, or a share of the span between 0 and 1"
-        )
+        at_least = "at least 1, or a share of the span between 0 and 1"
+        raise InputError(f"sustained: {sustained} evaluations; {at_least}")
     steps, values = points(curve)
     span = np.ptp(steps) if len(steps) else 0
     steps, values = steps[steps >= after], values[steps >= after]
     if not len(steps):
         raise InputError("curve: no evaluation" + (f" at or after {after:g}" if after > -np.inf else ""))
-    beyond = sign * values >= sign * threshold
-    back = np.append(np.flatnonzero(~beyond), len(steps))  # where it is not, or no longer known to be
-    for i in np.flatnonzero(beyond & ~np.append(False, beyond[:-1])):
-        j = back[np.searchsorted(back, i)]
-        stays = steps[j - 1] - steps[i] >= sustained * span if sustained < 1 else j - i >= sustained
-        before = steps[i - 1] if i else -np.inf
-        if stays:
-            return Interval(before, steps[i])
-        if j == len(steps):
-            return Interval(before, np.inf)
-    return Interval(steps[-1], np.inf)
+
+    def stays(i, j):  # from evaluation i to the one before j
+        return steps[j - 1] - steps[i] >= sustained * span if sustained < 1 else j - i >= sustained
+
+    return _first_that_stays(steps, sign * values >= sign * threshold, stays)
+
+# %% ../nbs/core/08_intervals.ipynb #88fb0fb1
+def _check_level(level):
+    if not 0 < level < 1:
+        raise InputError(f"level: {level} is not between 0 and 1")
+
+
+def _expanded(level, n):
+    "The level at which percentiles of n resampled values cover as Student's t does."
+    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, n - 1))
+    return min(1 - 2 * tail, 1 - 1e-12)
 
 # %% ../nbs/core/08_intervals.ipynb #6a279d6b
 def bootstrap_interval(
@@ -155,37 +170,27 @@ def bootstrap_interval(
     resamples: int = 4999,
     seed: int = 0,
 ) -> tuple[float, float]:  # low, high; infinite for a single seed
-    "Expanded percentile bootstrap over seeds (scipy.stats.bootstrap, with the level corrected for small samples)."
+    "Expanded percentile bootstrap over seeds (scipy.stats.bootstrap, its level corrected for small samples)."
     values = np.asarray(list(values), float)
     if not len(values) or not np.isfinite(values).all():
-        raise InputError(
-            "values: finite numbers are needed, one a seed; for a time that was never reached there is kaplan_meier"
-        )
-    if not 0 < level < 1:
-        raise InputError(f"level: {level} is not between 0 and 1")
+        instead = "for a time that was never reached there is kaplan_meier"
+        raise InputError(f"values: finite numbers are needed, one a seed; {instead}")
+    _check_level(level)
     n = len(values)
     if n == 1:
         return -np.inf, np.inf
     if np.ptp(values) == 0:
         return float(statistic(values)), float(statistic(values))
-    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, n - 1))
-    result = stats.bootstrap(
-        (values,),
-        statistic,
-        n_resamples=resamples,
-        rng=seed,
-        vectorized=True,
-        method="percentile",
-        confidence_level=min(1 - 2 * tail, 1 - 1e-12),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    percentiles = dict(method="percentile", confidence_level=_expanded(level, n), vectorized=True)
+    found = stats.bootstrap((values,), statistic, n_resamples=resamples, rng=seed, **percentiles)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 # %% ../nbs/core/08_intervals.ipynb #c8b5eda8
 @dataclass(frozen=True)
 class Survival:
     "Share of runs in which the event has not come yet, and its median time."
 
-    median: Interval  # between its value with all events as early, and as late, as possible; not reached: `hi` is infinite
+    median: Interval  # from its value with all events as early, to that with all as late, as possible
     interval: tuple[float, float]  # confidence interval of the median, in steps; infinite: no limit
     runs: int
     reached: int  # runs in which the event came
@@ -193,15 +198,15 @@ class Survival:
 
     def __str__(self):
         low, high = self.interval
-        return f"median {self.median} of {self.runs} runs, {self.reached} reached; confidence interval of the median {low:g} to {high:g}"
+        limits = f"confidence interval of the median {low:g} to {high:g}"
+        return f"median {self.median} of {self.runs} runs, {self.reached} reached; {limits}"
 
-
+# %% ../nbs/core/08_intervals.ipynb #27cd3d07
 def _survival(times, censored, level):
+    "Share of runs still waiting over time, of exact times and of times after which nothing is known."
     estimate = stats.ecdf(stats.CensoredData(uncensored=times[~censored], right=times[censored])).sf
     with catch_warnings():
-        simplefilter(
-            "ignore", RuntimeWarning
-        )  # that the limits are undefined at 1 and at 0, which is seen to below
+        simplefilter("ignore", RuntimeWarning)  # at 1 and 0 the limits are undefined, which is seen to below
         bounds = estimate.confidence_interval(level, method="log-log")
     share = estimate.probabilities
     low, high = bounds.low.probabilities.copy(), bounds.high.probabilities.copy()
@@ -210,42 +215,40 @@ def _survival(times, censored, level):
     table = pd.DataFrame(dict(time=estimate.quantiles, waiting=share, low=low, high=high))
     return table.assign(high=table.high.ffill(), low=table.low.fillna(0))
 
+# %% ../nbs/core/08_intervals.ipynb #ac79c351
+def _below_half(table, column):
+    "The first time at which a share is a half or less; infinite: it never is."
+    below = table.time[table[column] <= 0.5]
+    return float(below.iloc[0]) if len(below) else np.inf
+
 # %% ../nbs/core/08_intervals.ipynb #33afd114
 def kaplan_meier(
     events: Iterable[
         Interval | float
-    ],  # one for each run; `hi = inf` means not reached by `lo`; a number is an exact time
+    ],  # of each run; `hi = inf`: not reached by `lo`; a number: an exact time
     level: float = 0.95,  # confidence
-    start: float = 0,  # nothing happens before; an event that was there at the first evaluation is at the earliest here
+    start: float = 0,  # nothing happens before; what was there from the first came here at the earliest
 ) -> Survival:
-    "Kaplan–Meier estimate of when an event comes, of intervals and runs in which it never came (scipy.stats.ecdf)."
+    "When an event comes, of intervals and of runs in which it never came (Kaplan–Meier, scipy.stats.ecdf)."
     events = [e if isinstance(e, Interval) else Interval(float(e), float(e)) for e in events]
     if not events:
         raise InputError("events: at least one run is needed")
-    if not 0 < level < 1:
-        raise InputError(f"level: {level} is not between 0 and 1")
+    _check_level(level)
     lo, censored = np.array([max(e.lo, start) for e in events]), np.array([not e.reached for e in events])
     if not np.isfinite(lo).all():
         raise InputError("events: a run that never reached it needs the last step at which it was seen")
     late = np.where(censored, lo, [e.hi for e in events])
-    early = np.where(
-        censored, lo, np.minimum(np.nextafter(lo, np.inf), late)
-    )  # just after `lo`, so after a run that ended there
+    just_after = np.minimum(np.nextafter(lo, np.inf), late)  # so after a run that ended there
+    early = np.where(censored, lo, just_after)
     first, last = _survival(early, censored, level), _survival(late, censored, level)
     first["time"] = first.time.replace(dict(zip(early, lo)))
-
-    def when(table, column):
-        below = table.time[table[column] <= 0.5]
-        return float(below.iloc[0]) if len(below) else np.inf
-
     end = float(lo[censored].max()) if censored.any() else np.inf  # nothing is known to be later
-    median, limits = (
-        [when(t, c) for t in (first, last) for c in cs] for cs in (["waiting"], ["low", "high"])
-    )
+    median = [_below_half(t, "waiting") for t in (first, last)]
+    limits = [_below_half(t, column) for t in (first, last) for column in ("low", "high")]
     return Survival(
-        Interval(min(*median, end), max(median)),
-        (min(*limits, end), max(limits)),
-        len(events),
-        int((~censored).sum()),
-        last,
+        median=Interval(min(*median, end), max(median)),
+        interval=(min(*limits, end), max(limits)),
+        runs=len(events),
+        reached=int((~censored).sum()),
+        curve=last,
     )

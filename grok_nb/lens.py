@@ -27,11 +27,9 @@ class Adapter:
     down: str  # path from a block: the MLP's second projection, back into the residual stream
     norm: str  # path from a block: the norm that its attention reads through
     last_norm: str  # path from the base model: the norm that the unembedding reads through
-    values: (
-        Callable  # (attention module, heads) → rows of the value projection, (value heads, d_head, hidden)
-    )
+    values: Callable  # (attention module, heads) → value projection by rows, (value heads, d_head, hidden)
 
-
+# %% ../nbs/core/02_lens.ipynb #1c4db3e4
 def _own_values(attention, heads):
     return attention.v_proj.weight.unflatten(0, (-1, attention.head_dim))
 
@@ -43,24 +41,16 @@ def _values_by_head(attention, heads):
 def _values_last(attention, heads):
     return attention.c_attn.weight.T.unflatten(0, (3, heads, -1))[2]
 
-
+# %% ../nbs/core/02_lens.ipynb #139619db
+_llama = "layers", "self_attn", "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "norm"
+_starcoder2 = "layers", "self_attn", "self_attn.o_proj", "mlp.c_proj", "input_layernorm", "norm"
+_neox = "layers", "attention", "attention.dense", "mlp.dense_4h_to_h", "input_layernorm", "final_layer_norm"
+_gpt2 = "h", "attn", "attn.c_proj", "mlp.c_proj", "ln_1", "ln_f"
 adapters = dict(  # model type, as a configuration says it → adapter
-    llama=Adapter(
-        "layers", "self_attn", "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "norm", _own_values
-    ),
-    starcoder2=Adapter(
-        "layers", "self_attn", "self_attn.o_proj", "mlp.c_proj", "input_layernorm", "norm", _own_values
-    ),
-    gpt_neox=Adapter(
-        "layers",
-        "attention",
-        "attention.dense",
-        "mlp.dense_4h_to_h",
-        "input_layernorm",
-        "final_layer_norm",
-        _values_by_head,
-    ),
-    gpt2=Adapter("h", "attn", "attn.c_proj", "mlp.c_proj", "ln_1", "ln_f", _values_last),
+    llama=Adapter(*_llama, _own_values),
+    starcoder2=Adapter(*_starcoder2, _own_values),
+    gpt_neox=Adapter(*_neox, _values_by_head),
+    gpt2=Adapter(*_gpt2, _values_last),
 )
 
 # %% ../nbs/core/02_lens.ipynb #c39f01ca
@@ -68,9 +58,8 @@ def _adapter(model):
     "The adapter of a model's architecture and its blocks."
     kind = model.config.model_type
     if kind not in adapters:
-        raise InputError(
-            f"model: the lens has no adapter for {kind!r}; it has for {', '.join(sorted(adapters))}"
-        )
+        there = ", ".join(sorted(adapters))
+        raise InputError(f"model: the lens has no adapter for {kind!r}; it has for {there}")
     return adapters[kind], model.base_model.get_submodule(adapters[kind].blocks)
 
 
@@ -88,20 +77,15 @@ def _chosen(name, wanted, n):
         raise InputError(f"{name} = {beyond[0]}: must be from {-n} to {n - 1}")
     return [i % n for i in places]
 
-
+# %% ../nbs/core/02_lens.ipynb #6fbc0b35
 def checked_token_ids(
     model,  # transformers model
     input_ids,  # token ids, (batch, position)
 ):  # → torch.Tensor
     "Token ids on the model's device, (batch, position)."
     ids, vocabulary = torch.as_tensor(input_ids, device=model.device), model.config.vocab_size
-    if (
-        ids.ndim != 2
-        or not ids.numel()
-        or ids.is_floating_point()
-        or ids.is_complex()
-        or ids.dtype == torch.bool
-    ):
+    whole_numbers = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    if ids.ndim != 2 or not ids.numel() or not whole_numbers:
         raise InputError(
             f"input_ids: {ids.dtype} of shape {tuple(ids.shape)}: must be token ids, (batch, position)"
         )
@@ -111,17 +95,18 @@ def checked_token_ids(
         raise InputError(f"input_ids: {ids.shape[1]} positions: the model has embeddings for {longest}")
     return ids
 
-
+# %% ../nbs/core/02_lens.ipynb #b6de68db
 def _mask(model, mask, ids):
-    "An attention mask on the model's device: a bool one of four dimensions would be added as zeros and ones, silently."
+    """An attention mask on the model's device.
+    A bool one of four dimensions would be added as zeros and ones, silently."""
     if mask is None:
         return None
     mask = torch.as_tensor(mask, device=model.device)
     additive = mask.ndim == 4 and mask.shape[2:] == (ids.shape[1],) * 2 and mask.dtype == model.dtype
     if mask.shape != ids.shape and not additive:
         raise InputError(
-            f"attention_mask: {mask.dtype} of shape {tuple(mask.shape)}: must be (batch, position), as the tokens, "
-            f"or (batch, 1, query, key), {model.dtype}, which is added to the scores"
+            f"attention_mask: {mask.dtype} of shape {tuple(mask.shape)}: must be (batch, position), "
+            f"as the tokens, or (batch, 1, query, key), {model.dtype}, which is added to the scores"
         )
     return mask
 
@@ -131,7 +116,7 @@ def left_as_found(
     model,  # transformers model
     eager: bool,  # with attention weights, which other implementations do not keep
 ):
-    "Evaluation mode inside, with attention weights if `eager`; afterwards every module is in the mode it was in."
+    "Evaluation mode inside, with attention weights if `eager`; afterwards every module is as it was."
     modes, implementation = [(m, m.training) for m in model.modules()], model.config._attn_implementation
     try:
         model.eval()
@@ -150,43 +135,57 @@ kinds = "attention", "hidden", "heads", "mixed", "mlp"  # what `look` can find
 
 def _hook(model, kind, layer, keep):
     "Hand what a forward pass holds at one layer to `keep`; returns the hook's handle."
-    adapter, blocks = _adapter(model)
-    if kind == "hidden":  # before a block, or after the last
-        if layer == len(blocks):
-            return blocks[-1].register_forward_hook(
-                lambda _, args, out: keep(out[0] if isinstance(out, tuple) else out)
-            )
-        return blocks[layer].register_forward_pre_hook(lambda _, args: keep(args[0]))
+    (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
+
+    def keep_input(_, args):
+        keep(args[0].unflatten(-1, (n_heads, -1)) if kind in ("heads", "mixed") else args[0])
+
+    def keep_output(_, args, out):
+        keep(out[0] if isinstance(out, tuple) else out)
+
+    if kind == "hidden" and layer == len(blocks):  # the last is what the last block gives out
+        return blocks[-1].register_forward_hook(keep_output)
+    block = blocks[layer]
     if kind == "attention":
-        return (
-            blocks[layer]
-            .get_submodule(adapter.attention)
-            .register_forward_hook(lambda _, args, out: keep(out[1]))
-        )
-    if kind == "mlp":
-        return (
-            blocks[layer].get_submodule(adapter.down).register_forward_pre_hook(lambda _, args: keep(args[0]))
-        )
-    split = lambda mixed: mixed.unflatten(-1, (model.config.num_attention_heads, -1))
-    return (
-        blocks[layer]
-        .get_submodule(adapter.output)
-        .register_forward_pre_hook(lambda _, args: keep(split(args[0])))
-    )
+        weights = block.get_submodule(adapter.attention)
+        return weights.register_forward_hook(lambda _, args, out: keep(out[1]))
+    paths = dict(hidden="", mlp=adapter.down, heads=adapter.output, mixed=adapter.output)
+    return block.get_submodule(paths[kind]).register_forward_pre_hook(keep_input)
+
+# %% ../nbs/core/02_lens.ipynb #80c61698
+def _outputs(model, layer):
+    """One layer's output projection, cut by heads: (head, d_head, hidden).
+    Linear layers keep their weights transposed, GPT-2's do not."""
+    adapter, blocks = _adapter(model)
+    projection = blocks[layer].get_submodule(adapter.output)
+    rows = projection.weight if isinstance(projection, Conv1D) else projection.weight.T
+    return rows.unflatten(0, (model.config.num_attention_heads, -1))
+
+
+def _keeper(model, kind, layer, at, found):
+    "Keeps what is held at some positions, in `found`, by layer."
+
+    def keep(held):
+        held = held[:, :, at] if kind == "attention" else held[:, at]
+        if kind == "heads":
+            held = torch.einsum("bphd,hdw->bphw", held, _outputs(model, layer))
+        found[layer] = held
+
+    return keep
 
 # %% ../nbs/core/02_lens.ipynb #46ccf048
 @torch.no_grad()
 def look(
     model,  # transformers causal language model
     input_ids,  # token ids, (batch, position)
-    *what: str,  # "attention", "hidden", "heads", "mlp": see the functions of the next section; "mixed": heads before the output projection
+    *what: str,  # of `kinds`: as the functions below; "mixed": heads before the output projection
     positions: list[int] | None = None,  # token positions to keep, of "attention" the queries; None: all
     layers: list[int] | None = None,  # entries of the first axis to keep; None: all
-    attention_mask=None,  # (batch, position) of 0 and 1, or a float that is added to the scores, (batch, 1, query, key)
+    attention_mask=None,  # (batch, position) of 0 and 1, or added to the scores, (batch, 1, query, key)
 ) -> dict[str, torch.Tensor]:  # what → tensor on the model's device, first axis: layer
     "One forward pass, and what it held inside."
     model = getattr(model, "module", model)  # inside DistributedDataParallel
-    adapter, blocks = _adapter(model)
+    _, blocks = _adapter(model)
     if not what:
         raise InputError(f"what: name one or more of {', '.join(kinds)}")
     if unknown := set(what) - set(kinds):
@@ -196,31 +195,14 @@ def look(
     wanted = {kind: _chosen("layers", layers, len(blocks) + (kind == "hidden")) for kind in what}
     at = slice(None) if positions is None else _chosen("positions", positions, ids.shape[1])
     found = {kind: {} for kind in wanted}
-
-    def keeper(kind, layer):
-        def keep(held):
-            held = held[:, :, at] if kind == "attention" else held[:, at]
-            if kind == "heads":
-                held = torch.einsum("bphd,hdw->bphw", held, _outputs(model, layer))
-            found[kind][layer] = held
-
-        return keep
-
     with ExitStack() as stack:
         stack.enter_context(left_as_found(model, eager="attention" in wanted))
         for kind in wanted:
             for layer in set(wanted[kind]):
-                stack.enter_context(_hook(model, kind, layer, keeper(kind, layer)))
+                keep = _keeper(model, kind, layer, at, found[kind])
+                stack.enter_context(_hook(model, kind, layer, keep))
         model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     return {kind: torch.stack([found[kind][layer] for layer in wanted[kind]]) for kind in wanted}
-
-
-def _outputs(model, layer):
-    "One layer's output projection, cut by heads: (head, d_head, hidden). Linear layers keep their weights transposed, GPT-2's do not."
-    adapter, blocks = _adapter(model)
-    projection = blocks[layer].get_submodule(adapter.output)
-    rows = projection.weight if isinstance(projection, Conv1D) else projection.weight.T
-    return rows.unflatten(0, (model.config.num_attention_heads, -1))
 
 # %% ../nbs/core/02_lens.ipynb #6e6230e6
 def attention_patterns(
@@ -240,7 +222,7 @@ def hidden_states(
     "The residual stream before the first block and after each, without the final norm."
     return look(model, input_ids, "hidden", **where)["hidden"]
 
-
+# %% ../nbs/core/02_lens.ipynb #7282cc3a
 def head_outputs(
     model,  # transformers causal language model
     input_ids,  # token ids, (batch, position)
@@ -259,20 +241,6 @@ def mlp_activations(
     return look(model, input_ids, "mlp", **where)["mlp"]
 
 # %% ../nbs/core/02_lens.ipynb #972f43e5
-@torch.no_grad()
-def head_factors(
-    model,  # transformers causal language model
-) -> tuple[
-    torch.Tensor, torch.Tensor
-]:  # values (layer, head, hidden, d_head), outputs (layer, head, d_head, hidden)
-    "The two factors of every head's OV circuit, x @ values @ outputs; grouped value heads are repeated. Source: Elhage et al. 2021."
-    model = getattr(model, "module", model)
-    layers = range(len(_adapter(model)[1]))
-    return torch.stack([_values(model, layer) for layer in layers]), torch.stack(
-        [_outputs(model, layer) for layer in layers]
-    )
-
-
 def _values(model, layer):
     "One layer's value projection, cut by heads: (head, hidden, d_head)."
     adapter, blocks = _adapter(model)
@@ -282,79 +250,67 @@ def _values(model, layer):
 
 
 @torch.no_grad()
+def head_factors(
+    model,  # transformers causal language model
+) -> tuple[torch.Tensor, torch.Tensor]:  # (layer, head, hidden, d_head), (layer, head, d_head, hidden)
+    """The two factors of every head's OV circuit, x @ values @ outputs; grouped value heads are repeated.
+    Source: Elhage et al. 2021."""
+    model = getattr(model, "module", model)
+    layers = range(len(_adapter(model)[1]))
+    values, outputs = ([part(model, layer) for layer in layers] for part in (_values, _outputs))
+    return torch.stack(values), torch.stack(outputs)
+
+# %% ../nbs/core/02_lens.ipynb #15c70855
+@torch.no_grad()
 def ov_matrices(
     model,  # transformers causal language model
     layer: int,  # from 0; from the last where negative
 ) -> torch.Tensor:  # (head, hidden, hidden)
-    "Every head's OV matrix in one layer: x @ OV is what the head writes where it attends to x alone, but for biases."
+    """Every head's OV matrix in one layer.
+    x @ OV is what the head writes where it attends to x alone, but for biases."""
     model = getattr(model, "module", model)
     [layer] = _chosen("layer", [layer], len(_adapter(model)[1]))
     return _values(model, layer) @ _outputs(model, layer)
 
-
+# %% ../nbs/core/02_lens.ipynb #1c1826e1
 def embed_unembed(
     model,  # transformers causal language model
-) -> tuple[
-    torch.Tensor, torch.Tensor
-]:  # W_E (vocabulary, hidden), W_U (hidden, vocabulary): the model's own memory, not copies
-    "The matrices that lead from tokens into the residual stream and out of it; the final norm's gain is not folded in."
+) -> tuple[torch.Tensor, torch.Tensor]:  # W_E (vocabulary, hidden), W_U (hidden, vocabulary): no copies
+    """The matrices that lead from tokens into the residual stream and out of it.
+    The final norm's gain is not folded in."""
     model = getattr(model, "module", model)
     _adapter(model)
     return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach().T
 
-
+# %% ../nbs/core/02_lens.ipynb #8d24af8d
 def norms(
     model,  # transformers causal language model
 ) -> tuple[list, torch.nn.Module]:  # a norm for each block, and the last
-    "The norms that each block's attention and the unembedding read the residual stream through: what it takes to fold their gains in."
+    """The norms that each block's attention and the unembedding read the residual stream through.
+    It takes them to fold their gains in."""
     model = getattr(model, "module", model)
     adapter, blocks = _adapter(model)
-    return [block.get_submodule(adapter.norm) for block in blocks], model.base_model.get_submodule(
-        adapter.last_norm
-    )
+    last = model.base_model.get_submodule(adapter.last_norm)
+    return [block.get_submodule(adapter.norm) for block in blocks], last
 
-# %% ../nbs/core/02_lens.ipynb #38807253
-@contextmanager
-def ablate_heads(
-    model,  # transformers causal language model
-    heads: list[tuple[int, int]],  # (layer, head)
-    mode: str = "zero",  # "zero", or "mean": what the head writes on average at each position of `mean_over`
-    mean_over=None,  # token ids, (batch, position), at least as long as what the model will be given
-):  # a context manager
-    "While open, some heads add nothing to the residual stream, as if their output weights were zero, or nothing particular, their mean."
-    model = getattr(model, "module", model)
-    (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
-    if mode not in ("zero", "mean"):
-        raise InputError(f"mode: {nearest(mode, ('zero', 'mean'))}")
-    if (mode == "mean") != (mean_over is not None):
-        raise InputError(f"mean_over: needed with mode = 'mean', and only there; mode = {mode!r}")
+# %% ../nbs/core/02_lens.ipynb #5c7bf61d
+def _by_layer(heads, n_layers, n_heads):
+    "Layer → heads, of pairs."
     try:
         pairs = [(layer, head) for layer, head in heads]
     except (TypeError, ValueError):
         raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
-    gone = defaultdict(list)
+    found = defaultdict(list)
     for layer, head in pairs:
-        gone[_chosen("layer", [layer], len(blocks))[0]] += _chosen("head", [head], n_heads)
-    means = dict.fromkeys(gone)
-    if mode == "mean" and gone:
-        means = dict(zip(gone, look(model, mean_over, "mixed", layers=list(gone))["mixed"].mean(1)))
-    with ExitStack() as stack:
-        for layer in gone:
-            attention, output = (
-                blocks[layer].get_submodule(path) for path in (adapter.attention, adapter.output)
-            )
-            for handle in _replace(attention, output, n_heads, gone[layer], means[layer]):
-                stack.enter_context(handle)
-        yield
+        found[_chosen("layer", [layer], n_layers)[0]] += _chosen("head", [head], n_heads)
+    return found
 
-
+# %% ../nbs/core/02_lens.ipynb #6b703cae
 def _replace(attention, output, n_heads, gone, mean):
-    "Hooks that put the mean at each token's position, or zero where there is none, in the place of some heads' mixed values."
+    "Hooks that put the mean at each token's position, or zero, in the place of some heads' mixed values."
     at = {}
 
-    def note(
-        _, args, kwargs
-    ):  # a token's position is not its column: a cache may hold what came before, padding may stand before it
+    def note(_, args, kwargs):
         at["positions"], last = kwargs["position_ids"], kwargs["position_ids"].max()
         if last >= len(mean):
             raise InputError(f"mean_over: has {len(mean)} positions, the model was given {last + 1}")
@@ -366,3 +322,30 @@ def _replace(attention, output, n_heads, gone, mean):
 
     hooks = [] if mean is None else [attention.register_forward_pre_hook(note, with_kwargs=True)]
     return [*hooks, output.register_forward_pre_hook(replace)]
+
+# %% ../nbs/core/02_lens.ipynb #38807253
+@contextmanager
+def ablate_heads(
+    model,  # transformers causal language model
+    heads: list[tuple[int, int]],  # (layer, head)
+    mode: str = "zero",  # "zero", or "mean": what the head writes on average at each position of `mean_over`
+    mean_over=None,  # token ids, (batch, position), at least as long as what the model will be given
+):
+    """While open, some heads add nothing to the residual stream, or nothing particular: their mean.
+    Nothing is as if their output weights were zero."""
+    model = getattr(model, "module", model)
+    (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
+    if mode not in ("zero", "mean"):
+        raise InputError(f"mode: {nearest(mode, ('zero', 'mean'))}")
+    if (mode == "mean") != (mean_over is not None):
+        raise InputError(f"mean_over: needed with mode = 'mean', and only there; mode = {mode!r}")
+    gone = _by_layer(heads, len(blocks), n_heads)
+    means = dict.fromkeys(gone)
+    if mode == "mean" and gone:
+        means = dict(zip(gone, look(model, mean_over, "mixed", layers=list(gone))["mixed"].mean(1)))
+    with ExitStack() as stack:
+        for layer in gone:
+            attention, output = map(blocks[layer].get_submodule, (adapter.attention, adapter.output))
+            for handle in _replace(attention, output, n_heads, gone[layer], means[layer]):
+                stack.enter_context(handle)
+        yield

@@ -10,6 +10,13 @@ import math
 from contextlib import contextmanager
 from . import InputError
 
+# %% ../nbs/core/01_models.ipynb #d1a4d879
+_into_the_stream = {  # projections that are divided by √(2·depth): how their names end
+    "all": ("o_proj.weight", "c_proj.weight", "down_proj.weight"),
+    "mlp": ("mlp.c_proj.weight", "mlp.down_proj.weight"),
+    "none": (),
+}
+
 # %% ../nbs/core/01_models.ipynb #70a1b29a
 def initialise(
     model,  # a transformers model, modified in place
@@ -22,15 +29,13 @@ def initialise(
     from torch import nn
 
     generator = torch.Generator().manual_seed(seed)
-    scaled = {"all": ("o_proj", "c_proj", "down_proj"), "mlp": ("mlp.c_proj", "mlp.down_proj"), "none": ()}[
-        residual
-    ]
+    scaled = _into_the_stream[residual]
     for name, p in model.named_parameters():
         if p.ndim < 2:
             nn.init.constant_(p, 0.0 if name.endswith("bias") else 1.0)
             continue
         scale = std or p.shape[1] ** -0.5
-        if any(name.endswith(f"{s}.weight") for s in scaled):
+        if name.endswith(scaled):
             scale /= math.sqrt(2 * model.config.num_hidden_layers)
         nn.init.normal_(p, 0.0, scale, generator=generator)
     return model
@@ -47,7 +52,8 @@ def gpt(
     attention_dropout: float = 0.0,  # in training
     seed: int = 0,  # of the initialisation
 ) -> "Starcoder2ForCausalLM":  # on the CPU, fp32
-    "GPT with RoPE, LayerNorm, ReLU MLP ×4, no linear biases, tied embedding. Source: arXiv 2406.02550, official code."
+    """GPT with RoPE, LayerNorm, ReLU MLP ×4, no linear biases, tied embedding.
+    Source: arXiv 2406.02550, official code."""
     from transformers import Starcoder2Config, Starcoder2ForCausalLM
 
     config = Starcoder2Config(
@@ -118,8 +124,73 @@ def llama_parameters(vocab_size: int, width: int, mlp: int, depth: int) -> int:
     return 2 * vocab_size * width + depth * (4 * width**2 + 3 * width * mlp + 2 * width) + width
 
 # %% ../nbs/core/01_models.ipynb #5b5bd311
+class _Whole:
+    "Stands where a cache would, and hands the attention the keys and values of every position."
+
+    def __init__(self, *keys_and_values):
+        self.keys_and_values = keys_and_values
+
+    def update(self, *_):
+        return self.keys_and_values
+
+# %% ../nbs/core/01_models.ipynb #257ef7c1
+def _mask_at(positions, mask, like):
+    "The rows of an additive attention mask, (batch, 1, query, key); sdpa leaves a purely causal one out."
+    import torch
+
+    if mask is not None:
+        return mask[:, :, positions]
+    later = torch.arange(like.shape[-2], device=like.device) > positions[:, None]
+    return like.new_zeros(later.shape).masked_fill_(later, torch.finfo(like.dtype).min)[None, None]
+
+# %% ../nbs/core/01_models.ipynb #0a2c9e53
+def _queries_at(layer, positions, hidden, attention_mask, position_embeddings, **kwargs):
+    "A Llama-like block with queries at some positions: (batch, position, hidden) → (batch, scored, hidden)."
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    attention, (cos, sin), normed = layer.self_attn, position_embeddings, layer.input_layernorm(hidden)
+    keys, values = (
+        p(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for p in (attention.k_proj, attention.v_proj)
+    )
+    keys, _ = apply_rotary_pos_emb(keys, keys, cos, sin)
+    return type(layer).forward(
+        layer,
+        hidden[:, positions],
+        attention_mask=_mask_at(positions, attention_mask, keys),
+        position_embeddings=(cos[:, positions], sin[:, positions]),
+        **kwargs | dict(past_key_values=_Whole(keys, values)),
+    )
+
+# %% ../nbs/core/01_models.ipynb #e0fd4372
+_llama_like = "llama", "mistral", "qwen2", "starcoder2"  # keys as they leave `k_proj`, rotated whole
+
+
+@contextmanager
+def _only_at(model, positions):
+    "While open, the model's last block, or else its unembedding, answers at these positions alone."
+    layer = getattr(model.base_model, "layers", [None])[-1]
+    watched = layer is not None and any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
+    if model.config.model_type in _llama_like and not watched:
+        layer.forward = lambda hidden, **kwargs: _queries_at(layer, positions, hidden, **kwargs)
+        try:
+            yield
+        finally:
+            del layer.forward  # the class's own is there again
+        return
+
+    def cut(_, args):
+        return (args[0][:, positions],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(cut)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+# %% ../nbs/core/01_models.ipynb #3de5692a
 def logits_at(
-    model,  # transformers causal language model, also a prepared one; of any other callable the whole `.logits` is computed
+    model,  # transformers causal language model, also a prepared one; any other callable answers in whole
     positions,  # token positions, negative ones from the end, (scored,), int
     **inputs,  # of the model: input_ids (batch, position), …
 ):  # torch tensor, (batch, scored, vocabulary)
@@ -136,76 +207,15 @@ def logits_at(
     with _only_at(inner, positions):
         return model(**inputs).logits
 
-
-_llama_like = "llama", "mistral", "qwen2", "starcoder2"  # keys as they leave `k_proj`, rotated whole
-
-
-@contextmanager
-def _only_at(model, positions):
-    "While open, the model's last block, or an unknown architecture's unembedding, answers at these positions alone."
-    layer = getattr(model.base_model, "layers", [None])[-1]
-    watched = layer is not None and any(
-        m._forward_hooks or m._forward_pre_hooks for m in layer.modules()
-    )  # and may count on every position
-    if model.config.model_type in _llama_like and not watched:
-        layer.forward = lambda hidden, **kwargs: _queries_at(layer, positions, hidden, **kwargs)
-        try:
-            yield
-        finally:
-            del layer.forward  # the class's own is there again
-    else:
-        hook = model.get_output_embeddings().register_forward_pre_hook(
-            lambda _, args: (args[0][:, positions],)
-        )
-        try:
-            yield
-        finally:
-            hook.remove()
-
-
-class _Whole:
-    "Stands where a cache would, and hands the attention the keys and values of every position."
-
-    def __init__(self, *keys_and_values):
-        self.keys_and_values = keys_and_values
-
-    def update(self, *_):
-        return self.keys_and_values
-
-
-def _queries_at(layer, positions, hidden, attention_mask, position_embeddings, **kwargs):
-    "A Llama-like block with queries at some positions: (batch, position, hidden) → (batch, scored, hidden)."
-    import torch
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-    attention, (cos, sin), normed = layer.self_attn, position_embeddings, layer.input_layernorm(hidden)
-    keys, values = (
-        p(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-        for p in (attention.k_proj, attention.v_proj)
-    )
-    keys, _ = apply_rotary_pos_emb(keys, keys, cos, sin)
-    if attention_mask is None:  # sdpa leaves a purely causal mask out
-        later = torch.arange(hidden.shape[1], device=hidden.device) > positions[:, None]
-        mask = keys.new_zeros(later.shape).masked_fill_(later, torch.finfo(keys.dtype).min)[None, None]
-    else:
-        mask = attention_mask[:, :, positions]
-    return type(layer).forward(
-        layer,
-        hidden[:, positions],
-        attention_mask=mask,
-        position_embeddings=(cos[:, positions], sin[:, positions]),
-        **kwargs | dict(past_key_values=_Whole(keys, values)),
-    )
-
 # %% ../nbs/core/01_models.ipynb #3774d515
 def tree_inputs(
-    branch,  # whose each token is, (row, position), int: 0 the trunk's, which stands first; 1, 2, … a branch's; any other number for padding
+    branch,  # whose each token is, (row, position), int: 0 the trunk's, which is first; 1, 2, … a branch's
     dtype,  # of the model
     device=None,  # where the model is
-) -> (
-    dict
-):  # position_ids (row, position) and attention_mask (row, 1, query, key), for the model beside its input_ids
-    "What lets a row be read as a trunk with branches: each token sees the trunk and its own branch, up to itself."
+) -> dict:  # position_ids (row, position) and attention_mask (row, 1, query, key), beside the input_ids
+    """What lets a row be read as a trunk with branches.
+    Each token sees the trunk and its own branch, up to itself.
+    Any other number in `branch` is padding."""
     import torch
 
     branch = torch.as_tensor(branch, device=device)

@@ -35,38 +35,34 @@ def _read_txt(path):
                 lines.append(line)
         yield "".join(lines)
 
-
+# %% ../nbs/core/03_texts.ipynb #7cebf73b
 def _read_jsonl(path):
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
+            where = f"corpus file {path}, line {number}"
             try:
                 row = json.loads(line)
             except ValueError:
-                raise InputError(
-                    f"corpus file {path}, line {number}: not JSON; .jsonl holds one object per line"
-                ) from None
+                raise InputError(f"{where}: not JSON; .jsonl holds one object per line") from None
             if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                 found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise InputError(
-                    f"corpus file {path}, line {number}: no field 'text' that holds a string (found: {found[:80]})"
-                )
+                raise InputError(f"{where}: no field 'text' that holds a string (found: {found[:80]})")
             yield row["text"]
 
-
+# %% ../nbs/core/03_texts.ipynb #560315c0
 @contextmanager
-def _parquet(path):  # opened, once it is clear that it holds text
+def _parquet(path):
+    "Opened, once it is clear that it holds text."
     import pyarrow as pa, pyarrow.parquet as pq
 
-    with pq.ParquetFile(
-        path, pre_buffer=False, buffer_size=2**16
-    ) as file:  # a column is read on, not as a whole
+    in_pieces = dict(pre_buffer=False, buffer_size=2**16)  # a column is read on, not as a whole
+    with pq.ParquetFile(path, **in_pieces) as file:
         field = next((f for f in file.schema_arrow if f.name == "text"), None)
         if field is None:
-            raise InputError(
-                f"corpus file {path}: no column 'text' (found: {', '.join(file.schema_arrow.names)[:80]})"
-            )
+            found = ", ".join(file.schema_arrow.names)[:80]
+            raise InputError(f"corpus file {path}: no column 'text' (found: {found})")
         if field.type not in (pa.string(), pa.large_string(), pa.string_view()):
             raise InputError(f"corpus file {path}: column 'text' is {field.type}, it must be string")
         yield file
@@ -77,7 +73,7 @@ def _read_parquet(path):
         for rows in file.iter_batches(batch_size=16, columns=["text"]):
             yield from rows.column(0).to_pylist()
 
-# %% ../nbs/core/03_texts.ipynb #57f1e2f0
+# %% ../nbs/core/03_texts.ipynb #c2949ef1
 _readers = {
     ".txt": _read_txt,
     ".jsonl": _read_jsonl,
@@ -87,41 +83,34 @@ _readers = {
     ".jsonl.gz": _read_jsonl,
     ".json.gz": _read_jsonl,
 }
-_allowed = (
-    ".txt, .jsonl, .parquet, a folder or list of these, or a data set as owner/name or owner/name:config"
-)
+_kinds = ".txt, .jsonl, .parquet"
+_allowed = f"{_kinds}, a folder or list of these, or a data set as owner/name or owner/name:config"
 
 
-def _suffix(path):  # ".json.gz" counts as one
-    return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+def _suffix(path):
+    return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix  # ".json.gz" counts as one
 
-
-def _files(path):  # one file, or those in a folder
+# %% ../nbs/core/03_texts.ipynb #57f1e2f0
+def _files(path):
+    "One file, or those in a folder."
     if not path.exists():
         raise InputError(f"corpus file {path}: no such file; allowed: {_allowed}")
     if not path.is_dir():
         return [path]
-    found = sorted(
-        f for f in path.rglob("*") if f.is_file() and _suffix(f) in _readers and not f.name.startswith(".")
-    )
+    there = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
+    found = [f for f in there if _suffix(f) in _readers]
     if not found:
-        raise InputError(f"corpus folder {path} holds no text; allowed in it: .txt, .jsonl, .parquet")
+        raise InputError(f"corpus folder {path} holds no text; allowed in it: {_kinds}")
     return found
 
-
-def short_hash(
-    facts,  # whatever JSON can say
-) -> str:  # 16 hexadecimal digits
-    "What some facts are known by."
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-
+# %% ../nbs/core/03_texts.ipynb #94c75f9c
 def _reason(error):
     return (str(error) or type(error).__name__).splitlines()[0][:150]
 
 
 @contextmanager
-def _one_line(path):  # whatever goes wrong while reading becomes one line that names the file
+def _one_line(path):
+    "Whatever goes wrong while reading becomes one line that names the file."
     try:
         yield
     except InputError:
@@ -129,12 +118,12 @@ def _one_line(path):  # whatever goes wrong while reading becomes one line that 
     except UnicodeDecodeError:
         raise InputError(f"corpus file {path}: not UTF-8 text") from None
     except (OSError, EOFError, ValueError, zlib.error) as e:
-        raise InputError(
-            f"corpus file {path} cannot be read: {getattr(e, 'strerror', None) or _reason(e)}"
-        ) from None
+        why = getattr(e, "strerror", None) or _reason(e)
+        raise InputError(f"corpus file {path} cannot be read: {why}") from None
 
-
-def _documents(path):  # the documents of one file that are not blank, of which there must be one
+# %% ../nbs/core/03_texts.ipynb #2d784417
+def _documents(path):
+    "The documents of one file that are not blank, of which there must be one."
     with _one_line(path):
         empty = True
         for text in _readers[_suffix(path)](path):
@@ -144,14 +133,20 @@ def _documents(path):  # the documents of one file that are not blank, of which 
         if empty:
             raise InputError(f"corpus file {path} is empty: no text in it")
 
-
-def _check_text(
-    path,
-):  # of a large parquet file when it is read: its first document may lie in one page with all others
+# %% ../nbs/core/03_texts.ipynb #d55498c9
+def _check_text(path):
+    "Read a file's first document; of a large parquet file that may lie in one page with all others."
     if _suffix(path) == ".parquet" and path.stat().st_size > 2**20:
         with _one_line(path), _parquet(path):
             return
     next(_documents(path))
+
+# %% ../nbs/core/03_texts.ipynb #f040016a
+def short_hash(
+    facts,  # whatever JSON can say
+) -> str:  # 16 hexadecimal digits
+    "What some facts are known by."
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 # %% ../nbs/core/03_texts.ipynb #4f1a51f3
 class FileTexts:
@@ -174,10 +169,8 @@ class FileTexts:
         return f"texts from {', '.join(path.name for path in self.files[:3])}{', …' * (len(self.files) > 3)}"
 
     @cached_property
-    def fingerprint(
-        self,
-    ) -> str:  # changes with any byte of the files, and with their order; not with their names
-        "What the content is known by."
+    def fingerprint(self) -> str:
+        "What the content is known by: every byte of the files, and their order; not their names."
         return short_hash([[_suffix(path), path.stat().st_size, file_hash(path)] for path in self.files])
 
 # %% ../nbs/core/03_texts.ipynb #bf4fb4c0
@@ -194,7 +187,8 @@ class DatasetTexts:
         if first is None:
             raise InputError("corpus data set is empty: no rows in it")
         if not isinstance(first.get("text"), str):
-            raise InputError(f"corpus data set: no column 'text' of strings (found: {', '.join(first)[:80]})")
+            found = ", ".join(first)[:80]
+            raise InputError(f"corpus data set: no column 'text' of strings (found: {found})")
 
     def __iter__(self):
         for rows in self.dataset.select_columns(["text"]).iter(batch_size=16):
@@ -207,9 +201,10 @@ class DatasetTexts:
 
 # %% ../nbs/core/03_texts.ipynb #05e07dec
 def load_dataset_texts(
-    name: str,  # `owner/name`, or a local folder laid out like one; after a colon its configuration: `allenai/c4:en`
+    name: str,  # `owner/name`, or a local folder laid out like one; after a colon its configuration
 ) -> DatasetTexts:  # its split `train`, streamed: nothing is downloaded but what is read
-    "Texts of a data set on the Hugging Face hub. Raises InputError if it cannot be reached or has no such configuration."
+    """Texts of a data set on the Hugging Face hub, such as `allenai/c4:en`.
+    Raises InputError if it cannot be reached or has no such configuration."""
     import datasets, huggingface_hub
 
     path, _, config = name.partition(":")
@@ -222,25 +217,18 @@ def load_dataset_texts(
     except InputError:
         raise
     except Exception as e:  # the hub, the network and the builders raise dozens of kinds
-        raise InputError(
-            f"corpus {name!r}: no such file, and not loaded as a data set ({_reason(e)}); allowed: {_allowed}"
-        ) from None
+        why = f"no such file, and not loaded as a data set ({_reason(e)})"
+        raise InputError(f"corpus {name!r}: {why}; allowed: {_allowed}") from None
 
-# %% ../nbs/core/03_texts.ipynb #6ee1db7e
-def open_texts(
-    source,  # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
-    fingerprint: str
-    | None = None,  # what the content must be known by; an `IterableDataset` in memory takes it as given
-) -> FileTexts | DatasetTexts:  # iterable, any number of times
-    "Documents of a source, opened and checked. Raises InputError, in one line, before anything is written."
-    texts = _open_texts(source, fingerprint)
-    if fingerprint not in (None, texts.fingerprint):
-        raise InputError(
-            f"corpus: the content of {texts!r} has changed (fingerprint {texts.fingerprint}, not {fingerprint})"
-        )
-    return texts
+# %% ../nbs/core/03_texts.ipynb #5d14beb6
+def _is_name(source):
+    "Is it a data set's name, and no file's?"
+    name, path = str(source), Path(source)
+    of_the_hub = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name)
+    of_a_folder = ":" in name and Path(name.partition(":")[0]).is_dir()
+    return (of_the_hub or of_a_folder) and not path.exists() and _suffix(path) not in _readers
 
-
+# %% ../nbs/core/03_texts.ipynb #7d19275e
 def _open_texts(source, fingerprint):
     if "datasets" in sys.modules:
         import datasets
@@ -255,15 +243,19 @@ def _open_texts(source, fingerprint):
         return FileTexts(source) if len(source) > 1 else _open_texts(source[0], fingerprint)
     if not isinstance(source, (str, Path)) or not str(source):
         raise InputError(f"corpus is {source!r:.80}; allowed: {_allowed}")
-    name, path = str(source), Path(source)
-    is_name = re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name) or (
-        ":" in name and Path(name.partition(":")[0]).is_dir()
-    )
-    return (
-        load_dataset_texts(name)
-        if is_name and not path.exists() and _suffix(path) not in _readers
-        else FileTexts([path])
-    )
+    return load_dataset_texts(str(source)) if _is_name(source) else FileTexts([Path(source)])
+
+# %% ../nbs/core/03_texts.ipynb #6ee1db7e
+def open_texts(
+    source,  # path, list of paths, folder, `datasets` data set, or hub name such as `allenai/c4:en`
+    fingerprint: str | None = None,  # what it must be known by; an `IterableDataset` takes it as given
+) -> FileTexts | DatasetTexts:  # iterable, any number of times
+    "Documents of a source, opened and checked. Raises InputError, in one line, before anything is written."
+    texts = _open_texts(source, fingerprint)
+    if fingerprint not in (None, texts.fingerprint):
+        changed = f"(fingerprint {texts.fingerprint}, not {fingerprint})"
+        raise InputError(f"corpus: the content of {texts!r} has changed {changed}")
+    return texts
 
 # %% ../nbs/core/03_texts.ipynb #1d5e8c19
 def check_vocab_size(
@@ -284,25 +276,26 @@ def progress_bar(
 
     return tqdm(desc=description, unit=unit, unit_scale=True, total=total, disable=not is_watched())
 
+# %% ../nbs/core/03_texts.ipynb #421344fc
+def _beginning(texts, characters, bar):
+    "Texts, so many characters of them in all."
+    for text in texts:
+        yield text[:characters]
+        characters -= len(text)
+        bar.update(len(text))
+        if characters <= 0:
+            return
 
+# %% ../nbs/core/03_texts.ipynb #8847f10c
 def train_tokenizer(
     texts: Iterable[str],  # read once
     vocab_size: int,  # at least 257: the bytes and the end-of-text token; a small text may not fill it
     characters: int = 40_000_000,  # read no further than this
-):  # a `transformers.PreTrainedTokenizerFast` whose begin, end and padding token is `<|endoftext|>`
+):  # a `transformers.PreTrainedTokenizerFast`; its begin, end and padding token is `<|endoftext|>`
     "Train a byte-level BPE tokenizer. Raises InputError for a vocabulary that cannot hold the bytes."
     check_vocab_size(vocab_size)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
-
-    def sample(bar):
-        left = characters
-        for text in texts:
-            yield text[:left]
-            left -= len(text)
-            bar.update(len(text))
-            if left <= 0:
-                return
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -313,25 +306,26 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     with progress_bar("tokenizer", "char") as bar:
-        bpe.train_from_iterator(sample(bar), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text
-    )
+        bpe.train_from_iterator(_beginning(texts, characters, bar), trainer)
+    ends = dict(bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, **ends)
 
 # %% ../nbs/core/03_texts.ipynb #6d25e179
+def _no_tokenizer(name, reason):
+    allowed = "a folder with tokenizer.json, or a hub name"
+    return InputError(f"tokenizer {str(name)!r}: {reason}; allowed: {allowed}")
+
+
 def check_tokenizer(
     name: str | Path,  # folder or hub name
 ):
     "Raise InputError if there is no such tokenizer, without loading it."
-    wrong = lambda reason: InputError(
-        f"tokenizer {str(name)!r}: {reason}; allowed: a folder with tokenizer.json, or a hub name"
-    )
     if Path(name).is_dir():
         if any((Path(name) / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
             return
-        raise wrong("no tokenizer in this folder")
+        raise _no_tokenizer(name, "no tokenizer in this folder")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
-        raise wrong("no such folder")
+        raise _no_tokenizer(name, "no such folder")
     import huggingface_hub
 
     if isinstance(huggingface_hub.try_to_load_from_cache(str(name), "tokenizer_config.json"), str):
@@ -339,13 +333,13 @@ def check_tokenizer(
     try:
         huggingface_hub.HfApi().model_info(str(name), timeout=10)
     except Exception as e:
-        raise wrong(f"no such folder, and not found on the hub ({_reason(e)})") from None
+        raise _no_tokenizer(name, f"no such folder, and not found on the hub ({_reason(e)})") from None
 
-
+# %% ../nbs/core/03_texts.ipynb #eb2702db
 def load_tokenizer(
     tokenizer,  # folder, hub name, or a fast tokenizer itself
 ):  # a `transformers.PreTrainedTokenizerFast` with an end-of-text token
-    "A given tokenizer, checked. Raises InputError if there is none, or if it cannot mark the end of a document."
+    "A given tokenizer, checked. Raises InputError if there is none, or if it cannot mark a document's end."
     name = str(getattr(tokenizer, "name_or_path", None) or tokenizer)
     if isinstance(tokenizer, (str, Path)):
         check_tokenizer(tokenizer)
@@ -353,10 +347,8 @@ def load_tokenizer(
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except Exception as e:
-            raise InputError(
-                f"tokenizer {name!r} cannot be loaded: {_reason(e)}"
-            ) from None  # kinds fail in many ways
+        except Exception as e:  # kinds fail in many ways
+            raise InputError(f"tokenizer {name!r} cannot be loaded: {_reason(e)}") from None
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(f"tokenizer {name!r} has no fast version (tokenizer.json)")
     if tokenizer.eos_token_id is None:
@@ -365,62 +357,68 @@ def load_tokenizer(
 
 # %% ../nbs/core/03_texts.ipynb #d494fa60
 _cut = re.compile(r"[^\W\d_](?= [^\W\d_])")  # the last letter of a word, when a blank and a letter follow
+_piece = 16_384  # characters, about: enough that no time is lost between pieces
 
 
-def _pieces(text, size):  # of about `size` characters
+def _pieces(text, size):
     while len(text) > size and (found := _cut.search(text, size)):
         yield text[: found.end()]
         text = text[found.end() :]
     yield text
 
-
-def _is_cuttable(encoder):  # bytes in, bytes out, and no token reaches from a letter over the blank after it
+# %% ../nbs/core/03_texts.ipynb #c5a5ed10
+def _is_cuttable(encoder):
+    "Bytes in, bytes out, and no token reaches from a letter over the blank after it?"
     rules = json.loads(encoder.to_str())
-    bytewise = rules["normalizer"] is None and '"ByteLevel", "add_prefix_space": false' in json.dumps(
-        rules["pre_tokenizer"]
-    )
-    return bytewise and [span for _, span in encoder.pre_tokenizer.pre_tokenize_str("ab cd")] == [
-        (0, 2),
-        (2, 5),
-    ]
+    splits = '"ByteLevel", "add_prefix_space": false' in json.dumps(rules["pre_tokenizer"])
+    words = [span for _, span in encoder.pre_tokenizer.pre_tokenize_str("ab cd")] if splits else []
+    return rules["normalizer"] is None and words == [(0, 2), (2, 5)]
 
-
-def encode_texts(
-    texts: Iterable[str],
-    tokenizer,  # fast tokenizer
-    batch: int = 1_000_000,  # characters encoded at a time, on all cores
-) -> Iterator[np.ndarray]:  # per document its token ids, int64, without special tokens
-    "Encode documents lazily. Memory holds one batch, and the document at hand."
+# %% ../nbs/core/03_texts.ipynb #3dddcb8d
+def _encoder(tokenizer):
+    "A copy of a tokenizer that changes nothing: no special tokens, nothing cut off, nothing filled up."
     from tokenizers import Tokenizer
 
     encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     encoder.encode_special_tokens = True
     encoder.no_truncation()
     encoder.no_padding()
-    cuttable = _is_cuttable(encoder)
-    pieces, ends, waiting = [], [], 0
+    return encoder
 
-    def flush(done):
-        for encoded, end in zip(encoder.encode_batch_fast(pieces, add_special_tokens=False), ends):
-            done.append(np.asarray(encoded.ids, dtype=np.int64))
-            if end:
-                ids = np.concatenate(done)
-                done.clear()
-                if len(ids):
-                    yield ids  # some tokenizers strip a text to nothing
-        pieces.clear()
-        ends.clear()
-
-    done = []
+# %% ../nbs/core/03_texts.ipynb #fc316543
+def _batches(texts, size, cuttable):
+    "Lists of pieces, of about so many characters, each with whether its document ends there."
+    batch, waiting = [], 0
     for text in texts:
-        parts = list(_pieces(text, 16_384)) if cuttable else [text]
-        for part in parts:
-            pieces.append(part)
-            ends.append(False)
+        parts = list(_pieces(text, _piece)) if cuttable else [text]
+        for i, part in enumerate(parts, 1):
+            batch.append((part, i == len(parts)))
             waiting += len(part)
-            if part is parts[-1]:
-                ends[-1] = True
-            if waiting >= batch:
-                yield from flush(done)
-                waiting = 0
-    yield from flush(done)
+            if waiting >= size:
+                yield batch
+                batch, waiting = [], 0
+    yield batch
+
+
+def _token_ids(encoder, pieces):
+    "Each piece's token ids, and whether its document ends there."
+    encoded = encoder.encode_batch_fast([text for text, _ in pieces], add_special_tokens=False)
+    for found, (_, is_end) in zip(encoded, pieces):
+        yield np.asarray(found.ids, dtype=np.int64), is_end
+
+# %% ../nbs/core/03_texts.ipynb #caf57909
+def encode_texts(
+    texts: Iterable[str],
+    tokenizer,  # fast tokenizer
+    batch: int = 1_000_000,  # characters encoded at a time, on all cores
+) -> Iterator[np.ndarray]:  # per document its token ids, int64, without special tokens
+    "Encode documents lazily. Memory holds one batch, and the document at hand."
+    encoder, done = _encoder(tokenizer), []
+    for pieces in _batches(texts, batch, _is_cuttable(encoder)):
+        for ids, is_end in _token_ids(encoder, pieces):
+            done.append(ids)
+            if is_end:
+                whole = np.concatenate(done)
+                done.clear()
+                if len(whole):  # some tokenizers strip a text to nothing
+                    yield whole

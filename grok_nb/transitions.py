@@ -19,6 +19,7 @@ from grok_nb.ramps import (
     fewest,
     find_legs,
     noise_p_value,
+    rise_knots,
     rise_shapes,
     standardise,
 )
@@ -51,65 +52,103 @@ class Transition:
 
     def row(self) -> dict:  # every field; intervals as two columns
         "The transition as a row of a table."
-        return {
-            k: v
-            for f, x in self.__dict__.items()
-            for k, v in ({f"{f}_lo": x.lo, f"{f}_hi": x.hi} if isinstance(x, Interval) else {f: x}).items()
-        }
+        row = {}
+        for name, x in self.__dict__.items():
+            row |= {f"{name}_lo": x.lo, f"{name}_hi": x.hi} if isinstance(x, Interval) else {name: x}
+        return row
 
     def __str__(self):
-        return (
-            f"{self.direction} {self.baseline:.3g} → {self.plateau:.3g}: onset {self.onset}, midpoint {self.midpoint}, "
-            f"saturation {self.saturation}; {self.shape}, sharpness {self.sharpness:.2g}"
-        )
+        level = f"{self.direction} {self.baseline:.3g} → {self.plateau:.3g}"
+        times = f"onset {self.onset}, midpoint {self.midpoint}, saturation {self.saturation}"
+        return f"{level}: {times}; {self.shape}, sharpness {self.sharpness:.2g}"
+
+# %% ../nbs/core/08_transitions.ipynb #a11f6120
+_near = 6  # candidates' deviance from the best: the 95 % quantile of χ² for two numbers, a place and a width
+
+
+def _deviances(y, sign, open_end):
+    "Deviance of every shape, infinite where it goes the other way or ends too late; and the noise's ρ."
+    n = len(y)
+    shapes, times, _, _, square = rise_shapes(n)
+    _, deviance, slope, rho = ar1_deviance(y, np.ones((1, n)), shapes, square)
+    in_time = times[:, 1] < n - (2 if open_end else 1)
+    return np.where((slope * sign > 0) & in_time, deviance, np.inf), rho
+
+# %% ../nbs/core/08_transitions.ipynb #a1831983
+_slack = 0.25  # of the distance between two knots: by so much the shapes' grid may miss, on either side
+
+
+def _spanned(times, first, last):
+    "What candidates' 10, 50 and 90 % points, (candidates, 3), span: rounded outward to the evaluations."
+    n = len(first)
+    slack = _slack * max(1, n / rise_knots)
+    lo = np.maximum(np.floor(times.min(0) - slack), 0).astype(int)
+    hi = np.minimum(np.ceil(times.max(0) + slack), n - 1).astype(int)
+    return [Interval(float(first[l]), float(last[h])) for l, h in zip(np.minimum(lo, hi - 1), hi)]
+
+# %% ../nbs/core/08_transitions.ipynb #0c84bf7b
+def _on_the_clock(times, gap, clock):
+    "Each shape's midpoint, and its width from 10 to 90 %; what lies within one gap is as wide as the gap."
+    at, before = np.interp(times, np.arange(len(clock)), clock), np.floor(times[:, 1]).astype(int)
+    gaps = np.diff(clock)[before.clip(0, len(clock) - 2)]
+    return at[:, 1], np.where(gap, gaps, at[:, 2] - at[:, 0])
+
+# %% ../nbs/core/08_transitions.ipynb #dbb0c13d
+_strong = 6  # difference in BIC from which on evidence is strong (Kass and Raftery 1995)
+_most = 999  # where one of the two explains nothing at all, and the difference is infinite
+
+
+def _step_over_ramp(deviance, shapes, midpoint, width, abrupt):
+    "By how much the best step explains the curve better than the best ramp does, in BIC."
+    unresolved = ((shapes > 0.1) & (shapes < 0.9)).sum(1) <= 1  # no more than one evaluation on its way
+    may_be_step, is_ramp = unresolved | (width <= abrupt * midpoint), width > abrupt * midpoint
+    step, ramp = (np.min(deviance, where=which, initial=np.inf) for which in (may_be_step, is_ramp))
+    return float(np.clip(ramp - step, -_most, _most))
+
+# %% ../nbs/core/08_transitions.ipynb #30943c7e
+def _levels(shape, values):
+    "The levels before and after a rise of this shape, and the whole fit."
+    design = np.stack([np.ones(len(shape)), shape], 1)
+    base, height = np.linalg.lstsq(design, values, rcond=None)[0]
+    return float(base), float(base + height), base + height * shape
 
 # %% ../nbs/core/08_transitions.ipynb #319a1592
 def _locate(values, first, last, sign, open_end, abrupt, p_value):
     "Fit one transition to the values of one stretch, whose first and last steps are given."
-    n, y = len(values), standardise(values)
-    shapes, times, rising, gap, square = rise_shapes(n)
-    _, deviance, slope, rho = ar1_deviance(y, np.ones((1, n)), shapes, square)
-    deviance = np.where((slope * sign > 0) & (times[:, 1] < n - (2 if open_end else 1)), deviance, np.inf)
+    shapes, times, rising, gap, _ = rise_shapes(len(values))
+    deviance, rho = _deviances(standardise(values), sign, open_end)
     best = deviance.argmin()
-    near = deviance <= deviance[best] + 6
-    slack = 0.25 * max(1, n / 48)  # knots are on a grid
-    lo = np.maximum(np.floor(times[near].min(0) - slack), 0).astype(int)
-    hi = np.minimum(np.ceil(times[near].max(0) + slack), n - 1).astype(int)
-    onset, midpoint, saturation = (
-        Interval(float(first[l]), float(last[h])) for l, h in zip(np.minimum(lo, hi - 1), hi)
-    )
+    near = deviance <= deviance[best] + _near
+    onset, midpoint, saturation = _spanned(times[near], first, last)
     if open_end and rising[near].any():
         saturation = Interval(saturation.lo, np.inf)
-    clock = (first + last) / 2
-    at = np.interp(times, np.arange(n), clock)
-    width = np.where(
-        gap, np.diff(clock)[np.floor(times[:, 1]).astype(int).clip(0, n - 2)], at[:, 2] - at[:, 0]
-    )
-    unresolved = ((shapes > 0.1) & (shapes < 0.9)).sum(1) <= 1
-    may_be_step, is_ramp = unresolved | (width <= abrupt * at[:, 1]), width > abrupt * at[:, 1]
-    step, ramp = (np.min(deviance, where=w, initial=np.inf) for w in (may_be_step, is_ramp))
-    margin = float(np.clip(ramp - step, -999, 999))
-    shape = "smooth" if margin < -6 else "abrupt" if margin > 6 and saturation.reached else "undecided"
-    level, fit = _levels(shapes[best], values)
+    middle, width = _on_the_clock(times, gap, (first + last) / 2)
+    margin = _step_over_ramp(deviance, shapes, middle, width, abrupt)
+    is_step = margin > _strong and saturation.reached
+    baseline, plateau, fit = _levels(shapes[best], values)
     return Transition(
-        "up" if sign > 0 else "down",
-        *level,
-        onset,
-        midpoint,
-        saturation,
-        float(at[best, 1] / width[best]),
-        shape,
-        margin,
-        float(p_value),
-        float(np.std(values - fit)),
-        float(rho[best]),
+        direction="up" if sign > 0 else "down",
+        baseline=baseline,
+        plateau=plateau,
+        onset=onset,
+        midpoint=midpoint,
+        saturation=saturation,
+        sharpness=float(middle[best] / width[best]),
+        shape="smooth" if margin < -_strong else "abrupt" if is_step else "undecided",
+        step_over_ramp=margin,
+        p_value=float(p_value),
+        noise=float(np.std(values - fit)),
+        persistence=float(rho[best]),
     )
 
-
-def _levels(shape, values):
-    design = np.stack([np.ones(len(shape)), shape], 1)
-    base, height = np.linalg.lstsq(design, values, rcond=None)[0]
-    return (float(base), float(base + height)), base + height * shape
+# %% ../nbs/core/08_transitions.ipynb #72c6c568
+def _stretches(legs, n):
+    "The evaluations from the end of the movement before to the start of the one after, four at least."
+    for i, (_, _, height, p_value) in enumerate(legs):
+        is_last = i + 1 == len(legs)
+        start, end = legs[i - 1][1] if i else 0, n - 1 if is_last else legs[i + 1][0]
+        start, end = max(0, min(start, end - 3)), min(n - 1, max(end, start + 3))
+        yield slice(start, end + 1), np.sign(height), is_last, p_value
 
 # %% ../nbs/core/08_transitions.ipynb #2c531379
 def transitions(
@@ -128,21 +167,14 @@ def transitions(
         if not 0 < x < 1:
             raise InputError(f"{name}: {x} is not between 0 and 1")
     values, first, last = average_blocks(steps, values)
-    y, n = standardise(values), len(values)
+    y = standardise(values)
     legs = find_legs(y, critical_evidence(alpha), min_share) if y.any() else []
-    found = []
-    for i, (a, b, height, p_value) in enumerate(legs):
-        start, end = legs[i - 1][1] if i else 0, legs[i + 1][0] if i + 1 < len(legs) else n - 1
-        start, end = max(0, min(start, end - 3)), min(n - 1, max(end, start + 3))
-        part = slice(start, end + 1)
-        found.append(
-            _locate(
-                values[part], first[part], last[part], np.sign(height), i + 1 == len(legs), abrupt, p_value
-            )
-        )
-    return found
+    return [
+        _locate(values[part], first[part], last[part], sign, is_last, abrupt, p_value)
+        for part, sign, is_last, p_value in _stretches(legs, len(values))
+    ]
 
-
+# %% ../nbs/core/08_transitions.ipynb #9d387319
 def transition(
     curve: pd.Series | tuple,  # values over steps (or tokens), 8 evaluations or more
     direction: str | None = None,  # "up" or "down"; by default the larger
@@ -151,11 +183,8 @@ def transition(
     "The largest change of level of a curve."
     if direction is not None:
         check_direction(direction)
-    return max(
-        (t for t in transitions(curve, **options) if direction in (None, t.direction)),
-        key=lambda t: abs(t.height),
-        default=None,
-    )
+    found = [t for t in transitions(curve, **options) if direction in (None, t.direction)]
+    return max(found, key=lambda t: abs(t.height), default=None)
 
 # %% ../nbs/core/08_transitions.ipynb #edef1d45
 colors = dict(up="#009E73", down="#D55E00")  # of the Okabe–Ito palette, safe for colour-blind readers
@@ -167,17 +196,16 @@ def mark(
     color: str | None = None,  # by default green for up, vermilion and hatched for down
     label: str | None = None,  # for the legend
 ):
-    "Shade a transition from onset to saturation, darker where the midpoint may be; a dotted line where an open saturation begins."
+    """Shade a transition from onset to saturation, darker where the midpoint may be.
+    A dotted line shows where an open saturation begins."""
     row = transition.row() if isinstance(transition, Transition) else transition
     if row["direction"] not in colors:
         return ax
     color = color or colors[row["direction"]]
     left, right = ax.get_xlim()
     end = row["saturation_hi"] if np.isfinite(row["saturation_hi"]) else right
-    hatch = None if row["direction"] == "up" else "//"
-    ax.axvspan(
-        row["onset_lo"], end, facecolor=color, edgecolor=color, alpha=0.2, lw=0, hatch=hatch, label=label
-    )
+    whole = dict(facecolor=color, edgecolor=color, alpha=0.2, lw=0, label=label)
+    ax.axvspan(row["onset_lo"], end, hatch=None if row["direction"] == "up" else "//", **whole)
     ax.axvspan(row["midpoint_lo"], row["midpoint_hi"], facecolor=color, alpha=0.5, lw=0)
     if end != row["saturation_hi"]:
         ax.axvline(row["saturation_lo"], color=color, ls=":", lw=1)
@@ -191,7 +219,7 @@ def _complete(curve, evaluations, alpha):
     found = transitions(curve, alpha) if len(steps) >= fewest else []
     return [t for t in found if t.saturated and (steps > t.saturation.hi).sum() >= evaluations]
 
-
+# %% ../nbs/core/08_transitions.ipynb #af9726f3
 def arrived(
     curve: pd.Series | tuple,  # values over steps so far
     evaluations: int = 5,  # how many must lie after the saturation
@@ -202,7 +230,7 @@ def arrived(
     check_direction(direction)
     return any(t.direction == direction for t in _complete(curve, evaluations, alpha))
 
-
+# %% ../nbs/core/08_transitions.ipynb #876c7b3f
 def decayed(
     curve: pd.Series | tuple,  # values over steps so far
     evaluations: int = 5,  # how many must lie after the fall
@@ -213,57 +241,48 @@ def decayed(
     return "up" in found and "down" in found[found.index("up") :]
 
 # %% ../nbs/core/08_transitions.ipynb #320e87fd
+def _nothing(direction, series):
+    "The row of a curve without a transition: nothing came within the run."
+    times = {}
+    for name in ("onset", "midpoint", "saturation"):
+        times |= {f"{name}_lo": float(series.index.max()), f"{name}_hi": np.inf}
+    level, noise = float(series.mean()), float(series.std(ddof=0))
+    return times | dict(direction=direction, baseline=level, plateau=level, shape="none", noise=noise)
+
+# %% ../nbs/core/08_transitions.ipynb #8edacfb1
+def _rows(series, options):
+    "One curve's transitions, or what stands for none."
+    common = dict(evaluations=len(series), last=float(series.index.max()))
+    if len(series) < fewest:
+        return [common | _nothing("untested", series)]
+    found = [common | t.row() for t in transitions(series, **options)]
+    return found or [common | _nothing("none", series) | dict(p_value=noise_p_value(series))]
+
+# %% ../nbs/core/08_transitions.ipynb #ba1ff1b9
+_fields = [*Transition("", 0, 0, *[Interval(0, 0)] * 3, 0, "", 0, 0, 0, 0).row()]
+
+
 def transition_table(
     table: pd.DataFrame,  # long: run, step, tokens, probe, <keys…>, metric, value
-    by: Iterable[str]
-    | None = None,  # columns that tell curves apart; by default all but step, tokens and value
+    by: Iterable[str] | None = None,  # columns that tell curves apart; None: all but step, tokens and value
     clock: str = "step",  # or "tokens"
     **options,  # as for `transitions`
 ) -> pd.DataFrame:  # the columns `by`, then those of `Transition.row`, `evaluations` and `last`
-    "Every transition of every curve; curves without one have direction `none`, those too short to tell `untested`."
-    by = (
-        [c for c in table if c not in ("step", "tokens", "value")]
-        if by is None
-        else [by]
-        if isinstance(by, str)
-        else list(by)
-    )
+    """Every transition of every curve.
+    Curves without one have direction `none`, those too short to tell `untested`."""
+    if by is None:
+        by = [c for c in table if c not in ("step", "tokens", "value")]
+    by = [by] if isinstance(by, str) else list(by)
     for column in [*by, clock, "value"]:
         if column not in table:
             raise InputError(f"table: column {nearest(column, table.columns)}")
     rows = []
     for key, part in table.groupby(by, dropna=False, sort=False) if by else [((), table)]:
-        series = part.set_index(clock).value.dropna()
-        common = dict(zip(by, key)) | dict(evaluations=len(series), last=float(series.index.max()))
-        if len(series) < fewest:
-            rows.append(common | _nothing("untested", series))
-            continue
-        found = transitions(series, **options)
-        rows += [common | t.row() for t in found] or [
-            common | _nothing("none", series) | dict(p_value=noise_p_value(series))
-        ]
-    columns = [
-        *by,
-        *Transition("", 0, 0, *[Interval(0, 0)] * 3, 0, "", 0, 0, 0, 0).row(),
-        "evaluations",
-        "last",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+        series, curve = part.set_index(clock).value.dropna(), dict(zip(by, key))
+        rows += [curve | row for row in _rows(series, options)]
+    return pd.DataFrame(rows, columns=[*by, *_fields, "evaluations", "last"])
 
-
-def _nothing(direction, series):
-    level, end = float(series.mean()), float(series.index.max())
-    times = {
-        f"{f}_{e}": x for f in ("onset", "midpoint", "saturation") for e, x in (("lo", end), ("hi", np.inf))
-    }
-    return (
-        dict(
-            direction=direction, baseline=level, plateau=level, shape="none", noise=float(series.std(ddof=0))
-        )
-        | times
-    )
-
-
+# %% ../nbs/core/08_transitions.ipynb #bf6969c2
 def intervals(
     table: pd.DataFrame,  # of `transition_table`
     what: str = "midpoint",  # or "onset", "saturation"
