@@ -533,7 +533,7 @@ def grok_nb_measure(
     room = in_bytes(max_disk) if max_disk else None
     from grok_nb.series import Series
 
-    series = Series(run or source, revisions=revisions or None, max_disk=room)
+    series = Series(run or source, revisions=revisions or None, max_disk=room, root=root)
     folder = Path(out) if out else _tables(series, source, root)
     options = dict(most=most or None, spacing=spacing, duplicates=duplicates or not foreign)
     _measure(series, studies[study], probes, foreign, folder, json, device, **options)

@@ -321,7 +321,7 @@ def tokenizer_of(
     return Other(folder, 0).tokenizer if any((folder / n).is_file() for n in names) else None
 
 # %% ../nbs/core/06_series.ipynb #dfd6de77
-def _opened(source, name, max_disk):
+def _opened(source, name, max_disk, root):
     "What a path or a model's name stands for, and what it is called."
     path, text = Path(source).expanduser(), str(source)
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
@@ -330,7 +330,7 @@ def _opened(source, name, max_disk):
         return [p for p in path.iterdir() if (p / "config.json").is_file()], name or path.absolute().name
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
         raise InputError(f"series: {source} is no folder, and no model on the hub, as owner/name")
-    folder = runs_root() / "series" / text.replace("/", "--") / "checkpoints"
+    folder = runs_root(root) / "series" / text.replace("/", "--") / "checkpoints"
     return Hub(text, folder, max_disk), name or text
 
 # %% ../nbs/core/06_series.ipynb #6d03f9db
@@ -353,10 +353,11 @@ class Series:
         name: str | None = None,  # how tables call it; by default the run's id, or the folder's or model's
         revisions: str | None = None,  # which, see `choose`; None: on the hub `step*`, else all
         max_disk: int | None = None,  # hub: bytes for what is fetched; None: half of what is free
+        root: str | Path | None = None,  # hub: folder of runs, in which what is fetched lies
     ):
         self.run = self.hub = None
         if isinstance(source, (str, Path)):
-            source, name = _opened(source, name, max_disk)
+            source, name = _opened(source, name, max_disk, root)
         if isinstance(source, Run):
             self.run, found = source, source.checkpoints
         elif isinstance(source, Hub):

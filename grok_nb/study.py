@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from inspect import signature
 from pkgutil import resolve_name
+from fastcore.basics import patch
 from .runs import Config, Run, from_preset
 
 # %% ../nbs/core/10_study.ipynb #4a1abd4b
@@ -45,6 +46,7 @@ def no_summary(table) -> dict:
 class Study:
     "A study, as the instruments see it. Functions of a run take its configuration, figures take tables."
 
+    # what it is
     Config: type  # a subclass of `runs.Config`, whose `study` is the name
     presets: dict  # name → configuration
     model: Callable  # configuration → transformers model, freshly initialised
@@ -56,84 +58,85 @@ class Study:
     curves: dict = field(default_factory=dict)  # what happens when: label → selection of one curve
     loss: Callable = cross_entropy  # configuration → (logits, labels) → loss
     grids: dict = field(default_factory=dict)  # sweeps by name
-    checkpoint_probes: Callable = no_probes  # configuration → {name: probe}, asked of checkpoints afterwards
-    compared_steps: Callable = (
-        no_steps  # configuration → steps, beside the last, that claims about checkpoints compare
-    )
-    figures: Callable | None = (
-        None  # (table, run → transitions) → [(heading, caption, figure)]; None: its curves
-    )
-    checkpoint_figures: Callable = (
-        no_figures  # (name → run, table of `checkpoint_probes`) → [(heading, caption, figure)]
-    )
+    # what is asked of checkpoints afterwards, and what is claimed
+    checkpoint_probes: Callable = no_probes  # configuration → {name: probe}
+    compared_steps: Callable = no_steps  # configuration → steps that claims compare with the last one
     claims: Callable = list  # → [`claims.Claim`]
-    contradictions: dict = field(
-        default_factory=dict
-    )  # what would contradict the paper → the claim that would then not hold
+    contradictions: dict = field(default_factory=dict)  # what would contradict the paper → a claim's name
+    # what is drawn
+    figures: Callable | None = None  # (table, run → transitions) → figures; None: its curves
+    checkpoint_figures: Callable = no_figures  # (name → run, table of `checkpoint_probes`) → figures
     views: tuple = ("curves", "attention")  # what its scrubber shows, by name
     view_module: str = ""  # whose import registers views of its own
-    sequence: Callable | None = (
-        None  # configuration → token ids and their labels, whose attention is worth watching
-    )
+    sequence: Callable | None = None  # configuration → token ids and their labels, to watch attention on
+    # sweeps, and checkpoints that are not ours
     summary: Callable = no_summary  # metrics of a run → columns for the table of a sweep
-    sweep_figures: Callable = no_figures  # (table, runs, options) → [(heading, caption, figure)]
+    sweep_figures: Callable = no_figures  # (table, runs, options) → figures
     sweep_claims: Callable = list  # → [`claims.Claim`], judged on the table of a sweep
-    foreign_probes: Callable | None = (
-        None  # sources → {name: probe}, asked of checkpoints that are not ours; None: none
-    )
+    foreign_probes: Callable | None = None  # sources → {name: probe}; None: it asks no others
     foreign_curves: dict = field(default_factory=dict)  # of those, beside `curves`
 
     def __post_init__(self):
         self.curves = self.curves or dict(headline=self.headline)
         self.unit = self.unit or self.headline["metric"]
 
-    @property
-    def name(self) -> str:
-        "What it is called on the command line."
-        return self.Config.study
-
-    @property
-    def headline_name(self) -> str:
-        "What it calls its headline curve."
-        return next((name for name, where in self.curves.items() if where == self.headline), "headline")
-
-    def config(
-        self,
-        preset: str = "",  # one of `presets`; the demo, else the one for a text, else the first
-        **changes,  # options to change
-    ) -> Config:
-        "A preset with some options changed."
-        usual = next(p for p in ("demo", "text", *self.presets) if p in self.presets)
-        return from_preset(self.presets, preset or usual, **changes)
-
-    def run(
-        self,
-        preset: str = "",  # as in `config`
-        root: str | None = None,  # folder of runs, see `runs.runs_root`
-        **changes,  # options to change
-    ) -> Run:  # finished
-        "Train a preset, or find it trained."
-        from grok_nb.training import train
-
-        return train(self.config(preset, **changes), root)
-
-    def scrub(
-        self,
-        runs,  # a run of this study, or several, to be seen beside each other
-        **options,  # of `see.scrubber.Scrubber`
-    ):  # → see.scrubber.Scrubber
-        "A slider over training: everything the study shows moves together."
-        from grok_nb.see.scrubber import Scrubber
-
-        return Scrubber(runs, **options)
-
-    def register_views(self):
-        "Let the scrubber know the study's own views."
-        if self.view_module:
-            import_module(self.view_module)
-
     def __repr__(self):
         return f"Study({self.name}: {', '.join(self.presets)})"
+
+# %% ../nbs/core/10_study.ipynb #10c0a002
+@patch(as_prop=True)
+def name(self: Study) -> str:
+    "What it is called on the command line."
+    return self.Config.study
+
+
+@patch(as_prop=True)
+def headline_name(self: Study) -> str:
+    "What it calls its headline curve."
+    return next((name for name, where in self.curves.items() if where == self.headline), "headline")
+
+
+@patch
+def config(
+    self: Study,
+    preset: str = "",  # one of `presets`; the demo, else the one for a text, else the first
+    **changes,  # options to change
+) -> Config:
+    "A preset with some options changed."
+    usual = next(p for p in ("demo", "text", *self.presets) if p in self.presets)
+    return from_preset(self.presets, preset or usual, **changes)
+
+# %% ../nbs/core/10_study.ipynb #10c0a003
+@patch
+def run(
+    self: Study,
+    preset: str = "",  # as in `config`
+    root: str | None = None,  # folder of runs, see `runs.runs_root`
+    **changes,  # options to change
+) -> Run:  # finished
+    "Train a preset, or find it trained."
+    from grok_nb.training import train
+
+    return train(self.config(preset, **changes), root)
+
+
+@patch
+def scrub(
+    self: Study,
+    runs,  # a run of this study, or several, to be seen beside each other
+    **options,  # of `see.scrubber.Scrubber`
+):  # → see.scrubber.Scrubber
+    "A slider over training: everything the study shows moves together."
+    from grok_nb.see.scrubber import Scrubber
+
+    return Scrubber(runs, **options)
+
+
+@patch
+def register_views(self: Study):
+    "Let the scrubber know the study's own views."
+    if self.view_module:
+        import_module(self.view_module)
 
 # %% ../nbs/core/10_study.ipynb #2ae540e4
 class Lazy:
