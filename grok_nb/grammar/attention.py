@@ -17,10 +17,11 @@ from ..streams import rng
 
 # %% ../../nbs/grammar/05_attention.ipynb #e5f2dc07
 _even = dict(to_context="uniform", entropy="uniform_entropy")  # metric → what even attention gives
+_labels = dict(to_context="attention to context word", entropy="entropy (nats)")
 
-
+# %% ../../nbs/grammar/05_attention.ipynb #95ffc963
 def _head_rows(side, metric, values, even):
-    "One row for even attention (pair,), and one for each head of values (pair, layer, head): their means."
+    "The mean over pairs of even attention (pair,), and of each head, (pair, layer, head)."
     rows = [dict(sentence=side, metric=_even[metric], value=float(even.mean()))]
     for (layer, head), value in np.ndenumerate(values.mean(0, dtype=float)):
         rows.append(dict(sentence=side, layer=layer, head=head, metric=metric, value=float(value)))
@@ -30,9 +31,9 @@ def _head_rows(side, metric, values, even):
 def attention_rows(
     looks: Looks,  # of one paradigm, see `look_at_pairs`
 ) -> list[dict]:  # sentence, metric, value; of to_context and entropy also layer and head
-    """Mean attention to the context word and mean entropy (nats) of every head, and what even attention gives.
+    """Mean attention to the context word and mean entropy (nats) of every head, and what is even.
 
-    The latter are the metrics uniform and uniform_entropy. Pairs without these words are left out.
+    Attention that is spread evenly gives uniform and uniform_entropy. Pairs without these words are left out.
     """
     rows = []
     for s, side in enumerate(sides):
@@ -61,7 +62,7 @@ def inside(
     model,  # transformers causal language model that the lens knows
     context,  # of a run, as probes are given it; not needed
     tokens: pd.DataFrame,  # as in `look_at_pairs`
-    pairs: pd.DataFrame,  # pair, paradigm, exposed; phrase_good and phrase_bad if any; more than `tokens` or as many
+    pairs: pd.DataFrame,  # pair, paradigm, exposed; phrase_good and _bad if any; may be more than `tokens`
     matched: int = 100,  # as in `concept_rows`
     draws: int = 200,  # as in `concept_rows`
 ) -> list[dict]:  # paradigm and the columns of `concept_rows` and `attention_rows`
@@ -100,9 +101,6 @@ def _draw_layers(ax, rows, even, layers):
     ax.plot(even, color="black", linestyle=":", linewidth=1, label="spread evenly")
 
 # %% ../../nbs/grammar/05_attention.ipynb #f7b8bd9e
-_labels = dict(to_context="attention to context word", entropy="entropy (nats)")
-
-
 def attention_figure(
     table: pd.DataFrame,  # long table of one run with the rows of `attention_rows`
     metric: str = "to_context",  # or "entropy"
@@ -162,7 +160,7 @@ def _title(row):  # of the best head, as `concentration` found it
     few = f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < 0.05 else ""  # of a gain
     return f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}"
 
-
+# %% ../../nbs/grammar/05_attention.ipynb #ea21414e
 def changes_figure(
     changed: pd.DataFrame,  # see `changes`
     tested: pd.DataFrame | None = None,  # paradigm, and what `concentration` found, to be said in the titles
@@ -214,13 +212,13 @@ def _known_changes(before, after, cluster):
 
 # %% ../../nbs/grammar/05_attention.ipynb #d54da884
 def concentration(
-    before: np.ndarray,  # attention to the context word, (pair, layer, head): `look_at_pairs(…).attention[:, 0]`
+    before: np.ndarray,  # (pair, layer, head): `attention[:, 0]` of `look_at_pairs`
     after: np.ndarray,  # of the same pairs at a later checkpoint
     cluster: np.ndarray | None = None,  # (pair,): what is flipped together has one number; None: each alone
     draws: int = 1000,  # random flips
     seed: int = 0,  # of the flips
 ) -> dict:  # pairs, heads, half, half_even, p_half, layer, head, gain (of the best head), p_gain
-    """Whether few heads carry the change, against all heads alike; and the best has gained, against no change.
+    """Whether few heads carry the change, against all alike, and the best has gained, against no change.
 
     `half`: see `heads_with_half`; `half_even` is its median if all had gained alike.
     """
