@@ -10,44 +10,44 @@ __all__ = ['attention_rows', 'inside', 'attention_figure', 'changes', 'changes_f
 import numpy as np
 import pandas as pd
 from .. import InputError
-from .concepts import Looks, label_panels, paradigm_panels, concept_rows, look_at_pairs, sides
+from .concepts import Looks, concept_rows, label_panels, look_at_pairs, paradigm_panels, sides
 from .lag import clusters
+from ..see.panels import finish, panels
 from ..streams import rng
 
 # %% ../../nbs/grammar/05_attention.ipynb #e5f2dc07
+_even = dict(to_context="uniform", entropy="uniform_entropy")  # metric → what even attention gives
+_labels = dict(to_context="attention to context word", entropy="entropy (nats)")
+
+# %% ../../nbs/grammar/05_attention.ipynb #95ffc963
+def _head_rows(side, metric, values, even):
+    "The mean over pairs of even attention (pair,), and of each head, (pair, layer, head)."
+    rows = [dict(sentence=side, metric=_even[metric], value=float(even.mean()))]
+    for (layer, head), value in np.ndenumerate(values.mean(0, dtype=float)):
+        rows.append(dict(sentence=side, layer=layer, head=head, metric=metric, value=float(value)))
+    return rows
+
+# %% ../../nbs/grammar/05_attention.ipynb #7a5d0b6e
 def attention_rows(
     looks: Looks,  # of one paradigm, see `look_at_pairs`
-) -> list[
-    dict
-]:  # sentence, metric, value; layer and head too where metric is to_context or entropy, not where it is uniform or uniform_entropy
-    "Mean attention to the context word and mean entropy (nats) of every head, and what even attention gives; pairs without these words are left out."
+) -> list[dict]:  # sentence, metric, value; of to_context and entropy also layer and head
+    """Mean attention to the context word and mean entropy (nats) of every head, and what is even.
+
+    Attention that is spread evenly gives uniform and uniform_entropy. Pairs without these words are left out.
+    """
     rows = []
     for s, side in enumerate(sides):
-        n, context = looks.visible[:, s], np.isfinite(looks.attention[:, s, 0, 0])
-        for metric, values, known in (
-            ("to_context", looks.attention[:, s], context),
-            ("entropy", looks.entropy[:, s], np.isfinite(n)),
-        ):
-            if not known.any():
-                continue
-            even = dict(to_context=("uniform", 1 / n), entropy=("uniform_entropy", np.log(n)))[metric]
-            rows.append(dict(sentence=side, metric=even[0], value=float(even[1][known].mean())))
-            rows += [
-                dict(sentence=side, layer=layer, head=head, metric=metric, value=float(value))
-                for (layer, head), value in np.ndenumerate(values[known].mean(0, dtype=float))
-            ]
+        n = looks.visible[:, s]
+        known = np.isfinite(looks.attention[:, s, 0, 0])
+        if known.any():
+            rows += _head_rows(side, "to_context", looks.attention[known, s], 1 / n[known])
+        known = np.isfinite(n)
+        if known.any():
+            rows += _head_rows(side, "entropy", looks.entropy[known, s], np.log(n[known]))
     return rows
 
 # %% ../../nbs/grammar/05_attention.ipynb #5b71f78f
-def inside(
-    model,  # transformers causal language model that the lens knows
-    context,  # of a run, as probes are given it; not needed
-    tokens: pd.DataFrame,  # as in `look_at_pairs`
-    pairs: pd.DataFrame,  # columns pair, paradigm, exposed; phrase_good and phrase_bad if there are any; may hold more pairs than `tokens`
-    matched: int = 100,  # as in `concept_rows`
-    draws: int = 200,  # as in `concept_rows`
-) -> list[dict]:  # paradigm and the columns of `concept_rows` and `attention_rows`
-    "Concept vectors and attention of one checkpoint, from one pass over its minimal pairs."
+def _check_pairs(tokens, pairs):
     if missing := [c for c in ("pair", "paradigm", "exposed") if c not in pairs]:
         raise InputError(f"pairs: no column {missing[0]!r}")
     if pairs["pair"].duplicated().any():
@@ -56,13 +56,24 @@ def inside(
         raise InputError(f"tokens: pair {min(unknown)} is not in pairs")
     if pairs["exposed"].isna().any():
         raise InputError("pairs: exposed must be true or false; some are missing")
+
+# %% ../../nbs/grammar/05_attention.ipynb #f1d58b23
+def inside(
+    model,  # transformers causal language model that the lens knows
+    context,  # of a run, as probes are given it; not needed
+    tokens: pd.DataFrame,  # as in `look_at_pairs`
+    pairs: pd.DataFrame,  # pair, paradigm, exposed; phrase_good and _bad if any; may be more than `tokens`
+    matched: int = 100,  # as in `concept_rows`
+    draws: int = 200,  # as in `concept_rows`
+) -> list[dict]:  # paradigm and the columns of `concept_rows` and `attention_rows`
+    "Concept vectors and attention of one checkpoint, from one pass over its minimal pairs."
+    _check_pairs(tokens, pairs)
     chosen, rows = pairs.set_index("pair").loc[tokens["pair"]].reset_index(), []
     for paradigm, i in chosen.groupby("paradigm", sort=False).indices.items():
         looks, part = look_at_pairs(model, tokens.iloc[i]), chosen.iloc[i]
-        found = concept_rows(
-            looks.hidden, part["exposed"].to_numpy(bool), clusters(part), matched, draws
-        ) + attention_rows(looks)
-        rows += [dict(paradigm=paradigm) | row for row in found]
+        exposed = part["exposed"].to_numpy(bool)
+        found = concept_rows(looks.hidden, exposed, clusters(part), matched, draws)
+        rows += [dict(paradigm=paradigm) | row for row in found + attention_rows(looks)]
     return rows
 
 # %% ../../nbs/grammar/05_attention.ipynb #13475400
@@ -70,89 +81,86 @@ def _rows(table, metric, sentence):
     "Rows of one metric and sentence, of one run."
     if sentence not in sides:
         raise InputError(f"sentence = {sentence!r}: must be good or bad")
-    rows = (
-        table[(table["metric"] == metric) & (table["sentence"] == sentence)]
-        if "sentence" in table
-        else table[:0]
-    )
+    rows = table[table["metric"] == metric]
+    rows = rows[rows["sentence"] == sentence] if "sentence" in table else rows[:0]
     if rows.empty:
         raise InputError(f"table: no rows with metric {metric} of the {sentence} sentence")
     if "run" in rows and rows["run"].nunique() > 1:
         raise InputError(f"table: {rows['run'].nunique()} runs; give one at a time")
     return rows
 
+# %% ../../nbs/grammar/05_attention.ipynb #984bf886
+def _draw_layers(ax, rows, even, layers):
+    "A line for each layer, the mean of its heads, and a dotted one for attention that is spread evenly."
+    import matplotlib.pyplot as plt
 
+    lines = rows.pivot_table(index="step", columns="layer", values="value")
+    for layer, colour in zip(layers, plt.get_cmap("viridis")(np.linspace(0, 0.85, len(layers)))):
+        ax.plot(lines[layer], color=colour, marker="o", markersize=3, label=f"layer {layer:.0f}")
+    even = even.set_index("step")["value"].sort_index()
+    ax.plot(even, color="black", linestyle=":", linewidth=1, label="spread evenly")
+
+# %% ../../nbs/grammar/05_attention.ipynb #f7b8bd9e
 def attention_figure(
     table: pd.DataFrame,  # long table of one run with the rows of `attention_rows`
     metric: str = "to_context",  # or "entropy"
     sentence: str = "good",  # or "bad"
     marks: dict | None = None,  # paradigm → steps that a line is drawn at, such as t_before and t_after
 ):  # → matplotlib Figure
-    "Attention to the context word, or entropy, of each layer over training: mean of its heads. Source: arXiv 2606.00230, figures 4 and 9."
-    import matplotlib.pyplot as plt
+    """Attention to the context word, or entropy, of each layer over training: mean of its heads.
 
-    names = dict(
-        to_context=("uniform", "attention to context word"), entropy=("uniform_entropy", "entropy (nats)")
-    )
-    if metric not in names:
+    Source: arXiv 2606.00230, figures 4 and 9.
+    """
+    if metric not in _labels:
         raise InputError(f"metric = {metric!r}: must be to_context or entropy")
-    rows, even = _rows(table, metric, sentence), _rows(table, names[metric][0], sentence)
+    rows, even = _rows(table, metric, sentence), _rows(table, _even[metric], sentence)
     layers = sorted(rows["layer"].unique())
-    fig, panels = paradigm_panels(list(rows["paradigm"].unique()))
-    for name, ax in panels.items():
-        lines = rows[rows["paradigm"] == name].pivot_table(index="step", columns="layer", values="value")
-        for layer, colour in zip(layers, plt.get_cmap("viridis")(np.linspace(0, 0.85, len(layers)))):
-            ax.plot(lines[layer], color=colour, marker="o", markersize=3, label=f"layer {layer:.0f}")
-        ax.plot(
-            even[even["paradigm"] == name].set_index("step")["value"].sort_index(),
-            color="black",
-            linestyle=":",
-            linewidth=1,
-            label="spread evenly",
-        )
+    fig, axes = paradigm_panels(list(rows["paradigm"].unique()))
+    for name, ax in axes.items():
+        _draw_layers(ax, rows[rows["paradigm"] == name], even[even["paradigm"] == name], layers)
         for step in (marks or {}).get(name, ()):
             ax.axvline(step, color="grey", linestyle="--", linewidth=0.8)
     ax.set_ylim(0, None)  # once, for all: panels share it
-    label_panels(panels, "steps", names[metric][1])
-    fig.legend(
-        *ax.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=min(7, len(layers) + 1),
-        frameon=False,
-        fontsize=8,
-    )
-    return fig
+    label_panels(axes, "steps", _labels[metric])
+    explained = ax.get_legend_handles_labels()[0]
+    return finish(fig, "below", explained, ncols=min(7, len(layers) + 1), fontsize=8)
 
 # %% ../../nbs/grammar/05_attention.ipynb #60e0a69d
+def _change(rows, name, before, after):
+    "The heads of one paradigm, largest gain first."
+    wide = rows.pivot(index=["layer", "head"], columns="step", values="value")
+    if absent := [step for step in (before, after) if step not in wide]:
+        there = ", ".join(f"{s:g}" for s in wide)
+        raise InputError(f"changes: {name}: nothing at step {absent[0]}; there are {there}")
+    part = wide[[before, after]].set_axis(["before", "after"], axis=1).reset_index()
+    part = part.astype(dict(layer=int, head=int)).assign(paradigm=name, change=part["after"] - part["before"])
+    return part.sort_values("change", ascending=False)
+
+# %% ../../nbs/grammar/05_attention.ipynb #55424a61
 def changes(
     table: pd.DataFrame,  # long table of one run with the rows of `attention_rows`
     before: int | dict,  # step; or paradigm → step
-    after: int
-    | dict,  # step; or paradigm → step, such as the median step at which the unexposed pairs reach 80 %
+    after: int | dict,  # such as the median step at which the unexposed pairs of each reach 80 %
     sentence: str = "good",  # or "bad"
-) -> pd.DataFrame:  # paradigm, layer, head, before, after, change: mean attention to the context word; by paradigm, largest gain first
-    "How each head's attention to the context word has changed between two checkpoints. Source: arXiv 2606.00230, tables 8 and 9."
+) -> pd.DataFrame:  # paradigm, layer, head, before, after, change; by paradigm, largest gain first
+    """How each head's mean attention to the context word has changed between two checkpoints.
+
+    Source: arXiv 2606.00230, tables 8 and 9.
+    """
     rows, parts = _rows(table, "to_context", sentence), []
     for name, part in rows.groupby("paradigm", sort=False):
         if any(isinstance(when, dict) and name not in when for when in (before, after)):
             continue
-        steps = [when[name] if isinstance(when, dict) else when for when in (before, after)]
-        wide = part.pivot(index=["layer", "head"], columns="step", values="value")
-        if absent := [step for step in steps if step not in wide]:
-            raise InputError(
-                f"changes: {name}: nothing at step {absent[0]}; there are {', '.join(f'{s:g}' for s in wide)}"
-            )
-        part = (
-            wide[steps].set_axis(["before", "after"], axis=1).reset_index().astype(dict(layer=int, head=int))
-        )
-        parts.append(
-            part.assign(paradigm=name, change=part["after"] - part["before"]).sort_values(
-                "change", ascending=False
-            )
-        )
+        steps = (when[name] if isinstance(when, dict) else when for when in (before, after))
+        parts.append(_change(part, name, *steps))
     return pd.concat(parts, ignore_index=True)[["paradigm", "layer", "head", "before", "after", "change"]]
 
 # %% ../../nbs/grammar/05_attention.ipynb #0ff93e70
+def _title(row):  # of the best head, as `concentration` found it
+    few = f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < 0.05 else ""  # of a gain
+    return f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}"
+
+# %% ../../nbs/grammar/05_attention.ipynb #ea21414e
 def changes_figure(
     changed: pd.DataFrame,  # see `changes`
     tested: pd.DataFrame | None = None,  # paradigm, and what `concentration` found, to be said in the titles
@@ -160,26 +168,19 @@ def changes_figure(
     "The change of every head's attention to the context word; the best head is ringed."
     names, most = list(changed["paradigm"].unique()), changed["change"].abs().max()
     layers, heads = int(changed["layer"].max()) + 1, int(changed["head"].max()) + 1
-    fig, panels = paradigm_panels(names, height=0.9 + 0.22 * layers)
+    colours = dict(cmap="PuOr_r", vmin=-most, vmax=most)
+    fig, axes = paradigm_panels(names, height=0.9 + 0.22 * layers)
     for row in [] if tested is None else tested[tested["half"].notna()].itertuples():
-        few = (
-            f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < 0.05 else ""
-        )  # of no gain there is no half
-        panels[row.paradigm].set_title(
-            f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}",
-            fontsize=min(8, 300 / len(row.paradigm)),
-        )
-    for name, ax in panels.items():
+        axes[row.paradigm].set_title(_title(row), fontsize=min(8, 300 / len(row.paradigm)))
+    for name, ax in axes.items():
         wide = changed[changed["paradigm"] == name].pivot(index="layer", columns="head", values="change")
-        image = ax.imshow(
-            wide, cmap="PuOr_r", vmin=-most, vmax=most, origin="lower", aspect="auto", interpolation="none"
-        )
+        image = ax.imshow(wide, **colours, origin="lower", aspect="auto", interpolation="none")
         layer, head = wide.stack().idxmax()
         ax.plot(head, layer, marker="o", markersize=11, markerfacecolor="none", markeredgecolor="black")
         ax.set_xticks(range(0, heads, max(1, heads // 8)))
         ax.set_yticks(range(0, layers, max(1, layers // 8)))
-    label_panels(panels, "head", "layer")
-    fig.colorbar(image, ax=list(panels.values()), label="change of attention")
+    label_panels(axes, "head", "layer")
+    fig.colorbar(image, ax=list(axes.values()), label="change of attention")
     return fig
 
 # %% ../../nbs/grammar/05_attention.ipynb #357ff08d
@@ -191,43 +192,51 @@ def heads_with_half(
     half = gains[..., -1:] / 2
     return np.where(half[..., 0] > 0, (gains < half).sum(-1) + 1, np.inf)
 
-
-def concentration(
-    before: np.ndarray,  # attention to the context word, (pair, layer, head), as `look_at_pairs(…).attention[:, 0]`
-    after: np.ndarray,  # of the same pairs at a later checkpoint
-    cluster: np.ndarray
-    | None = None,  # pairs that are flipped together share a number, (pair,); None: each alone
-    draws: int = 1000,  # random flips
-    seed: int = 0,  # of the flips
-) -> dict:  # pairs, heads, half (see `heads_with_half`), half_even (median if all gained alike), p_half, layer, head (of the largest gain), gain, p_gain
-    "Whether few heads carry the change, against all heads alike, and whether the best head has gained, against no change."
+# %% ../../nbs/grammar/05_attention.ipynb #bd7f02c9
+def _known_changes(before, after, cluster):
+    "Changes (pair, head) of the pairs that have a context word, and the cluster of each."
     if np.shape(before) != np.shape(after) or np.ndim(before) != 3:
         raise InputError(
-            f"concentration: shapes {np.shape(before)} and {np.shape(after)}: must be the same, (pair, layer, head)"
+            f"concentration: shapes {np.shape(before)} and {np.shape(after)}: "
+            "must be the same, (pair, layer, head)"
         )
     change = np.asarray(after, float) - before
     known = np.isfinite(change).all((1, 2))
-    of = np.unique(
-        (np.arange(len(change)) if cluster is None else np.asarray(cluster))[known], return_inverse=True
-    )[1]
+    cluster = np.arange(len(change)) if cluster is None else np.asarray(cluster)
+    of = np.unique(cluster[known], return_inverse=True)[1]
     if not len(of) or of.max() < 1:
         raise InputError(
             "concentration: at least two pairs with a context word and different phrases are needed"
         )
-    flat = change[known].reshape(len(of), -1)
-    together, mean = (
-        pd.DataFrame(flat).groupby(of).sum().to_numpy() / len(of),
-        flat.mean(0),
-    )  # (cluster, head), (head,)
+    return change[known].reshape(len(of), -1), of
+
+# %% ../../nbs/grammar/05_attention.ipynb #d54da884
+def concentration(
+    before: np.ndarray,  # (pair, layer, head): `attention[:, 0]` of `look_at_pairs`
+    after: np.ndarray,  # of the same pairs at a later checkpoint
+    cluster: np.ndarray | None = None,  # (pair,): what is flipped together has one number; None: each alone
+    draws: int = 1000,  # random flips
+    seed: int = 0,  # of the flips
+) -> dict:  # pairs, heads, half, half_even, p_half, layer, head, gain (of the best head), p_gain
+    """Whether few heads carry the change, against all alike, and the best has gained, against no change.
+
+    `half`: see `heads_with_half`; `half_even` is its median if all had gained alike.
+    """
+    change, of = _known_changes(before, after, cluster)
+    together = pd.DataFrame(change).groupby(of).sum().to_numpy() / len(of)  # (cluster, head)
+    mean = change.mean(0)
     signs = rng(seed, "concentration").choice([-1.0, 1.0], size=(draws, len(together)))
     nothing = signs @ together
     even = signs @ (together - together.mean(1, keepdims=True)) + mean.mean()
     half, half_even, best = heads_with_half(mean), heads_with_half(even), int(mean.argmax())
-    chance = lambda as_extreme: float((1 + as_extreme.sum()) / (1 + draws))
-    layer, head = divmod(best, change.shape[2])
+    layer, head = divmod(best, np.shape(before)[2])
+
+    def chance(as_extreme):
+        return float((1 + as_extreme.sum()) / (1 + draws))
+
     return dict(
         pairs=len(of),
-        heads=flat.shape[1],
+        heads=len(mean),
         half=float(half),
         half_even=float(np.median(half_even)),
         p_half=chance(half_even <= half),
@@ -244,29 +253,23 @@ def words_figure(
     critical: int,  # place of the critical token
     context: int,  # of the context token
 ):  # → matplotlib Figure
-    "Where a head looks, word by word, at some checkpoints; the weight from critical to context word is framed. Source: arXiv 2606.00230, figure 10."
-    import matplotlib.pyplot as plt
+    """Where a head looks, word by word, at some checkpoints; from critical to context word is framed.
+
+    Source: arXiv 2606.00230, figure 10.
+    """
+    from matplotlib.patches import Rectangle
 
     size = 0.9 + 0.24 * len(words)
     height = size + 0.4 + 0.1 * max(map(len, words))
-    fig, axes = plt.subplots(
-        1,
-        len(patterns),
-        figsize=(size * len(patterns) + 1, height),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
-    for ax, (title, pattern) in zip(axes[0], patterns.items()):
+    fig, axes = panels(len(patterns), width=size, height=height, beside=1, sharey=True)
+    frame = dict(fill=False, edgecolor="#D55E00", linewidth=2)
+    for ax, (title, pattern) in zip(axes, patterns.items()):
         image = ax.imshow(pattern, cmap="Greys", vmin=0, vmax=1)
-        ax.add_patch(
-            plt.Rectangle((context - 0.5, critical - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2)
-        )
+        ax.add_patch(Rectangle((context - 0.5, critical - 0.5), 1, 1, **frame))
         ax.set_xticks(range(len(words)), words, rotation=90)
         ax.set_yticks(range(len(words)), words)
         ax.set_title(title, fontsize=9)
         ax.set_xlabel("looks at")
-    axes[0, 0].set_ylabel("word")
+    axes[0].set_ylabel("word")
     fig.colorbar(image, ax=axes, label="attention", shrink=0.8)
-    plt.close(fig)
-    return fig
+    return finish(fig)

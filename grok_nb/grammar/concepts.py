@@ -16,47 +16,45 @@ from sklearn.metrics import roc_auc_score
 from .. import InputError
 from .lag import clusters
 from ..lens import look, norms
+from ..see.panels import finish, panels
 from ..streams import rng
 
 # %% ../../nbs/grammar/04_concepts.ipynb #42857ce1
 sides = "good", "bad"
+_parts = "ids", "last_token", "critical_token", "context_token"
+_wanted = ["pair", *(f"{part}_{side}" for part in _parts for side in sides)]
 
-
-def _places(tokens, part, lengths):
-    "Where a word is in each sentence, good and bad in turn; −1: nowhere."
-    at = (
-        tokens[[f"{part}_token_{side}" for side in sides]]
-        .astype("Int64")
-        .to_numpy(float, na_value=np.nan)
-        .ravel()
-    )
-    for wrong in np.flatnonzero((at < 0) | (at >= lengths)):
-        raise InputError(
-            f"tokens: pair {tokens['pair'].iloc[wrong // 2]}: {part}_token_{sides[wrong % 2]} = {at[wrong]:.0f}: "
-            f"the sentence has {lengths[wrong]} tokens"
-        )
-    return np.where(np.isnan(at), -1, at).astype(int)
-
-
-def _sentences(model, tokens):
-    "Of each sentence, good and bad in turn: its token ids, and where its last, its critical and its context word are."
-    wanted = [
-        "pair",
-        *(
-            f"{part}_{side}"
-            for part in ("ids", "last_token", "critical_token", "context_token")
-            for side in sides
-        ),
-    ]
-    if missing := [c for c in wanted if c not in tokens]:
-        raise InputError(f"tokens: no column {missing[0]!r}; needed: {', '.join(wanted)}")
+# %% ../../nbs/grammar/04_concepts.ipynb #302ef28a
+def _check_tokens(tokens):
+    if missing := [c for c in _wanted if c not in tokens]:
+        raise InputError(f"tokens: no column {missing[0]!r}; needed: {', '.join(_wanted)}")
     if not len(tokens):
         raise InputError("tokens: holds no pairs")
     if tokens["pair"].duplicated().any():
         raise InputError(f"tokens: pair {tokens['pair'][tokens['pair'].duplicated()].iloc[0]} occurs twice")
+
+# %% ../../nbs/grammar/04_concepts.ipynb #f0b22d8e
+def _places(tokens, part, lengths):
+    "Where a word is in each sentence, good and bad in turn; −1: nowhere."
+    at = tokens[[f"{part}_token_{side}" for side in sides]].astype("Int64")
+    at = at.to_numpy(float, na_value=np.nan).ravel()
+    for wrong in np.flatnonzero((at < 0) | (at >= lengths)):
+        raise InputError(
+            f"tokens: pair {tokens['pair'].iloc[wrong // 2]}: {part}_token_{sides[wrong % 2]} = "
+            f"{at[wrong]:.0f}: the sentence has {lengths[wrong]} tokens"
+        )
+    return np.where(np.isnan(at), -1, at).astype(int)
+
+# %% ../../nbs/grammar/04_concepts.ipynb #a656b63c
+def _sentences(model, tokens):
+    "Of each sentence, good and bad in turn: token ids, and where its last, critical and context word are."
+    _check_tokens(tokens)
     ids = [list(sentence) for both in zip(tokens["ids_good"], tokens["ids_bad"]) for sentence in both]
     lengths, most = np.array([*map(len, ids)]), model.config.max_position_embeddings
-    name = lambda i: f"tokens: pair {tokens['pair'].iloc[i // 2]}, {sides[i % 2]} sentence"
+
+    def name(i):
+        return f"tokens: pair {tokens['pair'].iloc[i // 2]}, {sides[i % 2]} sentence"
+
     for i in np.flatnonzero(lengths > most):
         raise InputError(
             f"{name(i)}: {lengths[i]} tokens, the model's context holds {most}; leave the pair out"
@@ -66,14 +64,15 @@ def _sentences(model, tokens):
         raise InputError(f"{name(i)}: last_token_{sides[i % 2]} is missing")
     for i in np.flatnonzero((critical >= 0) & (context >= critical)):
         raise InputError(
-            f"{name(i)}: the context word, at {context[i]}, must come before the critical word, at {critical[i]}: attention looks back"
+            f"{name(i)}: the context word, at {context[i]}, must come before the critical word, "
+            f"at {critical[i]}: attention looks back"
         )
     return ids, last, critical, context
 
 # %% ../../nbs/grammar/04_concepts.ipynb #89ae3aff
 @dataclass(frozen=True, eq=False)
 class Looks:
-    "What a model held on minimal pairs, float32; second axis: good sentence, bad sentence. NaN: the pair has no such word."
+    "What a model held on minimal pairs, float32; second axis: good, bad. NaN: the pair has no such word."
 
     hidden: np.ndarray  # (pair, 2, layer + 1, hidden), at the last word
     attention: np.ndarray  # (pair, 2, layer, head), from the critical to the context word
@@ -81,46 +80,6 @@ class Looks:
     visible: np.ndarray  # (pair, 2), tokens that the critical word can attend to, itself among them
 
 # %% ../../nbs/grammar/04_concepts.ipynb #17669539
-@torch.no_grad()
-def look_at_pairs(
-    model,  # transformers causal language model that the lens knows
-    tokens: pd.DataFrame,  # of `minimal_pairs.token_positions`: pair; ids_good, ids_bad; of last_, critical_, context_token_ each _good and _bad
-    room: int = 2
-    ** 24,  # numbers that a forward pass may hold: sets how many sentences it takes, not the result
-) -> Looks:  # in the order of `tokens`
-    "One pass over minimal pairs, and all that the analyses of hidden states and of attention need of it."
-    model = getattr(model, "module", model)  # inside DistributedDataParallel
-    final = norms(model)[1]  # an architecture without adapter ends here
-    ids, last, critical, context = _sentences(model, tokens)
-    found, order = (
-        [],
-        np.argsort([-len(i) for i in ids], kind="stable"),
-    )  # the longest first: if memory is short, it shows at once
-    for chosen in _batches(order, ids, model.config, room):
-        found.append(
-            _look(model, final, [ids[i] for i in chosen], last[chosen], critical[chosen], context[chosen])
-        )
-    hidden, attention, entropy = (
-        np.concatenate(parts)[np.argsort(order)].reshape(len(tokens), 2, *parts[0].shape[1:])
-        for parts in zip(*found)
-    )
-    if not np.isfinite(hidden).all():
-        raise InputError("model: its hidden states hold numbers that are not finite")
-    return Looks(hidden, attention, entropy, np.where(critical < 0, np.nan, critical + 1).reshape(-1, 2))
-
-
-def _batches(order, ids, config, room):
-    "Sentences for one pass each, longest first."
-    while len(order):
-        longest = len(ids[order[0]])
-        each = (
-            config.num_hidden_layers * longest * (config.num_attention_heads * longest + config.hidden_size)
-        )
-        rows = max(1, room // each)
-        yield order[:rows]
-        order = order[rows:]
-
-
 def _look(model, final, ids, last, critical, context):
     "Hidden states (row, layer + 1, hidden), attention and entropy (row, layer, head) of one batch."
     rows, longest = torch.arange(len(ids)), max(map(len, ids))
@@ -136,14 +95,47 @@ def _look(model, final, ids, last, critical, context):
     to_context[(context < 0) | (critical < 0)], entropy[critical < 0] = np.nan, np.nan
     return hidden.float().cpu().numpy(), to_context, entropy
 
+# %% ../../nbs/grammar/04_concepts.ipynb #8b685c82
+def _batches(order, ids, config, room):
+    "Sentences for one pass each, longest first."
+    while len(order):
+        longest = len(ids[order[0]])
+        of_layer = longest * (config.num_attention_heads * longest + config.hidden_size)
+        rows = max(1, room // (config.num_hidden_layers * of_layer))
+        yield order[:rows]
+        order = order[rows:]
+
+# %% ../../nbs/grammar/04_concepts.ipynb #5ecc932d
+@torch.no_grad()
+def look_at_pairs(
+    model,  # transformers causal language model that the lens knows
+    tokens: pd.DataFrame,  # of `minimal_pairs.token_positions`
+    room: int = 2**24,  # numbers that a forward pass may hold: sets how many sentences it takes
+) -> Looks:  # in the order of `tokens`
+    "One pass over minimal pairs, and all that the analyses of hidden states and of attention need of it."
+    model = getattr(model, "module", model)  # inside DistributedDataParallel
+    final = norms(model)[1]  # an architecture without adapter ends here
+    ids, last, critical, context = _sentences(model, tokens)
+    # The longest first: if memory is short, it shows at once.
+    order, found = np.argsort([-len(i) for i in ids], kind="stable"), []
+    for chosen in _batches(order, ids, model.config, room):
+        places = last[chosen], critical[chosen], context[chosen]
+        found.append(_look(model, final, [ids[i] for i in chosen], *places))
+    hidden, attention, entropy = (np.concatenate(parts)[np.argsort(order)] for parts in zip(*found))
+    if not np.isfinite(hidden).all():
+        raise InputError("model: its hidden states hold numbers that are not finite")
+    visible = np.where(critical < 0, np.nan, critical + 1)
+    each = [values.reshape(-1, 2, *values.shape[1:]) for values in (hidden, attention, entropy, visible)]
+    return Looks(*each)
+
 # %% ../../nbs/grammar/04_concepts.ipynb #dac5a68f
 def concept_vectors(
     hidden: np.ndarray,  # (pair, 2, …, hidden): good and bad sentence
 ) -> np.ndarray:  # (pair, …, hidden)
-    "What a good sentence leaves at its last word beyond what the bad one leaves. Source: arXiv 2606.00230, concept vectors."
+    "What a good sentence leaves at its last word beyond what the bad one leaves. Source: arXiv 2606.00230."
     return hidden[:, 0] - hidden[:, 1]
 
-
+# %% ../../nbs/grammar/04_concepts.ipynb #5a09f667
 def mean_direction(
     vectors: np.ndarray,  # (pair, …, hidden)
 ) -> np.ndarray:  # (…, hidden)
@@ -152,7 +144,7 @@ def mean_direction(
         raise InputError("mean_direction: no pairs to take a mean of")
     return vectors.mean(0)
 
-
+# %% ../../nbs/grammar/04_concepts.ipynb #9aed75df
 def auroc(
     good: np.ndarray,  # scores of good sentences, (good,)
     bad: np.ndarray,  # scores of bad sentences, (bad,)
@@ -168,8 +160,7 @@ def auroc(
 def auroc_interval(
     good: np.ndarray,  # score of each pair's good sentence, (pair,)
     bad: np.ndarray,  # of its bad sentence, (pair,)
-    cluster: np.ndarray
-    | None = None,  # pairs that are drawn together share a number, (pair,); None: each alone
+    cluster: np.ndarray | None = None,  # (pair,): what is drawn together has one number; None: each alone
     draws: int = 200,  # bootstrap resamples
     level: float = 0.95,  # of the interval
     seed: int = 0,  # of the draws
@@ -188,7 +179,10 @@ def auroc_interval(
 def effective_rank(
     vectors: np.ndarray,  # (vector, hidden), at least two
 ) -> float:  # from 1 to the smaller of vectors − 1 and hidden; NaN: the vectors are all the same
-    "exp(−Σ σ log σ) over the singular values of the centred matrix as shares σ. Source: arXiv 2606.00230; Roy & Vetterli 2007."
+    """exp(−Σ σ log σ) over the singular values of the centred matrix as shares σ.
+
+    Source: arXiv 2606.00230; Roy & Vetterli 2007.
+    """
     if len(vectors) < 2:
         raise InputError(f"effective_rank: {len(vectors)} given: at least two vectors are needed")
     vectors = np.asarray(vectors, float)
@@ -213,14 +207,12 @@ def matched_rank(
         raise InputError(
             f"matched_rank: n = {n}: must be from 2 to {smallest}, the size of the smallest group"
         )
-    g = rng(seed, "matched rank")
-    subsets = [
-        (name, vectors[g.choice(len(vectors), n, replace=False)])
-        for name, vectors in groups.items()
-        for _ in range(draws if len(vectors) > n else 1)
-    ]
-    ranks = [(name, effective_rank(subset)) for name, subset in subsets]
-    return {name: float(np.mean([rank for other, rank in ranks if other == name])) for name in groups}
+    g, ranks = rng(seed, "matched rank"), {}
+    for name, vectors in groups.items():
+        times = draws if len(vectors) > n else 1
+        subsets = [vectors[g.choice(len(vectors), n, replace=False)] for _ in range(times)]
+        ranks[name] = float(np.mean([*map(effective_rank, subsets)]))
+    return ranks
 
 # %% ../../nbs/grammar/04_concepts.ipynb #58b8788d
 def broken_pairs(
@@ -236,46 +228,51 @@ def broken_pairs(
     return np.stack([hidden[:, 0], hidden[other, 1]], 1)
 
 # %% ../../nbs/grammar/04_concepts.ipynb #b2a20210
+def _numbers(vectors, control, unseen, exposed, cluster, matched, draws):
+    """What the concept vectors of one layer come to, by name.
+
+    vectors and control: (pair, hidden); unseen: (unexposed pair, 2, hidden); cluster: of the unexposed.
+    """
+    found = {}
+    if exposed.any() and len(unseen):
+        good, bad = (unseen @ mean_direction(vectors[exposed])).T
+        found["auroc"] = auroc(good, bad)
+        if len(set(cluster)) > 1:
+            found["auroc_low"], found["auroc_high"] = auroc_interval(good, bad, cluster, draws)
+    if len(vectors) > 1:
+        found |= dict(rank=effective_rank(vectors), rank_control=effective_rank(control))
+    if len(vectors) >= matched:
+        found["rank_matched"] = matched_rank(dict(all=vectors), matched)["all"]
+    return found | dict(norm=np.linalg.norm(vectors, axis=1).mean())
+
+# %% ../../nbs/grammar/04_concepts.ipynb #f1937ae3
 def concept_rows(
     hidden: np.ndarray,  # (pair, 2, layer + 1, hidden), of one paradigm
     exposed: np.ndarray,  # (pair,) bool
-    cluster: np.ndarray
-    | None = None,  # pairs with the same phrases share a number, (pair,); None: each alone
+    cluster: np.ndarray | None = None,  # (pair,): what has the same phrases has one number; None: each alone
     matched: int = 100,  # pairs at which `rank_matched` is taken
     draws: int = 200,  # bootstrap resamples of the AUROC
-) -> list[
-    dict
-]:  # layer, metric (auroc, auroc_low, auroc_high, rank, rank_matched, rank_control, norm), value
-    "AUROC and effective rank of concept vectors in every layer; a number that cannot be had is left out, see `conditions`."
+) -> list[dict]:  # layer, metric, value
+    """AUROC and effective rank of concept vectors in every layer.
+
+    Metrics: auroc, auroc_low, auroc_high, rank, rank_matched, rank_control, norm. A number that cannot be had
+    is left out, see `conditions`.
+    """
     exposed = np.asarray(exposed, bool)
     cluster = np.arange(len(hidden)) if cluster is None else np.asarray(cluster)
-    vectors, control, rows = (
-        concept_vectors(hidden),
-        concept_vectors(broken_pairs(hidden)) if len(hidden) > 1 else None,
-        [],
-    )
+    vectors, unseen, rows = concept_vectors(hidden), hidden[~exposed], []
+    control = concept_vectors(broken_pairs(hidden)) if len(hidden) > 1 else vectors
     for layer in range(hidden.shape[2]):
-        v, found = vectors[:, layer], {}
-        if exposed.any() and not exposed.all():
-            good, bad = (hidden[~exposed][:, :, layer] @ mean_direction(v[exposed])).T
-            found["auroc"] = auroc(good, bad)
-            if len(set(cluster[~exposed])) > 1:
-                found["auroc_low"], found["auroc_high"] = auroc_interval(good, bad, cluster[~exposed], draws)
-        if len(v) > 1:
-            found |= dict(rank=effective_rank(v), rank_control=effective_rank(control[:, layer]))
-        if len(v) >= matched:
-            found["rank_matched"] = matched_rank(dict(all=v), matched)["all"]
-        rows += [
-            dict(layer=layer, metric=metric, value=float(value))
-            for metric, value in (found | dict(norm=np.linalg.norm(v, axis=1).mean())).items()
-        ]
+        of_layer = vectors[:, layer], control[:, layer], unseen[:, :, layer]
+        found = _numbers(*of_layer, exposed, cluster[~exposed], matched, draws)
+        rows += [dict(layer=layer, metric=metric, value=float(value)) for metric, value in found.items()]
     return rows
 
 # %% ../../nbs/grammar/04_concepts.ipynb #4ab61d55
 def conditions(
     pairs: pd.DataFrame,  # columns pair, paradigm, exposed; phrase_good and phrase_bad if there are any
     matched: int = 100,  # as in `concept_rows`
-) -> pd.DataFrame:  # by paradigm: exposed, unexposed (pairs), phrases (different ones among the unexposed), missing (what is left out and why)
+) -> pd.DataFrame:  # by paradigm: exposed, unexposed (pairs), phrases (of the unexposed), missing (and why)
     "How large the groups of every paradigm are, and which numbers they are too small for."
     exposed = pairs["exposed"].astype(bool)
     by = exposed.groupby(pairs["paradigm"], sort=False)
@@ -290,12 +287,7 @@ def conditions(
         "rank: a single pair": n == 1,
         f"rank_matched: fewer than {matched} pairs": n < matched,
     }
-    return found.assign(
-        missing=[
-            "; ".join(reason for reason, where in reasons.items() if where[paradigm])
-            for paradigm in found.index
-        ]
-    )
+    return found.assign(missing=["; ".join(r for r in reasons if reasons[r][name]) for name in found.index])
 
 # %% ../../nbs/grammar/04_concepts.ipynb #57389970
 _colours = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -308,36 +300,20 @@ def _curves(table, *metrics, layer=None):
         raise InputError(f"table: no rows with metric {' or '.join(metrics)}")
     if "run" in rows and rows["run"].nunique() > 1:
         raise InputError(f"table: {rows['run'].nunique()} runs; give one at a time")
-    layer = rows["layer"].max() if layer is None else layer
-    return {
-        name: part.pivot(index="step", columns="metric", values="value")
-        for name, part in rows[rows["layer"] == layer].groupby("paradigm", sort=False)
-    }
+    rows = rows[rows["layer"] == (rows["layer"].max() if layer is None else layer)]
+    parts = rows.groupby("paradigm", sort=False)
+    return {name: part.pivot(index="step", columns="metric", values="value") for name, part in parts}
 
-
+# %% ../../nbs/grammar/04_concepts.ipynb #fa5da4d9
 def paradigm_panels(
     names,  # of paradigms
     height: float = 2.3,  # of a panel, inches
 ) -> tuple:  # matplotlib Figure; name → its axes
     "One panel for each paradigm, four in a row: figure, its axes by name."
-    import matplotlib.pyplot as plt
-
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(1.3 + 2.8 * columns, 0.5 + height * rows),
-        layout="constrained",
-        squeeze=False,
-        sharey=True,
-    )
-    for ax in axes.flat[len(names) :]:
-        ax.set_visible(False)
-    for ax, name in zip(axes.flat, names):
+    fig, axes = panels(len(names), 4, width=2.8, height=height, beside=1.3, below=0.5, sharey=True)
+    for ax, name in zip(axes, names):
         ax.set_title(name, fontsize=min(9, 300 / len(name)))  # long names of BLiMP are as wide as a panel
-    plt.close(fig)
-    return fig, dict(zip(names, axes.flat))
+    return finish(fig), dict(zip(names, axes))
 
 
 def label_panels(
@@ -349,32 +325,25 @@ def label_panels(
     for ax in panels.values():
         ax.set(xlabel=x, ylabel=y if ax.get_subplotspec().is_first_col() else None)
 
-
+# %% ../../nbs/grammar/04_concepts.ipynb #6db2ca44
 def auroc_figure(
     table: pd.DataFrame,  # long table of one run with the rows of `concept_rows`
 ):  # → matplotlib Figure
-    "How well the exposed pairs' direction separates unexposed sentences in the final layer, over training. Source: arXiv 2606.00230, figure 2."
+    """How well the exposed pairs' direction separates unexposed sentences in the final layer, over training.
+
+    Source: arXiv 2606.00230, figure 2.
+    """
     curves = _curves(table, "auroc", "auroc_low", "auroc_high")
-    fig, panels = paradigm_panels(curves)
+    fig, axes = paradigm_panels(curves)
     for name, curve in curves.items():
-        ax = panels[name]
+        ax = axes[name]
         if "auroc_low" in curve:
-            ax.fill_between(
-                curve.index,
-                curve["auroc_low"],
-                curve["auroc_high"],
-                color=_colours[0],
-                alpha=0.25,
-                linewidth=0,
-                label="95 % interval",
-            )
+            ends, band = (curve["auroc_low"], curve["auroc_high"]), dict(alpha=0.25, linewidth=0)
+            ax.fill_between(curve.index, *ends, color=_colours[0], label="95 % interval", **band)
         ax.plot(curve["auroc"], color=_colours[0], marker="o", markersize=3, label="unexposed sentences")
         ax.axhline(0.5, color="black", linestyle=":", linewidth=1, label="chance")
-    label_panels(panels, "steps", "AUROC, final layer")
-    fig.legend(
-        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
-    )
-    return fig
+    label_panels(axes, "steps", "AUROC, final layer")
+    return finish(fig, "below", ax.get_legend_handles_labels()[0], ncols=3, fontsize=8)
 
 # %% ../../nbs/grammar/04_concepts.ipynb #d4bbf074
 def layers_figure(
@@ -384,53 +353,62 @@ def layers_figure(
     "AUROC, or effective rank, in every layer, over training. Source: arXiv 2606.00230, figures 7 and 8."
     if metric not in ("auroc", "rank"):
         raise InputError(f"metric = {metric!r}: must be auroc or rank")
-    layers = sorted(table.loc[table["metric"] == metric, "layer"].unique())
+    rows = table[table["metric"] == metric]
+    layers = sorted(rows["layer"].unique())
     by_layer = {layer: _curves(table, metric, layer=layer) for layer in layers}
     names = list(by_layer[layers[-1]] if layers else _curves(table, metric))
-    most = table.loc[table["metric"] == metric, "value"].max()
-    colours = dict(auroc=dict(cmap="PuOr_r", vmin=0, vmax=1), rank=dict(cmap="viridis", vmin=0, vmax=most))[
-        metric
-    ]
-    fig, panels = paradigm_panels(names, height=1.3 + 0.2 * len(layers))
-    for name, ax in panels.items():
+    if metric == "auroc":
+        label, colours = "AUROC", dict(cmap="PuOr_r", vmin=0, vmax=1)
+    else:
+        label, colours = "effective rank", dict(cmap="viridis", vmin=0, vmax=rows["value"].max())
+    fig, axes = paradigm_panels(names, height=1.3 + 0.2 * len(layers))
+    for name, ax in axes.items():
         wide = pd.DataFrame({int(layer): by_layer[layer][name][metric] for layer in layers})
         image = ax.imshow(wide.T, **colours, aspect="auto", origin="lower", interpolation="none")
         shown = np.unique(np.linspace(0, len(wide) - 1, 5).astype(int))
         ax.set_xticks(shown, [f"{step:g}" for step in wide.index[shown]])
         ax.set_yticks(range(0, len(layers), max(1, len(layers) // 6)))
-    label_panels(panels, "steps (checkpoints)", "layer (0: embedding)")
-    fig.colorbar(image, ax=list(panels.values()), label=dict(auroc="AUROC", rank="effective rank")[metric])
+    label_panels(axes, "steps (checkpoints)", "layer (0: embedding)")
+    fig.colorbar(image, ax=list(axes.values()), label=label)
     return fig
 
 # %% ../../nbs/grammar/04_concepts.ipynb #27428d30
+_kinds = dict(
+    rank="concept vectors",
+    rank_control="control: pairing broken",
+    rank_matched="concept vectors, matched sample size",
+)
+
+
+def _draw_length(ax, length, top, named):
+    right = ax.twinx()
+    right.plot(length, color=_colours[3], linestyle="--")
+    ax.plot([], color=_colours[3], linestyle="--", label="mean length of concept vectors (right)")
+    right.set_ylim(0, top)
+    if named:
+        right.set_ylabel("mean length")
+    else:
+        right.set_yticklabels([])
+
+# %% ../../nbs/grammar/04_concepts.ipynb #97bad4c4
 def rank_figure(
     table: pd.DataFrame,  # long table of one run with the rows of `concept_rows`
     layer: int | None = None,  # None: the last
 ):  # → matplotlib Figure
-    "Effective rank of concept vectors over training, with its control, and their length. Source: arXiv 2606.00230, figure 3."
-    curves = _curves(table, "rank", "rank_matched", "rank_control", "norm", layer=layer)
-    kinds = dict(
-        rank="concept vectors",
-        rank_control="control: pairing broken",
-        rank_matched="concept vectors, matched sample size",
-    )
-    fig, panels = paradigm_panels(curves)
+    """Effective rank of concept vectors over training, with its control, and their length.
+
+    Source: arXiv 2606.00230, figure 3.
+    """
+    curves = _curves(table, *_kinds, "norm", layer=layer)
+    fig, axes = paradigm_panels(curves)
     longest = max(curve["norm"].max() for curve in curves.values())
     for name, curve in curves.items():
-        ax, right = panels[name], panels[name].twinx()
-        for (metric, label), colour in zip(kinds.items(), _colours):
+        ax = axes[name]
+        for (metric, label), colour in zip(_kinds.items(), _colours):
             if metric in curve:
                 ax.plot(curve[metric], color=colour, marker="o", markersize=3, label=label)
-        right.plot(curve["norm"], color=_colours[3], linestyle="--")
-        ax.plot([], color=_colours[3], linestyle="--", label="mean length of concept vectors (right)")
-        right.set_ylim(0, 1.1 * longest)
-        if ax.get_subplotspec().is_last_col() or name == list(curves)[-1]:
-            right.set_ylabel("mean length")
-        else:
-            right.set_yticklabels([])
+        named = ax.get_subplotspec().is_last_col() or name == list(curves)[-1]
+        _draw_length(ax, curve["norm"], 1.1 * longest, named)
     ax.set_ylim(0, None)  # once, for all: panels share it
-    label_panels(panels, "steps", "effective rank")
-    fig.legend(
-        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
-    )
-    return fig
+    label_panels(axes, "steps", "effective rank")
+    return finish(fig, "below", ax.get_legend_handles_labels()[0], ncols=2, fontsize=8)

@@ -22,6 +22,7 @@ from fastcore.basics import patch
 from .. import InputError, RunError
 from .search import Searcher, check_phrases, normalise
 from ..runs import Run
+from ..see.panels import finish, panels
 from ..streams import Corpus, TextStream
 from ..texts import DatasetTexts, FileTexts, open_texts, progress_bar, short_hash
 
@@ -41,15 +42,14 @@ class Part:
     def source(self):
         return self.corpus, self.tokenizer, self.order
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #3b46433f
 def _joined(parts):  # adjoining ones become one
     joined = []
     for part in sorted(parts):
         before = joined[-1] if joined and joined[-1].source == part.source else None
         if before and part.begin < before.end:
-            raise InputError(
-                f"exposures: both hold {part.begin} … {min(part.end, before.end) - 1} of the same text; it would count twice"
-            )
+            twice = f"{part.begin} … {min(part.end, before.end) - 1}"
+            raise InputError(f"exposures: both hold {twice} of the same text; it would count twice")
         if before and part.begin == before.end:
             joined[-1] = replace(before, end=part.end, whole=part.whole)
         else:
@@ -63,8 +63,7 @@ class Exposures:
     def __init__(
         self,
         phrases: tuple[str, ...],  # as `check_phrases` gives them
-        rows: np.ndarray
-        | None = None,  # (3, row): step, phrase (number), count; in any order; None: nothing was seen
+        rows: np.ndarray | None = None,  # (3, row): step, phrase (number), count; None: nothing was seen
         parts: tuple[Part, ...] = (),  # what was read
         size: int = 0,  # bytes of text that were searched
     ):
@@ -80,31 +79,27 @@ class Exposures:
         "Step, phrase and count."
         return np.stack([self.step, self.phrase, self.count])
 
-    @property
-    def occurrences(self) -> pd.DataFrame:  # phrase, step, count; by step
-        "One row for each phrase and step at which it was seen."
-        return pd.DataFrame(
-            dict(
-                phrase=pd.Categorical.from_codes(self.phrase, list(self.phrases)),
-                step=self.step,
-                count=self.count,
-            )
-        )
-
-    def __add__(self, other: "Exposures") -> "Exposures":
-        if self.phrases != other.phrases:
-            raise InputError("exposures: those to add are of different lists of phrases")
-        return Exposures(
-            self.phrases,
-            np.concatenate([self.rows, other.rows], 1),
-            self.parts + other.parts,
-            self.size + other.size,
-        )
-
     def __repr__(self):
         seen = len(np.unique(self.phrase))
         steps = f"in steps {self.step.min()} … {self.step.max()}" if seen else "never"
-        return f"Exposures: {seen:,} of {len(self.phrases):,} phrases seen {steps}, {self.count.sum():,} times in {self.size / 1e6:,.1f} MB of text"
+        text = f"{self.count.sum():,} times in {self.size / 1e6:,.1f} MB of text"
+        return f"Exposures: {seen:,} of {len(self.phrases):,} phrases seen {steps}, {text}"
+
+# %% ../../nbs/grammar/02_exposure.ipynb #1499da55
+@patch(as_prop=True)
+def occurrences(self: Exposures) -> pd.DataFrame:  # phrase, step, count; by step
+    "One row for each phrase and step at which it was seen."
+    names = pd.Categorical.from_codes(self.phrase, list(self.phrases))
+    return pd.DataFrame(dict(phrase=names, step=self.step, count=self.count))
+
+
+@patch
+def __add__(self: Exposures, other: Exposures) -> Exposures:
+    "What was seen in either text."
+    if self.phrases != other.phrases:
+        raise InputError("exposures: those to add are of different lists of phrases")
+    rows = np.concatenate([self.rows, other.rows], 1)
+    return Exposures(self.phrases, rows, self.parts + other.parts, self.size + other.size)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #76d7d42b
 @patch
@@ -113,18 +108,15 @@ def seen(
     step: int | None = None,  # of a checkpoint; None: the whole of the text
 ) -> pd.DataFrame:  # one row a phrase, by its name: count, first and last step (NaN: never)
     "What a checkpoint has seen of each phrase."
-    rows = (
-        slice(None) if step is None else slice(np.searchsorted(self.step, step, "right"))
-    )  # they are in order of steps
-    phrase, at = self.phrase[rows], self.step[rows]
+    until = None if step is None else np.searchsorted(self.step, step, "right")
+    phrase, at = self.phrase[:until], self.step[:until]
     first, last = np.full((2, len(self.phrases)), np.nan)
     first[phrase[::-1]], last[phrase] = at[::-1], at  # of several the last assignment stays
-    count = np.bincount(phrase, self.count[rows], len(self.phrases)).astype(np.int64)
-    return pd.DataFrame(
-        dict(count=count, first=first, last=last), index=pd.Index(self.phrases, name="phrase")
-    )
+    count = np.bincount(phrase, self.count[:until], len(self.phrases)).astype(np.int64)
+    index = pd.Index(self.phrases, name="phrase")
+    return pd.DataFrame(dict(count=count, first=first, last=last), index=index)
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #73d2bf03
 @patch
 def window(
     self: Exposures,
@@ -133,7 +125,7 @@ def window(
     "How often a checkpoint has seen each phrase."
     return self.seen(step)["count"]
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #7528e21c
 @patch
 def numbers(
     self: Exposures,
@@ -142,8 +134,9 @@ def numbers(
     "Which phrases of the index these are. Raises InputError if one was not looked for."
     phrases = [normalise(p).strip() for p in phrases]
     if unknown := [p for p in phrases if p not in self._number]:
+        others = len(set(unknown)) - 1
         raise InputError(
-            f"phrase {unknown[0]!r} is not in the index, nor are {len(set(unknown)) - 1} others; index phrases_of(pairs)"
+            f"phrase {unknown[0]!r} is not in the index, nor are {others} others; index phrases_of(pairs)"
         )
     return np.array([self._number[p] for p in phrases], dtype=np.int64)
 
@@ -157,9 +150,8 @@ def save(
     import pyarrow as pa, pyarrow.parquet as pq
 
     facts = dict(phrases=self.phrases, parts=[vars(part) for part in self.parts], size=self.size)
-    table = pa.table(dict(step=self.step, phrase=self.phrase, count=self.count)).replace_schema_metadata(
-        dict(exposures=json.dumps(facts))
-    )
+    table = pa.table(dict(step=self.step, phrase=self.phrase, count=self.count))
+    table = table.replace_schema_metadata(dict(exposures=json.dumps(facts)))
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -172,7 +164,7 @@ def save(
         with suppress(OSError):
             partial.unlink()
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #597506a0
 @patch(cls_method=True)
 def load(
     cls: Exposures,
@@ -196,22 +188,27 @@ def seen_tokens(
     "What is no padding: by the attention mask, and without one by the labels."
     return batch["attention_mask"] != 0 if "attention_mask" in batch else batch["labels"] != -100
 
+# %% ../../nbs/grammar/02_exposure.ipynb #3c90f9bb
+def _printed_bytes():  # {character in a byte-level token: its byte}
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = sorted({*range(256)} - {*printable})
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
 
 def _byte_table(tokenizer):  # token → its bytes, for byte-level tokenizers; None for others
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     if (rules["decoder"] or {}).get("type") != "ByteLevel":
         return None
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    byte = {chr(b): b for b in printable} | {
-        chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*printable}))
-    }
+    byte = _printed_bytes()
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    as_bytes = lambda token: (
-        token.encode() if token in added or not byte.keys() >= {*token} else bytes(map(byte.get, token))
-    )
-    return [
-        as_bytes(token) if token else b"" for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    ]
+
+    def as_bytes(token):
+        if token in added or not byte.keys() >= {*token}:
+            return token.encode()
+        return bytes(map(byte.get, token))
+
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return [as_bytes(token) if token else b"" for token in tokens]
 
 # %% ../../nbs/grammar/02_exposure.ipynb #81b7be15
 class StepTexts:
@@ -225,32 +222,34 @@ class StepTexts:
         self._special = np.zeros(len(self.tokenizer) + 1, dtype=bool)  # the last one: whatever is not seen
         self._special[[*self.tokenizer.all_special_ids, -1]] = True
         table = _byte_table(self.tokenizer)
-        self._bytes = table and np.array(
-            [b"\0" if end else b for end, b in zip(self._special, [*table, b""])], dtype=object
-        )
+        if table is not None:
+            table = [b"\0" if end else b for end, b in zip(self._special, [*table, b""])]
+        self._bytes = table and np.array(table, dtype=object)
 
-    def __call__(
-        self,
-        step: int,  # from 0
-    ) -> str:  # "\0" between the texts
-        "The texts of the batch of one step."
-        batch, nothing = self.stream.batch(step), len(self.tokenizer)
-        ids = np.where(seen_tokens(batch), batch["input_ids"], nothing)
-        if ids.max() > nothing:
-            raise InputError(
-                f"stream: step {step} holds token {ids.max()}, its tokenizer has {nothing}: not the one it was made with"
-            )
-        ids = np.pad(ids, [(0, 0), (0, 1)], constant_values=nothing).ravel()  # a row ends a text
-        if self._bytes is not None:
-            return b"".join(self._bytes[ids].tolist()).decode("utf-8", "replace")
-        texts = [
-            part[~self._special[part]].tolist() for part in np.split(ids, np.flatnonzero(self._special[ids]))
-        ]
-        return "\0".join(
-            self.tokenizer.backend_tokenizer.decode_batch(
-                [text for text in texts if text], skip_special_tokens=False
-            )
+    def _decoded(self, ids):
+        texts = np.split(ids, np.flatnonzero(self._special[ids]))
+        texts = [text[~self._special[text]].tolist() for text in texts]
+        decode = self.tokenizer.backend_tokenizer.decode_batch
+        return "\0".join(decode([text for text in texts if text], skip_special_tokens=False))
+
+# %% ../../nbs/grammar/02_exposure.ipynb #e6a12a4c
+@patch
+def __call__(
+    self: StepTexts,
+    step: int,  # from 0
+) -> str:  # "\0" between the texts
+    "The texts of the batch of one step."
+    batch, nothing = self.stream.batch(step), len(self.tokenizer)
+    ids = np.where(seen_tokens(batch), batch["input_ids"], nothing)
+    if ids.max() > nothing:
+        raise InputError(
+            f"stream: step {step} holds token {ids.max()}, its tokenizer has {nothing}: "
+            "not the one it was made with"
         )
+    ids = np.pad(ids, [(0, 0), (0, 1)], constant_values=nothing).ravel()  # a row ends a text
+    if self._bytes is None:
+        return self._decoded(ids)
+    return b"".join(self._bytes[ids].tolist()).decode("utf-8", "replace")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #c39e800a
 def _hash(*arrays):
@@ -261,39 +260,26 @@ def _hash(*arrays):
 
 
 def _plain(value):
-    return (
-        value is None or isinstance(value, (bool, int, float, str, tuple, list, dict)) or is_dataclass(value)
-    )
+    simple = bool, int, float, str, tuple, list, dict
+    return value is None or isinstance(value, simple) or is_dataclass(value)
 
 
-def _identity(
-    stream,
-):  # corpus, tokenizer, order: by its options and its first batch; what is planted later must be among the options
-    settings = {
-        name: repr(getattr(stream, name))
-        for name in inspect.signature(type(stream)).parameters
-        if _plain(getattr(stream, name, stream))
-    }
+def _identity(stream):  # → (corpus, tokenizer, order)
+    options = {name: getattr(stream, name, stream) for name in inspect.signature(type(stream)).parameters}
+    settings = {name: repr(value) for name, value in options.items() if _plain(value)}
+    corpus = {name: _hash(array) for name, array in sorted(getattr(stream, "artifacts", {}).items())}
     first = stream.batch(0)
-    return (
-        short_hash({name: _hash(array) for name, array in sorted(getattr(stream, "artifacts", {}).items())}),
-        short_hash(stream.tokenizer.backend_tokenizer.to_str()),
-        short_hash([type(stream).__name__, settings, _hash(first["input_ids"], first["labels"])]),
-    )
+    order = [type(stream).__name__, settings, _hash(first["input_ids"], first["labels"])]
+    return short_hash(corpus), short_hash(stream.tokenizer.backend_tokenizer.to_str()), short_hash(order)
 
-
-def _described(
-    stream,
-):  # what a worker makes it from, without its data; a stream of another kind goes there as it is
+# %% ../../nbs/grammar/02_exposure.ipynb #8c395a70
+def _described(stream):  # what a worker makes it from, without its data; another kind goes there as it is
     if isinstance(stream, Run):
         return "run", str(stream.path)
     if not isinstance(stream, TextStream):
         return StepTexts(stream)
-    return (
-        "text",
-        str(stream.corpus.folder),
-        *(getattr(stream, name) for name in ("context", "batch_size", "seed", "layout", "split", "bos")),
-    )
+    options = "context", "batch_size", "seed", "layout", "split", "bos"
+    return "text", str(stream.corpus.folder), *(getattr(stream, name) for name in options)
 
 
 def _stream(described):
@@ -304,18 +290,15 @@ def _stream(described):
 task_size = 2**19  # bytes of text, about: little enough that memory is used again, not asked for anew
 _searcher = lru_cache(1)(Searcher)
 _own = []  # of a worker process of ours: its searcher, so that no task has to bring the phrases
-_reader = lru_cache(1)(lambda described: StepTexts(_stream(described)))
 
 
 def _begin_worker(phrases):  # Ctrl-C is for the process that asks
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _own.append(Searcher(phrases))
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #54892ef5
 def count_texts(
-    phrases: tuple[str, ...]
-    | Searcher
-    | None,  # as `check_phrases` gives them, or what searches them; None: a worker's own
+    phrases: tuple[str, ...] | Searcher | None,  # of `check_phrases`; what searches; None: a worker's own
     texts: Iterable[tuple[int, str]],  # step, text; one after the other
 ) -> tuple[np.ndarray, int]:  # (3, row) step, phrase, count; bytes of text
     "Occurrences in texts: what a worker does."
@@ -326,6 +309,11 @@ def count_texts(
         rows.append(np.stack([np.full(len(seen), step), seen, counts]))
         total += size
     return np.concatenate(rows, 1), total
+
+# %% ../../nbs/grammar/02_exposure.ipynb #97d8c29f
+@lru_cache(1)
+def _reader(described):
+    return StepTexts(_stream(described))
 
 
 def count_batches(
@@ -352,10 +340,8 @@ class _Batches:  # of a run or a stream, in tasks
             raise InputError(f"stream {type(stream).__name__} has no tokenizer: its tokens are no text")
         self.range, self.described = steps, _described(source)
         self.read = self.described if isinstance(self.described, StepTexts) else StepTexts(stream)
-        self.identity, self.each = (
-            _identity(stream),
-            max(1, task_size // (4 * stream.tokens_per_batch)),
-        )  # a token is about four bytes
+        self.identity = _identity(stream)
+        self.each = max(1, task_size // (4 * stream.tokens_per_batch))  # a token is about four bytes
 
     def tasks(self, begin, apart):  # apart: for another process
         for first in range(begin, self.range.stop, self.each):
@@ -364,9 +350,8 @@ class _Batches:  # of a run or a stream, in tasks
 
     def check(self):
         stream = self.read.stream
-        if corpus := getattr(
-            stream, "corpus", None
-        ):  # the manifest may be another one by now, or the tokens may
+        if corpus := getattr(stream, "corpus", None):
+            # The manifest may be another one by now, or the tokens may.
             if not corpus.verify() or Corpus(corpus.folder)._files != corpus._files:
                 raise InputError(f"corpus {corpus.folder} changed while it was read")
         if _identity(stream) != self.identity:
@@ -387,7 +372,8 @@ class _Documents:  # of files, in tasks
         self.identity = self.texts.fingerprint, "", f"documents_per_step={documents_per_step}"
 
     def tasks(self, begin, apart):
-        texts, end, waiting, size = islice(self.texts, begin, self.range and self.range.stop), begin, [], 0
+        end, waiting, size = begin, [], 0
+        texts = islice(self.texts, begin, self.range and self.range.stop)
         for end, text in enumerate(texts, begin + 1):
             waiting.append(((end - 1) // self.per_step + 1 if self.per_step else 0, text))
             size += len(text)
@@ -398,9 +384,8 @@ class _Documents:  # of files, in tasks
             yield end, count_texts, (self._by_step(waiting),)
 
     def _by_step(self, texts):
-        return [
-            (step, "\0".join(text for _, text in each)) for step, each in groupby(texts, lambda pair: pair[0])
-        ]
+        steps = groupby(texts, lambda pair: pair[0])
+        return [(step, "\0".join(text for _, text in each)) for step, each in steps]
 
     def check(self):
         if isinstance(self.texts, DatasetTexts):
@@ -410,13 +395,18 @@ class _Documents:  # of files, in tasks
             raise InputError(f"corpus: {self.texts!r} changed while it was read")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #6a8496ce
-def _results(
-    source, phrases, begin, pool, ahead
-):  # (end, (rows, size)) of each task, in order; `ahead`: tasks that may wait for theirs
-    waiting, phrases = (
-        deque(),
-        _searcher(phrases) if pool is None else None if isinstance(pool, _Processes) else phrases,
-    )
+class _Processes(ProcessPoolExecutor):
+    def __init__(self, workers, phrases):
+        super().__init__(workers, multiprocessing.get_context("spawn"), _begin_worker, (phrases,))
+
+
+def _results(source, phrases, begin, pool, ahead):
+    "(end, (rows, size)) of each task, in order; `ahead`: tasks that may wait for theirs."
+    if pool is None:
+        phrases = _searcher(phrases)
+    elif isinstance(pool, _Processes):
+        phrases = None  # each has its own
+    waiting = deque()
     for end, function, arguments in source.tasks(begin, pool is not None):
         if pool is None:
             yield end, function(phrases, *arguments)
@@ -428,35 +418,68 @@ def _results(
     for end, job in waiting:
         yield end, job.result()
 
+# %% ../../nbs/grammar/02_exposure.ipynb #26b7527d
+def _check_resumed(index, path, phrases, source, part):
+    def another(of):
+        return InputError(f"index {path} is of another {of}: give another path, or remove it")
 
-class _Processes(ProcessPoolExecutor):
-    def __init__(self, workers, phrases):
-        super().__init__(workers, multiprocessing.get_context("spawn"), _begin_worker, (phrases,))
-
-
-def _resumed(path, phrases, source, begin):  # the index so far
-    part = Part(*source.identity, begin, begin)
-    if path is None or not Path(path).exists():
-        index = Exposures(phrases, parts=(part,))
-        if path:
-            index.save(path)  # a path that cannot be written is told before the work
-        return index
-    index = Exposures.load(path)
-    wrong = lambda of: InputError(f"index {path} is of another {of}: give another path, or remove it")
     if index.phrases != phrases:
-        raise wrong("list of phrases")
-    if len(index.parts) != 1 or index.parts[0].begin != begin:
-        raise wrong(f"range of {source.unit}s")
+        raise another("list of phrases")
+    if len(index.parts) != 1 or index.parts[0].begin != part.begin:
+        raise another(f"range of {source.unit}s")
     for name in ("corpus", "tokenizer", "order"):
         if getattr(index.parts[0], name) != getattr(part, name):
-            raise wrong("order of batches or documents" if name == "order" else name)
+            raise another("order of batches or documents" if name == "order" else name)
     if source.range is not None and index.parts[0].end > source.range.stop:
-        raise wrong(f"range of {source.unit}s (it holds {index.parts[0].end})")
+        raise another(f"range of {source.unit}s (it holds {index.parts[0].end})")
+
+# %% ../../nbs/grammar/02_exposure.ipynb #3e6d840b
+def _resumed(path, phrases, source, begin):  # the index so far
+    part = Part(*source.identity, begin, begin)
+    if path is not None and Path(path).exists():
+        index = Exposures.load(path)
+        _check_resumed(index, path, phrases, source, part)
+        return index
+    index = Exposures(phrases, parts=(part,))
+    if path:
+        index.save(path)  # a path that cannot be written is told before the work
+    return index
+
+# %% ../../nbs/grammar/02_exposure.ipynb #57f0fadd
+def _read(source, index, path, pool, ahead, save_every):
+    "The index with all that the source still has."
+    part, rows, size, saved = index.parts[0], [], 0, time.monotonic()
+    if part.whole:
+        return index
+
+    def keep():  # what many tasks found becomes one row a phrase and step
+        nonlocal index, rows, size, saved
+        found = np.concatenate([index.rows, *rows], 1)
+        # In one statement: if it is interrupted, nothing counts twice.
+        index, rows, size = Exposures(index.phrases, found, (part,), index.size + size), [], 0
+        saved = time.monotonic()
+        if path:
+            index.save(path)
+
+    with progress_bar("exposure", source.unit, source.range and len(source.range)) as bar:
+        bar.update(part.end - part.begin)
+        try:
+            for end, (found, read) in _results(source, index.phrases, part.end, pool, ahead):
+                bar.update(end - part.end)
+                rows.append(found)
+                size += read
+                part = replace(part, end=end)
+                if time.monotonic() - saved >= save_every:
+                    keep()
+            if source.range is None or part.end < source.range.stop:
+                part = replace(part, whole=True)  # the documents are at an end
+        finally:
+            keep()
     return index
 
 # %% ../../nbs/grammar/02_exposure.ipynb #dbbd5027
 def exposure_index(
-    source,  # a `Run`; a stream with `batch` and `tokenizer`; or files, a folder, a data set, as `open_texts` takes them
+    source,  # a `Run`; a stream with `batch` and `tokenizer`; or what `open_texts` takes: files, a data set
     phrases: Iterable[str],  # of any length; see `phrases_of`
     steps: int | range | None = None,  # training steps to read, from 0; None: all of a run, all documents
     documents_per_step: int | None = None,  # of files: how many make up a step; None: all have step 0
@@ -465,7 +488,10 @@ def exposure_index(
     engine=None,  # anything with `submit`, in place of processes of our own
     save_every: float = 60.0,  # seconds
 ) -> Exposures:
-    "Where in training each phrase was seen, from one pass in training order. Raises InputError if the text changes meanwhile, or `path` holds another index."
+    """Where in training each phrase was seen, from one pass in training order.
+
+    Raises InputError if the text changes meanwhile, or `path` holds another index.
+    """
     phrases = check_phrases(phrases)
     steps = range(steps) if isinstance(steps, int) else steps
     if steps is not None and not 0 <= steps.start < steps.stop:
@@ -491,65 +517,28 @@ def exposure_index(
         raise
     return index
 
-# %% ../../nbs/grammar/02_exposure.ipynb #57f0fadd
-def _read(source, index, path, pool, ahead, save_every):
-    part, rows, size, saved = index.parts[0], [], 0, time.monotonic()
-
-    def so_far():
-        return Exposures(index.phrases, np.concatenate([index.rows, *rows], 1), (part,), index.size + size)
-
-    if part.whole:
-        return index
-    with progress_bar("exposure", source.unit, source.range and len(source.range)) as bar:
-        bar.update(part.end - part.begin)
-        try:
-            for end, (found, read) in _results(source, index.phrases, part.end, pool, ahead):
-                bar.update(end - part.end)
-                rows.append(found)
-                size += read
-                part = replace(part, end=end)
-                if time.monotonic() - saved < save_every:
-                    continue
-                index, rows, size, saved = (
-                    so_far(),
-                    [],
-                    0,
-                    time.monotonic(),
-                )  # what many tasks found becomes one row a phrase and step
-                if path:
-                    index.save(path)
-            if source.range is None or part.end < source.range.stop:
-                part = replace(part, whole=True)  # the documents are at an end
-        finally:
-            index, rows, size = so_far(), [], 0
-            if path:
-                index.save(path)
-    return index
-
 # %% ../../nbs/grammar/02_exposure.ipynb #1c01df0c
 def phrases_of(
     pairs: pd.DataFrame,  # phrase_good, phrase_bad (None: has none)
 ) -> list[str]:  # the phrases, and each word in them
     "What to index for these pairs."
-    phrases = sorted(
-        {
-            normalise(p).strip()
-            for p in pd.unique(pairs[["phrase_good", "phrase_bad"]].to_numpy().ravel())
-            if isinstance(p, str)
-        }
-        - {""}
-    )
+    given = pd.unique(pairs[["phrase_good", "phrase_bad"]].to_numpy().ravel())
+    phrases = sorted({normalise(p).strip() for p in given if isinstance(p, str)} - {""})
     if not phrases:
         raise InputError("pairs: none has a critical phrase")
     return phrases + sorted({word for p in phrases for word in re.findall(r"[\w']+", p)} - {*phrases})
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #ff8972f6
 def expose(
     pairs: pd.DataFrame,  # pair, phrase_good, phrase_bad
     exposures: Exposures,  # with the phrases of the pairs
     step: int | None = None,  # of a checkpoint; None: the whole of training
-) -> pd.DataFrame:  # those with phrases, with: exposed, dose (occurrences of either), first_step, last_step (NaN: never), with `step` also recency (steps)
-    "Minimal pairs with what was seen of them. `attrs['without_phrase']` says how many have no phrase. Source: arXiv 2606.00230, section 3."
+) -> pd.DataFrame:  # those with phrases, with exposed, dose, first_step, last_step; with `step` also recency
+    """Minimal pairs with what was seen of them. Source: arXiv 2606.00230, section 3.
+
+    `dose` is how often either phrase occurred; `first_step` and `last_step` are NaN for what never did, and
+    `recency` is in steps. `attrs['without_phrase']` says how many pairs have no phrase.
+    """
     if not len(pairs):
         raise InputError("pairs: there are none")
     has = pairs["phrase_good"].notna() & pairs["phrase_bad"].notna()
@@ -560,28 +549,26 @@ def expose(
     count, first, last = (seen[name].to_numpy() for name in ("count", "first", "last"))
     out["dose"] = count[good] + np.where(good == bad, 0, count[bad])
     out["exposed"] = out["dose"] > 0
-    out["first_step"], out["last_step"] = np.fmin(first[good], first[bad]), np.fmax(last[good], last[bad])
+    out["first_step"] = np.fmin(first[good], first[bad])
+    out["last_step"] = np.fmax(last[good], last[bad])
     if step is not None:
         out["recency"] = step - out["last_step"]
     out.attrs["without_phrase"] = int((~has).sum())
     return out
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #278ff8a5
 def proxy_split(
     pairs: pd.DataFrame,  # of `expose`
 ) -> pd.DataFrame:  # by paradigm: pairs and distinct pairs of phrases in each group, and what is amiss
     "How the pairs of each paradigm fall into proxy-train (exposed) and proxy-validation (unexposed)."
     rows = {}
     for paradigm, group in pairs.groupby("paradigm"):
-        row = {}
-        for name, part in (("exposed", group[group["exposed"]]), ("unexposed", group[~group["exposed"]])):
-            row |= {
-                name: len(part),
-                f"{name}_phrases": len(part[["phrase_good", "phrase_bad"]].drop_duplicates()),
-            }
-        rows[paradigm] = row | dict(
-            condition=", ".join(f"no {name} pairs" for name in ("exposed", "unexposed") if not row[name])
-        )
+        row, parts = {}, dict(exposed=group[group["exposed"]], unexposed=group[~group["exposed"]])
+        for name, part in parts.items():
+            row[name] = len(part)
+            row[f"{name}_phrases"] = len(part[["phrase_good", "phrase_bad"]].drop_duplicates())
+        amiss = [f"no {name} pairs" for name in parts if not row[name]]
+        rows[paradigm] = row | dict(condition=", ".join(amiss))
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("paradigm")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #582006ee
@@ -598,10 +585,10 @@ def token_counts(
     return counts
 
 # %% ../../nbs/grammar/02_exposure.ipynb #9ab85824
-doses = dict(zip(("0", "1", "2–3", "4–7", "8–15", "16+"), (0, 1, 2, 4, 8, 16)))  # name → the least of it
-recencies = dict(zip(("0–9", "10–99", "100–999", "1000+"), (0, 10, 100, 1000)))  # steps
+doses = {"0": 0, "1": 1, "2–3": 2, "4–7": 4, "8–15": 8, "16+": 16}  # name → the least of it
+recencies = {"0–9": 0, "10–99": 10, "100–999": 100, "1000+": 1000}  # steps
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #254fc0a8
 def dose_table(
     pairs: pd.DataFrame,  # of `expose`
     correct: Iterable[bool],  # (pair,) in the order of `pairs`
@@ -618,44 +605,30 @@ def dose_table(
         if by not in pairs:
             continue
         values = pairs[by].to_numpy(dtype=float)
-        which = (
-            np.searchsorted(list(groups.values()), values, side="right") - 1
-        )  # NaN, never met: past the last
+        which = np.searchsorted(list(groups.values()), values, side="right") - 1
+        which[np.isnan(values)] = -1  # never met
         for i, name in enumerate(groups):
-            if n := int((chosen := (which == i) & ~np.isnan(values)).sum()):
-                test = binomtest(int(correct[chosen].sum()), n)
-                rows.append(
-                    dict(by=by, group=name, pairs=n, accuracy=test.statistic)
-                    | test.proportion_ci(level, "wilson")._asdict()
-                )
+            chosen = correct[which == i]
+            if len(chosen):
+                test = binomtest(int(chosen.sum()), len(chosen))
+                row = dict(by=by, group=name, pairs=len(chosen), accuracy=test.statistic)
+                rows.append(row | test.proportion_ci(level, "wilson")._asdict())
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #f1f47e42
 def dose_figure(
     table: pd.DataFrame,  # of `dose_table`
 ):  # → matplotlib Figure
     "Accuracy by dose and by recency, with intervals and numbers of pairs."
-    import matplotlib.pyplot as plt
-
     labels = dict(dose="exposures of either phrase", recency="steps since the last exposure")
     names = [by for by in labels if (table["by"] == by).any()]
-    fig, axes = plt.subplots(
-        1, len(names), figsize=(0.6 + 3.6 * len(names), 3), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, by in zip(axes[0], names):
+    fig, axes = panels(len(names), width=3.6, height=3, beside=0.6, sharey=True)
+    for ax, by in zip(axes, names):
         rows = table[table["by"] == by]
-        x = np.arange(len(rows))
-        ax.errorbar(
-            x,
-            rows["accuracy"],
-            [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
-            fmt="o",
-            color="#0072B2",
-            capsize=3,
-        )
+        x, y = np.arange(len(rows)), rows["accuracy"]
+        ax.errorbar(x, y, [y - rows["low"], rows["high"] - y], fmt="o", color="#0072B2", capsize=3)
         ax.axhline(0.5, color="#999999", linestyle=":", linewidth=1)
         ax.set_xticks(x, [f"{group}\n({n:,})" for group, n in zip(rows["group"], rows["pairs"])])
         ax.set(xlabel=f"{labels[by]} (pairs)", xlim=(-0.5, len(rows) - 0.5))
-    axes[0, 0].set_ylabel("accuracy (chance: 0.5)")
-    plt.close(fig)
-    return fig
+    axes[0].set_ylabel("accuracy (chance: 0.5)")
+    return finish(fig)

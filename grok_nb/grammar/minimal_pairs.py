@@ -18,137 +18,164 @@ import torch
 from .. import InputError, nearest
 from ..lens import left_as_found, adapters
 from ..models import tree_inputs
+from ..see.panels import finish, panels
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #17611b0e
 _determiners = set("the a an this that these those some all many most every each no few both".split())
 _auxiliaries = set(
-    "am is are was were be been being has have had do does did can could will would shall should might may must".split()
+    """am is are was were be been being has have had do does did
+    can could will would shall should might may must""".split()
 )
 _auxiliaries |= {a + "n't" for a in _auxiliaries} | {"can't", "won't"}
 _two_words = re.compile(
-    "(art galler|college campus|grocery store|high school|movie theater|newspaper article|public park|ice cream|"
-    "winston churchill|harvard university|current event|piano teacher|great lake|best friend)"
+    "(art galler|college campus|grocery store|high school|movie theater|newspaper article|public park|"
+    "ice cream|winston churchill|harvard university|current event|piano teacher|great lake|best friend)"
 )
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #a61c6fd0
+def _before_head(words, at):
+    "Is this word a determiner, a possessive, or the first of a two-word noun?"
+    word, both = words[at], " ".join(words[at : at + 2])
+    return word in _determiners or re.search("'s?$", word) or _two_words.match(both)
 
 
 def _noun(words, at):
-    "The head noun of the noun phrase that begins here: behind determiners and possessives, the second of a two-word noun."
+    "The head noun of the noun phrase that begins here."
     if words[at : at + 3] == ["a", "lot", "of"]:
         at += 3
-    while at < len(words) and (
-        words[at] in _determiners
-        or re.search("'s?$", words[at])
-        or _two_words.match(" ".join(words[at : at + 2]))
-    ):
+    while at < len(words) and _before_head(words, at):
         at += 1
     return at if at < len(words) else None
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #40efdcaa
 def _verb(words, at):
-    "The main verb: the first word from here that is no auxiliary, or the auxiliary itself before a noun phrase: had these."
+    "The first word from here that is no auxiliary; or the auxiliary itself before a noun phrase: had these."
     found = next((i for i in range(at, len(words)) if words[i] not in _auxiliaries), None)
-    return found - 1 if found is not None and found > at and words[found] in _determiners else found
+    if found is None:
+        return None
+    return found - 1 if found > at and words[found] in _determiners else found
 
 
 def _last(words, wanted, before):
     "The last of some words before a place."
     return max((i for i in range(before) if words[i] in wanted), default=None)
 
-
-def _embedded_subject(words, complementiser):
-    "The subject of the clause inside: behind the complementiser, or right behind the main verb."
-    if complementiser:
-        return _noun(words, words.index("that", 1) + 1) if "that" in words[1:] else None
-    subject = _noun(words, 0)
-    verb = None if subject is None else _verb(words, subject + 1)
-    return None if verb is None else _noun(words, verb + 1)
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #9053868e
+def _before(words, start, stop):
+    return start - 1
 
 
-def _participle(words, start):
+def _after(words, start, stop):
+    return stop
+
+
+def _first(words, start, stop):
+    return 0
+
+
+def _end(words, start, stop):
+    return len(words) - 1
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #26c931d7
+def _subject(words, start, stop):
+    return _noun(words, 0)
+
+
+def _object(words, start, stop):
+    return _noun(words, stop)
+
+
+def _main_verb(words, start, stop):
+    return _verb(words, stop)
+
+
+def _demonstrative(words, start, stop):
+    return _last(words, {"this", "that", "these", "those"}, start)
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #bceee1e4
+def _ever(words, start, stop):
+    return words.index("ever", stop) if "ever" in words[stop:] else None
+
+
+def _superlative(words, start, stop):
+    return _last(words, {"most", "least"}, len(words))
+
+
+def _there(words, start, stop):
+    return 0 if stop - start == 1 else None
+
+
+def _participle(words, start, stop):
     "Behind the last auxiliary."
     auxiliary = _last(words, _auxiliaries, start)
     return None if auxiliary is None else auxiliary + 1
 
-# %% ../../nbs/grammar/01_minimal_pairs.ipynb #9053868e
-_before, _after = lambda words, start, stop: start - 1, lambda words, start, stop: stop
-_first, _end = lambda words, start, stop: 0, lambda words, start, stop: len(words) - 1
-_ever = lambda words, start, stop: words.index("ever", stop) if "ever" in words[stop:] else None
-_subject, _object = lambda words, start, stop: _noun(words, 0), lambda words, start, stop: _noun(words, stop)
-_demonstrative = lambda words, start, stop: _last(words, {"this", "that", "these", "those"}, start)
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #384ddccb
+def _subject_behind_that(words, start, stop):
+    return _noun(words, words.index("that", 1) + 1) if "that" in words[1:] else None
 
+
+def _subject_behind_verb(words, start, stop):
+    subject = _noun(words, 0)
+    verb = None if subject is None else _verb(words, subject + 1)
+    return None if verb is None else _noun(words, verb + 1)
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #01ec3e0e
+# fmt: off
 _rules = {  # what a phrase spans → (where the deciding word stands, paradigms)
-    "determiner → changed noun": (
-        _demonstrative,
-        """determiner_noun_agreement_1 determiner_noun_agreement_irregular_1
-        determiner_noun_agreement_with_adjective_1 determiner_noun_agreement_with_adj_irregular_1""",
-    ),
-    "changed determiner → noun": (
-        _end,
-        """determiner_noun_agreement_2 determiner_noun_agreement_irregular_2
-        determiner_noun_agreement_with_adj_2 determiner_noun_agreement_with_adj_irregular_2""",
-    ),  # the noun ends each of these sentences
-    "subject → changed verb": (
-        _before,
-        """regular_plural_subject_verb_agreement_1 irregular_plural_subject_verb_agreement_1
-        irregular_past_participle_verbs""",
-    ),
-    "changed subject → verb": (
-        _after,
-        "regular_plural_subject_verb_agreement_2 irregular_plural_subject_verb_agreement_2",
-    ),
-    "subject → changed verb, over a distractor": (
-        _subject,
-        "distractor_agreement_relational_noun distractor_agreement_relative_clause",
-    ),
-    "changed subject → main verb": (lambda words, start, stop: _verb(words, stop), "animate_subject_trans"),
-    "there → changed predicate": (
-        lambda words, start, stop: 0 if stop - start == 1 else None,
-        "existential_there_subject_raising",
-    ),
+    "determiner → changed noun": (_demonstrative, """
+        determiner_noun_agreement_1 determiner_noun_agreement_irregular_1
+        determiner_noun_agreement_with_adjective_1 determiner_noun_agreement_with_adj_irregular_1"""),
+    "changed determiner → noun": (_end, """
+        determiner_noun_agreement_2 determiner_noun_agreement_irregular_2
+        determiner_noun_agreement_with_adj_2 determiner_noun_agreement_with_adj_irregular_2"""),
+    "subject → changed verb": (_before, """
+        regular_plural_subject_verb_agreement_1 irregular_plural_subject_verb_agreement_1
+        irregular_past_participle_verbs"""),
+    "changed subject → verb": (_after, """
+        regular_plural_subject_verb_agreement_2 irregular_plural_subject_verb_agreement_2"""),
+    "subject → changed verb, over a distractor": (_subject, """
+        distractor_agreement_relational_noun distractor_agreement_relative_clause"""),
+    "changed subject → main verb": (_main_verb, "animate_subject_trans"),
+    "there → changed predicate": (_there, "existential_there_subject_raising"),
     "there → changed quantifier": (_first, "existential_there_quantifiers_1"),
-    "changed verb → there or it": (_after, "existential_there_object_raising expletive_it_object_raising"),
+    "changed verb → there or it": (_after, """
+        existential_there_object_raising expletive_it_object_raising"""),
     "changed verb → object": (_object, "causative transitive"),
     "passive auxiliary → changed participle": (_before, "passive_1 passive_2"),
-    "participle → changed agent": (
-        lambda words, start, stop: _participle(words, start),
-        "animate_subject_passive",
-    ),
+    "participle → changed agent": (_participle, "animate_subject_passive"),
     "changed participle → noun": (_object, "irregular_past_participle_adjectives"),
-    "antecedent → changed reflexive": (
-        _subject,
-        "anaphor_gender_agreement anaphor_number_agreement principle_A_c_command",
-    ),
-    "subject inside → changed pronoun": (
-        lambda words, start, stop: _embedded_subject(words, True),
-        "principle_A_domain_1",
-    ),
-    "subject inside → changed reflexive": (
-        lambda words, start, stop: _embedded_subject(words, False),
-        "principle_A_domain_2",
-    ),
+    "antecedent → changed reflexive": (_subject, """
+        anaphor_gender_agreement anaphor_number_agreement principle_A_c_command"""),
+    "subject inside → changed pronoun": (_subject_behind_that, "principle_A_domain_1"),
+    "subject inside → changed reflexive": (_subject_behind_verb, "principle_A_domain_2"),
     "changed pronoun → its verb": (_after, "principle_A_case_1"),
     "reflexive → changed verb": (_before, "principle_A_case_2"),
-    "changed licensor → ever": (_ever, "only_npi_licensor_present sentential_negation_npi_licensor_present"),
+    "changed licensor → ever": (_ever, """
+        only_npi_licensor_present sentential_negation_npi_licensor_present"""),
     "no → changed quantifier": (_first, "superlative_quantifiers_1"),
-    "changed determiner → superlative": (
-        lambda words, start, stop: _last(words, {"most", "least"}, len(words)),
-        "superlative_quantifiers_2",
-    ),
+    "changed determiner → superlative": (_superlative, "superlative_quantifiers_2"),
     "question word → changed word": (_first, "wh_island"),
 }
+# fmt: on
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #3a6be7b1
 _without = {  # why there is no phrase → paradigms
-    "the order of the words differs, not one word": """adjunct_island complex_NP_island coordinate_structure_constraint_complex_left_branch
-        coordinate_structure_constraint_object_extraction ellipsis_n_bar_1 ellipsis_n_bar_2 existential_there_quantifiers_2
-        left_branch_island_echo_question left_branch_island_simple_question matrix_question_npi_licensor_present only_npi_scope
-        principle_A_domain_3 principle_A_reconstruction sentential_negation_npi_scope sentential_subject_island
-        wh_questions_object_gap wh_questions_subject_gap wh_questions_subject_gap_long_distance""",
-    "what decides is a word that is missing": """drop_argument inchoative intransitive npi_present_1 npi_present_2 tough_vs_raising_1
+    "the order of the words differs, not one word": """
+        adjunct_island complex_NP_island coordinate_structure_constraint_complex_left_branch
+        coordinate_structure_constraint_object_extraction ellipsis_n_bar_1 ellipsis_n_bar_2
+        existential_there_quantifiers_2 left_branch_island_echo_question left_branch_island_simple_question
+        matrix_question_npi_licensor_present only_npi_scope principle_A_domain_3 principle_A_reconstruction
+        sentential_negation_npi_scope sentential_subject_island wh_questions_object_gap
+        wh_questions_subject_gap wh_questions_subject_gap_long_distance""",
+    "what decides is a word that is missing": """
+        drop_argument inchoative intransitive npi_present_1 npi_present_2 tough_vs_raising_1
         wh_vs_that_with_gap wh_vs_that_with_gap_long_distance""",
-    "what decides is spread over the rest of the sentence": "tough_vs_raising_2 wh_vs_that_no_gap wh_vs_that_no_gap_long_distance",
+    "what decides is spread over the rest of the sentence": """
+        tough_vs_raising_2 wh_vs_that_no_gap wh_vs_that_no_gap_long_distance""",
 }
 
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #4eaeb9af
 _rule_of = {
     paradigm: (name, decides)
     for name, (decides, paradigms) in _rules.items()
@@ -168,9 +195,9 @@ def _words(sentence):
 def _normalised(phrase):
     return " ".join(phrase.lower().split()).rstrip(_stops)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #7318e93b
 def _differing(good, bad):
-    "Where two lists of words differ, without what they have in common at both ends: (start, stop in the first, stop in the second)."
+    "Where two lists of words differ: start, stop in the first, stop in the second."
     shorter = min(len(good), len(bad))
     start = next((i for i in range(shorter) if good[i] != bad[i]), shorter)
     end = next((i for i in range(shorter - start) if good[-1 - i] != bad[-1 - i]), shorter - start)
@@ -184,60 +211,70 @@ def _span(words, start, stop, decides):
         return None
     return min(at, start), max(at, stop - 1)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #05bc94fe
 def _find(words, phrase):
     "First and last word of a phrase in a sentence, or None."
     wanted = _words(phrase)
-    return next(
-        (
-            (i, i + len(wanted) - 1)
-            for i in range(len(words) - len(wanted) + 1)
-            if words[i : i + len(wanted)] == wanted
-        ),
-        None,
-    )
+    n = len(wanted)
+    return next(((i, i + n - 1) for i in range(len(words) - n + 1) if words[i : i + n] == wanted), None)
+
+
+def _spans(paradigm, sentences, given):
+    "The span in each sentence: of the phrases that a file gives, or by the paradigm's rule."
+    words = list(map(_words, sentences))
+    if given is not None:
+        return [_find(w, p) if isinstance(p, str) and p.strip() else None for w, p in zip(words, given)]
+    if paradigm not in _rule_of:
+        return [None, None]
+    _, decides = _rule_of[paradigm]
+    start, *stops = _differing(*words)
+    return [_span(w, start, stop, decides) for w, stop in zip(words, stops)]
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #0975e1d3
 phrase_columns = "phrase_good", "phrase_bad", "context_good", "context_bad", "critical_good", "critical_bad"
 
 
 def critical_phrases(
-    pairs: pd.DataFrame,  # paradigm, sentence_good, sentence_bad; where phrase_good and phrase_bad are there, these are the phrases
-) -> pd.DataFrame:  # pairs, with phrases (missing: none) and the first (context) and last (critical) word of each, counted from 0 (missing: none)
-    "Critical phrases by the rules of this page, or as a file gives them. Source: arXiv 2606.00230, its table of critical phrases."
-    given, rows = {"phrase_good", "phrase_bad"} <= set(pairs), []
-    for i, (paradigm, *sentences) in enumerate(
-        pairs[["paradigm", "sentence_good", "sentence_bad"]].itertuples(index=False)
-    ):
-        good, bad = map(_words, sentences)
-        if given:
-            phrases = [pairs[column].iloc[i] for column in ("phrase_good", "phrase_bad")]
-            spans = [
-                _find(w, p) if isinstance(p, str) and p.strip() else None
-                for w, p in zip((good, bad), phrases)
-            ]
-        elif paradigm in _rule_of:
-            start, *stops = _differing(good, bad)
-            spans = [_span(w, start, stop, _rule_of[paradigm][1]) for w, stop in zip((good, bad), stops)]
-        else:
-            spans = [None, None]
+    pairs: pd.DataFrame,  # paradigm, sentence_good, sentence_bad; optional: phrase_good, phrase_bad
+) -> pd.DataFrame:  # pairs, with `phrase_columns`; missing: none
+    """Critical phrases by the rules of this page, or as a file gives them, and where they stand.
+
+    `context_*` and `critical_*` are the first and last word of each, counted from 0.
+    Source: arXiv 2606.00230, its table of critical phrases.
+    """
+    own = {"phrase_good", "phrase_bad"} <= set(pairs)
+    given = zip(pairs["phrase_good"], pairs["phrase_bad"]) if own else [None] * len(pairs)
+    asked = pairs[["paradigm", "sentence_good", "sentence_bad"]].itertuples(index=False)
+    rows = []
+    for (paradigm, *sentences), phrases in zip(asked, given):
+        spans = _spans(paradigm, sentences, phrases)
         if None in spans:
             rows.append((None,) * 6)
             continue
-        texts = [
-            _normalised(" ".join(s.split()[first : last + 1])) for s, (first, last) in zip(sentences, spans)
-        ]
-        rows.append((*texts, *(first for first, _ in spans), *(last for _, last in spans)))
+        texts = [" ".join(s.split()[first : last + 1]) for s, (first, last) in zip(sentences, spans)]
+        rows.append((*map(_normalised, texts), *(first for first, _ in spans), *(last for _, last in spans)))
     found = pd.DataFrame(rows, columns=phrase_columns, index=pairs.index)
-    return pairs.drop(columns=[c for c in phrase_columns if c in pairs]).join(
-        found.astype({c: "Int64" for c in phrase_columns[2:]})
-    )
+    found = found.astype({c: "Int64" for c in phrase_columns[2:]})
+    return pairs.drop(columns=[c for c in phrase_columns if c in pairs]).join(found)
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #0cc66068
 _kinds = {".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False)}
 _allowed = "a .parquet or .jsonl file, a folder of these, or a data set as owner/name"
 
 
+def _reason(error):
+    return (str(error) or type(error).__name__).splitlines()[0][:150]
+
+
+def _named(table, paradigm, where):
+    "A table with a column `paradigm`, whose necessary columns are there."
+    if missing := [c for c in ("sentence_good", "sentence_bad") if c not in table]:
+        raise InputError(f"{where}: no column {missing[0]!r} (found: {', '.join(map(str, table))[:80]})")
+    if "paradigm" in table:
+        return table
+    return table.rename(columns={"UID": "paradigm"}) if "UID" in table else table.assign(paradigm=paradigm)
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #df8f3064
 def _read_file(path):
     "A file of pairs."
     if path.suffix not in _kinds:
@@ -250,20 +287,7 @@ def _read_file(path):
         raise InputError(f"minimal pairs {path}: no pair in it")
     return _named(table, path.stem, f"minimal pairs {path}")
 
-
-def _named(table, paradigm, where):
-    "A table with a column `paradigm`, whose necessary columns are there."
-    if missing := [c for c in ("sentence_good", "sentence_bad") if c not in table]:
-        raise InputError(f"{where}: no column {missing[0]!r} (found: {', '.join(map(str, table))[:80]})")
-    if "paradigm" in table:
-        return table
-    return table.rename(columns={"UID": "paradigm"}) if "UID" in table else table.assign(paradigm=paradigm)
-
-
-def _reason(error):
-    return (str(error) or type(error).__name__).splitlines()[0][:150]
-
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #e486de4f
 def _chosen(paradigms, known):
     "The paradigms asked for; an unknown one is an `InputError` with the nearest name."
     asked = [paradigms] if isinstance(paradigms, str) else list(known if paradigms is None else paradigms)
@@ -278,26 +302,23 @@ def _read_hub(name, paradigms):
     "Pairs from the hub: every split of each configuration."
     import datasets, huggingface_hub
 
+    parts = []
     try:
         commit = huggingface_hub.HfApi().dataset_info(name, timeout=10).sha
-        asked = _chosen(paradigms, datasets.get_dataset_config_names(name, revision=commit))
-        parts = [
-            (paradigm, part.to_pandas())
-            for paradigm in asked
-            for part in datasets.load_dataset(name, paradigm, revision=commit).values()
-        ]
+        for paradigm in _chosen(paradigms, datasets.get_dataset_config_names(name, revision=commit)):
+            splits = datasets.load_dataset(name, paradigm, revision=commit).values()
+            parts += [(paradigm, split.to_pandas()) for split in splits]
     except InputError:
         raise
     except Exception as e:  # the hub, the network and the builders raise dozens of kinds
         raise InputError(
-            f"minimal pairs {name!r}: no such file, and not loaded as a data set ({_reason(e)}); allowed: {_allowed}"
+            f"minimal pairs {name!r}: no such file, and not loaded as a data set ({_reason(e)}); "
+            f"allowed: {_allowed}"
         ) from None
-    return pd.concat(
-        [_named(part, paradigm, f"minimal pairs {name!r}, {paradigm}") for paradigm, part in parts],
-        ignore_index=True,
-    )
+    parts = [_named(part, paradigm, f"minimal pairs {name!r}, {paradigm}") for paradigm, part in parts]
+    return pd.concat(parts, ignore_index=True)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #a585f232
 def _read(source, paradigms):
     "A table of pairs, before any check of its rows."
     if isinstance(source, pd.DataFrame):
@@ -314,111 +335,110 @@ def _read(source, paradigms):
         raise InputError(f"minimal pairs {source}: no such file; allowed: {_allowed}")
     return _read_hub(str(source), paradigms)
 
-# %% ../../nbs/grammar/01_minimal_pairs.ipynb #41a328a9
-def read_pairs(
-    source,  # hub name such as `nyu-mll/blimp`, .parquet or .jsonl file, folder of these, or a table
-    paradigms: Iterable[str] | None = None,  # which to keep; None: all
-) -> pd.DataFrame:  # pair, paradigm, sentence_good, sentence_bad, phrase_good, phrase_bad, and of context_ and critical_ each _good and _bad
-    "A table of minimal pairs with their critical phrases; `pair` numbers the rows of the source, so it has gaps where pairs were dropped."
-    table = _read(source, paradigms).reset_index(drop=True)
-    if table.empty:
-        raise InputError("minimal pairs: no pair in it")
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #e1c28b11
+def _check_sentences(table):
     for column in ("sentence_good", "sentence_bad"):
         blank = [not isinstance(s, str) or not s.strip() for s in table[column]]
         if any(blank):
-            raise InputError(
-                f"minimal pairs: {column} of pair {blank.index(True)} is blank or no text: must be a sentence"
-            )
-    table = table.assign(pair=table.index, paradigm=table.paradigm.astype(str))
-    table = table[table.paradigm.isin(_chosen(paradigms, table.paradigm.unique()))]
-    same = table.sentence_good == table.sentence_bad
-    if same.any():
-        print(
-            f"minimal pairs: {same.sum()} of {len(same)} dropped, their two sentences are the same",
-            file=sys.stderr,
-        )
-    if same.all():
-        raise InputError("minimal pairs: the two sentences are the same in every pair")
-    table = table[~same].reset_index(drop=True)
-    pairs = _own_places(table, critical_phrases(table))[
-        ["pair", "paradigm", "sentence_good", "sentence_bad", *phrase_columns]
-    ]
-    own = {"phrase_good", "phrase_bad"} <= set(table)
-    meant = table[["phrase_good", "phrase_bad"]].notna().all(axis=1) if own else table.paradigm.isin(_rule_of)
-    pairs.attrs = dict(
-        identical=int(same.sum()), phrase_not_found=int((meant & pairs.phrase_good.isna()).sum())
-    )
-    return pairs
+            where = f"{column} of pair {blank.index(True)}"
+            raise InputError(f"minimal pairs: {where} is blank or no text: must be a sentence")
 
 
 def _own_places(table, pairs):
     "Word places that a file gives win over the ends of the span."
     for column in set(phrase_columns[2:]) & set(table):
-        places, lengths = (
-            pd.to_numeric(table[column], errors="coerce").astype("Float64"),
-            table["sentence_" + column.split("_")[1]].str.split().str.len(),
-        )
-        wrong = (table[column].notna() & places.isna()) | (
-            (places < 0) | (places >= lengths) | (places % 1 != 0)
-        ).fillna(False)
+        places = pd.to_numeric(table[column], errors="coerce").astype("Float64")
+        lengths = table["sentence_" + column.split("_")[1]].str.split().str.len()
+        outside = ((places < 0) | (places >= lengths) | (places % 1 != 0)).fillna(False)
+        wrong = outside | (table[column].notna() & places.isna())
         if wrong.any():
             i = wrong.idxmax()
             raise InputError(
-                f"minimal pairs: {column} = {table[column][i]} in pair {table.pair[i]}: must be from 0 to {lengths[i] - 1}, "
-                "a word of its sentence"
+                f"minimal pairs: {column} = {table[column][i]} in pair {table.pair[i]}: "
+                f"must be from 0 to {lengths[i] - 1}, a word of its sentence"
             )
         pairs[column] = places.astype("Int64")
     return pairs
 
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #41a328a9
+def read_pairs(
+    source,  # hub name such as `nyu-mll/blimp`, .parquet or .jsonl file, folder of these, or a table
+    paradigms: Iterable[str] | None = None,  # which to keep; None: all
+) -> pd.DataFrame:  # pair, paradigm, sentence_good, sentence_bad, and `phrase_columns`
+    """A table of minimal pairs with their critical phrases.
+
+    `pair` numbers the rows of the source, so it has gaps where pairs were dropped.
+    """
+    table = _read(source, paradigms).reset_index(drop=True)
+    if table.empty:
+        raise InputError("minimal pairs: no pair in it")
+    _check_sentences(table)
+    table = table.assign(pair=table.index, paradigm=table.paradigm.astype(str))
+    table = table[table.paradigm.isin(_chosen(paradigms, table.paradigm.unique()))]
+    same = table.sentence_good == table.sentence_bad
+    if same.any():
+        dropped = f"{same.sum()} of {len(same)} dropped, their two sentences are the same"
+        print(f"minimal pairs: {dropped}", file=sys.stderr)
+    if same.all():
+        raise InputError("minimal pairs: the two sentences are the same in every pair")
+    table = table[~same].reset_index(drop=True)
+    pairs = _own_places(table, critical_phrases(table))
+    pairs = pairs[["pair", "paradigm", "sentence_good", "sentence_bad", *phrase_columns]]
+    own = {"phrase_good", "phrase_bad"} <= set(table)
+    meant = table[["phrase_good", "phrase_bad"]].notna().all(axis=1) if own else table.paradigm.isin(_rule_of)
+    not_found = (meant & pairs.phrase_good.isna()).sum()
+    pairs.attrs = dict(identical=int(same.sum()), phrase_not_found=int(not_found))
+    return pairs
+
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #26633f52
+def _span_name(paradigm, has_phrases):
+    if paradigm in _rule_of:
+        return _rule_of[paradigm][0]
+    return _why_not.get(paradigm, "as the file gives it" if has_phrases else "none given")
+
+
 def phrase_table(
     pairs: pd.DataFrame,  # of `read_pairs`
-) -> pd.DataFrame:  # paradigm, pairs, with_phrase (pairs), distinct (pairs of phrases), span (what it is; or why there is none), example
+) -> pd.DataFrame:  # paradigm, pairs, with_phrase (pairs), distinct (pairs of phrases), span, example
     "Paradigm by paradigm: its critical phrases, or why it has none."
     rows = []
     for paradigm, group in pairs.groupby("paradigm"):
         phrases = group[["phrase_good", "phrase_bad"]].dropna()
-        span = (
-            _rule_of[paradigm][0]
-            if paradigm in _rule_of
-            else _why_not.get(paradigm, "as the file gives it" if len(phrases) else "none given")
-        )
+        example = phrases if len(phrases) else group[["sentence_good", "sentence_bad"]]
         rows.append(
             dict(
                 paradigm=paradigm,
                 pairs=len(group),
                 with_phrase=len(phrases),
                 distinct=len(phrases.drop_duplicates()),
-                span=span,
-                example=" / ".join(phrases.iloc[0])
-                if len(phrases)
-                else " / ".join(group[["sentence_good", "sentence_bad"]].iloc[0]),
+                span=_span_name(paradigm, len(phrases)),
+                example=" / ".join(example.iloc[0]),
             )
         )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #b8564ad1
+_policies = dict(prefix=("bos", "none"), normalise=("none", "token"), ties=("good", "bad"))
+
+
 @dataclass(frozen=True)
 class Policy:
     "How a pair is scored; the defaults are those of lm-eval's `blimp`."
 
-    prefix: str = (
-        "bos"  # bos: the begin-of-text token, or the end-of-text token where there is none; none: nothing
-    )
+    prefix: str = "bos"  # bos: the begin-of-text token, else the end-of-text token; none: nothing
     leading_space: bool = True  # a blank before the sentence
     first_token: bool = True  # score the first token of the sentence; must be False where prefix is none
     normalise: str = "none"  # what the margin compares: none: sums; token: means over the scored tokens
     ties: str = "good"  # a margin of 0 counts as right (good) or wrong (bad)
 
     def __post_init__(self):
-        for name, allowed in dict(
-            prefix=("bos", "none"), normalise=("none", "token"), ties=("good", "bad")
-        ).items():
+        for name, allowed in _policies.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"policy: {name} {nearest(getattr(self, name), allowed)}")
         if self.prefix == "none" and self.first_token:
             raise InputError(
-                "policy: prefix = 'none' needs first_token=False: nothing stands before the first token that could predict it"
+                "policy: prefix = 'none' needs first_token=False: "
+                "nothing stands before the first token that could predict it"
             )
 
     @property
@@ -426,30 +446,37 @@ class Policy:
         "Tokens at the beginning, the prefix among them, that are not scored."
         return (self.prefix == "bos") + (not self.first_token)
 
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #a995cb95
+def _prefix(tokenizer, policy):
+    "The token that stands before each sentence, in a list; or none."
+    if policy.prefix == "none":
+        return []
+    ids = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
+    if not ids:
+        raise InputError(
+            "policy: prefix = 'bos', and the tokenizer has neither a begin nor an end-of-text token; "
+            "allowed here: prefix='none', first_token=False"
+        )
+    return ids[:1]
 
+
+def _texts(sentences, policy):
+    return [" " * policy.leading_space + s for s in sentences]
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #5f92d596
 def encode_pairs(
     tokenizer,  # of transformers
     pairs: pd.DataFrame,  # pair, sentence_good, sentence_bad
     policy: Policy = Policy(),  # prefix and leading space
-) -> tuple[
-    list[list[int]], list[list[int]]
-]:  # token ids of the acceptable and of the unacceptable sentences, the prefix first
-    "What a model reads. Raises InputError where there is no prefix token, or no token to score in a sentence."
-    prefix = []
-    if policy.prefix == "bos":
-        prefix = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None][:1]
-        if not prefix:
-            raise InputError(
-                "policy: prefix = 'bos', and the tokenizer has neither a begin nor an end-of-text token; "
-                "allowed here: prefix='none', first_token=False"
-            )
+) -> tuple[list[list[int]], list[list[int]]]:  # token ids of the good and of the bad sentences, prefix first
+    "What a model reads. Raises InputError if there is no prefix token, or no token to score in a sentence."
+    prefix = _prefix(tokenizer, policy)
     if pairs.empty:
         raise InputError("pairs: the table is empty, there is nothing to score")
-    texts = [
-        [" " * policy.leading_space + s for s in pairs[column]]
-        for column in ("sentence_good", "sentence_bad")
-    ]
-    encoded = [[prefix + ids for ids in tokenizer(t, add_special_tokens=False)["input_ids"]] for t in texts]
+    encoded = []
+    for column in ("sentence_good", "sentence_bad"):
+        ids = tokenizer(_texts(pairs[column], policy), add_special_tokens=False)["input_ids"]
+        encoded.append([prefix + each for each in ids])
     for pair, *both in zip(pairs.pair, *encoded):
         if min(map(len, both)) <= policy.unscored:
             raise InputError(f"pair {pair}: a sentence has no token that this policy scores")
@@ -457,13 +484,22 @@ def encode_pairs(
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #437ac750
 def _row(good, bad):
-    "A pair as one row: token ids, and whose each is (0: both sentences', 1: the acceptable one's, 2: the other's)."
+    "A pair as one row: token ids, and whose each is (0: both sentences', 1: the good's, 2: the bad's)."
     shared = next((i for i, (a, b) in enumerate(zip(good, bad)) if a != b), min(len(good), len(bad)))
     return good + bad[shared:], [0] * shared + [1] * (len(good) - shared) + [2] * (len(bad) - shared)
 
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #04cfe09f
+def _padded(rows, batch):
+    longest = max(len(rows[i][0]) for i in batch)
+
+    def padded(part, filler):
+        return torch.tensor([rows[i][part] + [filler] * (longest - len(rows[i][0])) for i in batch])
+
+    return batch, padded(0, 0), padded(1, -1)
+
 
 def _batches(rows, batch_tokens):
-    "Rows of like length together: their numbers, token ids (row, position), and whose each token is; −1 where a row has ended."
+    "Rows of like length: their numbers, token ids (row, position), whose each is; −1 where a row has ended."
     batch = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i][0])):  # stable, so the same batches each time
         if batch and (len(batch) + 1) * len(rows[i][0]) > batch_tokens:
@@ -473,55 +509,45 @@ def _batches(rows, batch_tokens):
     if batch:
         yield _padded(rows, batch)
 
-
-def _padded(rows, batch):
-    longest = max(len(rows[i][0]) for i in batch)
-    ids, whose = (
-        torch.tensor([rows[i][part] + [filler] * (longest - len(rows[i][0])) for i in batch])
-        for part, filler in ((0, 0), (1, -1))
-    )
-    return batch, ids, whose
-
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #adbada2b
+def _without_last(ids, whose):
+    "All but the last token of each sentence, which predicts nothing: ids, whose, and where each went."
+    after = torch.nn.functional.pad(whose[:, 1:], (0, 1), value=-1)
+    read = (after >= 0) & ((after == whose) | (whose == 0))
+    order = read.int().argsort(dim=1, descending=True, stable=True)[:, : read.sum(1).max()]
+    return ids.gather(1, order), whose.masked_fill(~read, -1).gather(1, order), read.cumsum(1) - 1
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #b8b2256e
+def _forward(model, ids, whose, tree):
+    "What a model holds at each position, (row, position, …), and what makes logits of it."
+    if tree:
+        inputs = tree_inputs(whose, model.dtype, model.device)
+        out = model.base_model(input_ids=ids, use_cache=False, **inputs)
+        return out.last_hidden_state, model.get_output_embeddings()
+    out = model(input_ids=ids, use_cache=False, attention_mask=(whose >= 0).long())
+    return out.logits, torch.nn.Identity()
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #44d59398
 def _sums(model, ids, whose, unscored, tree):
-    "Summed log-probabilities of a batch: (row, 3), of the trunk's tokens, of the first branch's and of the second's; nats."
-    position, trunk, first = (
-        torch.arange(ids.shape[1], device=ids.device),
-        *((whose == i).sum(1, keepdim=True) for i in (0, 1)),
-    )
+    "Summed log-probabilities, nats: (row, 3), of the trunk, of the first and of the second branch."
+    position = torch.arange(ids.shape[1], device=ids.device)
+    trunk, first = ((whose == i).sum(1, keepdim=True) for i in (0, 1))
     depth = torch.where(whose == 2, position - first, position)  # in its sentence
     predictor = torch.where(depth == trunk, trunk, position) - 1  # both branches begin where the trunk ends
     row, at = ((whose >= 0) & (depth >= unscored)).nonzero(as_tuple=True)
-    after = torch.nn.functional.pad(whose[:, 1:], (0, 1), value=-1)
-    read = (after >= 0) & (
-        (after == whose) | (whose == 0)
-    )  # all but the last token of each sentence, which predicts nothing
-    place, order = (
-        read.cumsum(1) - 1,
-        read.int().argsort(dim=1, descending=True, stable=True)[:, : read.sum(1).max()],
-    )
-    tokens, whose_read = ids.gather(1, order), whose.masked_fill(~read, -1).gather(1, order)
-    inputs = (
-        tree_inputs(whose_read, model.dtype, model.device)
-        if tree
-        else dict(attention_mask=(whose_read >= 0).long())
-    )
-    out = (model.base_model if tree else model)(input_ids=tokens, use_cache=False, **inputs)
-    predicting = (out.last_hidden_state if tree else out.logits)[row, place[row, predictor[row, at]]]
-    head, at_once = (
-        model.get_output_embeddings() if tree else torch.nn.Identity(),
-        max(1, 2**24 // model.config.vocab_size),
-    )
-    nats = torch.cat(
-        [
-            -torch.nn.functional.cross_entropy(head(h).float(), t, reduction="none")
-            for h, t in zip(predicting.split(at_once), ids[row, at].split(at_once))
-        ]
-    )
+    ids_read, whose_read, place = _without_last(ids, whose)
+    held, head = _forward(model, ids_read, whose_read, tree)
+    predicting, wanted = held[row, place[row, predictor[row, at]]], ids[row, at]
+    at_once = max(1, 2**24 // model.config.vocab_size)
+    nats = [
+        -torch.nn.functional.cross_entropy(head(h).float(), token, reduction="none")
+        for h, token in zip(predicting.split(at_once), wanted.split(at_once))
+    ]
     sums = torch.zeros(len(ids) * 3, dtype=torch.float64, device="cpu")
-    return sums.index_add_(0, (row * 3 + whose[row, at]).cpu(), nats.double().cpu()).reshape(-1, 3)
+    places = (row * 3 + whose[row, at]).cpu()
+    return sums.index_add_(0, places, torch.cat(nats).double().cpu()).reshape(-1, 3)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #508ea28a
 def _tree_is_exact(model, longest):
     "Is a row with branches the same as a row for each sentence?"
     window = getattr(model.config, "sliding_window", None)
@@ -533,23 +559,24 @@ def _tree_is_exact(model, longest):
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #469016fc
 def _check_fits(model, pairs, encoded):
-    "Raise `InputError` if a sentence does not fit into the model."
+    "The longest sentence, tokens. Raises `InputError` if one does not fit into the model."
     config, longest = model.config, [max(map(len, both)) for both in zip(*encoded)]
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"model: {config.model_type!r} has an encoder; pairs are scored by a decoder alone")
     context, i = getattr(config, "max_position_embeddings", None), int(np.argmax(longest))
     if context and longest[i] > context:
         raise InputError(
-            f"pair {pairs.pair.iloc[i]}: {longest[i]} tokens with the prefix, the model's context holds {context}: "
-            f"{pairs.sentence_good.iloc[i][:60]!r}"
+            f"pair {pairs.pair.iloc[i]}: {longest[i]} tokens with the prefix, "
+            f"the model's context holds {context}: {pairs.sentence_good.iloc[i][:60]!r}"
         )
     if (largest := max(max(ids) for side in encoded for ids in side)) >= config.vocab_size:
         raise InputError(
-            f"tokenizer: token {largest} occurs, the model's vocabulary has {config.vocab_size}; is it the tokenizer of this model?"
+            f"tokenizer: token {largest} occurs, the model's vocabulary has {config.vocab_size}; "
+            "is it the tokenizer of this model?"
         )
     return max(longest)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #3fc21d3d
 def _scores(tokenizer, pairs, encoded, good, bad, policy):
     "The table of scores from the summed log-probabilities."
     tokens = [np.array([len(ids) - policy.unscored for ids in side]) for side in encoded]
@@ -565,88 +592,90 @@ def _scores(tokenizer, pairs, encoded, good, bad, policy):
             tokens_bad=tokens[1],
         )
     )
-    unknown = sum(
-        tokenizer.unk_token_id in a[policy.unscored :] + b[policy.unscored :] for a, b in zip(*encoded)
-    )
-    table.attrs = dict(policy=asdict(policy), unknown=unknown if tokenizer.unk_token_id is not None else 0)
+    unknown, skip = 0, policy.unscored
+    if tokenizer.unk_token_id is not None:
+        unknown = sum(tokenizer.unk_token_id in a[skip:] + b[skip:] for a, b in zip(*encoded))
+    table.attrs = dict(policy=asdict(policy), unknown=unknown)
     return table
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #bad39ea9
 @torch.no_grad()
 def score_pairs(
     model,  # transformers causal language model
     tokenizer,  # its own
     pairs: pd.DataFrame,  # of `read_pairs`
     policy: Policy = Policy(),  # how; stored with the result
-    batch_tokens: int
-    | None = None,  # in one pass, padding included, which bounds the memory; None: 1024 on a CPU, 65 536 elsewhere
-) -> pd.DataFrame:  # pair, logprob_good, logprob_bad (sums, nats), margin (nats), correct, tokens_good, tokens_bad (scored); attrs: policy, unknown (pairs)
-    "Both log-probabilities of every pair, and the verdict. Raises InputError for a pair that does not fit, and for log-probabilities that are no numbers."
+    batch_tokens: int | None = None,  # in one pass, with padding; None: 1024 on a CPU, 65 536 elsewhere
+) -> (
+    pd.DataFrame
+):  # pair, logprob_good, logprob_bad (nats), margin, correct, tokens_good, tokens_bad (scored)
+    """Both log-probabilities of every pair, summed, and the verdict; attrs: policy, unknown (pairs).
+
+    Raises InputError for a pair that does not fit, and for log-probabilities that are no numbers.
+    """
     model = getattr(model, "module", model)  # inside DistributedDataParallel
     encoded = encode_pairs(tokenizer, pairs, policy)
     tree = _tree_is_exact(model, _check_fits(model, pairs, encoded))
-    rows = (
-        [_row(*both) for both in zip(*encoded)]
-        if tree
-        else [(ids, [0] * len(ids)) for side in encoded for ids in side]
-    )
-    sums = np.empty((len(rows), 3))
+    if tree:
+        rows = [_row(*both) for both in zip(*encoded)]
+    else:
+        rows = [(ids, [0] * len(ids)) for side in encoded for ids in side]
+    sums, room = np.empty((len(rows), 3)), 1024 if model.device.type == "cpu" else 65_536
     with left_as_found(model, eager=False):
-        for numbers, ids, whose in _batches(
-            rows, batch_tokens or (1024 if model.device.type == "cpu" else 65_536)
-        ):
-            sums[numbers] = _sums(
-                model, ids.to(model.device), whose.to(model.device), policy.unscored, tree
-            ).numpy()
+        for numbers, *batch in _batches(rows, batch_tokens or room):
+            ids, whose = (each.to(model.device) for each in batch)
+            sums[numbers] = _sums(model, ids, whose, policy.unscored, tree).numpy()
     good, bad = (sums[:, 0] + sums[:, 1], sums[:, 0] + sums[:, 2]) if tree else np.split(sums[:, 0], 2)
     if len(broken := np.flatnonzero(~np.isfinite(good + bad))):
         raise InputError(
-            f"pair {pairs.pair.iloc[broken[0]]}: its log-probabilities are not numbers; so the weights, or their precision, are broken"
+            f"pair {pairs.pair.iloc[broken[0]]}: its log-probabilities are not numbers; "
+            "so the weights, or their precision, are broken"
         )
     return _scores(tokenizer, pairs, encoded, good, bad, policy)
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #e98e2f3a
+def _word_span(text, word):
+    "Where a word begins and ends, punctuation behind it left off; word −1: the last that is no punctuation."
+    spans = [m.span() for m in re.finditer(r"\S+", text)]
+    if word < 0:
+        begin, end = next(span for span in reversed(spans) if text[slice(*span)].rstrip(_stops))
+    else:
+        begin, end = spans[int(word)]
+    return begin, begin + max(1, len(text[begin:end].rstrip(_stops)))
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #5203e834
 def _word_ends(tokenizer, sentences, words, policy):
     "The last token of a word in each sentence (missing where the word is)."
     if not getattr(tokenizer, "is_fast", False):
         raise InputError("tokenizer: word positions need a fast tokenizer (tokenizer.json)")
-    texts = [" " * policy.leading_space + s for s in sentences]
+    texts = _texts(sentences, policy)
     offsets = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     ends = []
     for text, spans, word in zip(texts, offsets, words):
         if word is None or pd.isna(word):
             ends.append(None)
             continue
-        each = [m.span() for m in re.finditer(r"\S+", text)]
-        found = (
-            each[int(word)]
-            if word >= 0
-            else next(span for span in reversed(each) if text[slice(*span)].rstrip(_stops))
-        )
-        stop = found[0] + max(1, len(text[slice(*found)].rstrip(_stops)))
-        inside = [i for i, (a, b) in enumerate(spans) if a < stop and b > found[0]]
+        begin, end = _word_span(text, word)
+        inside = [i for i, (a, b) in enumerate(spans) if a < end and b > begin]
         ends.append(inside[-1] + (policy.prefix == "bos") if inside else None)
     return pd.array(ends, dtype="Int64")
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #0c595552
 def token_positions(
     tokenizer,  # of transformers, a fast one
     pairs: pd.DataFrame,  # of `read_pairs`
     policy: Policy = Policy(),  # prefix and leading space
-) -> pd.DataFrame:  # pair; ids_good, ids_bad (of `encode_pairs`); of context_token_, critical_token_, last_token_ each _good and _bad: positions in them
-    "The last token of the context word, of the critical word, and of the last word that is no punctuation, the prefix counted; attrs: policy."
-    columns = dict(
-        zip(("pair", "ids_good", "ids_bad"), (pairs.pair.to_numpy(), *encode_pairs(tokenizer, pairs, policy)))
-    )
+) -> pd.DataFrame:  # pair; ids_, context_token_, critical_token_, last_token_, each _good and _bad
+    """The last token of the context word, of the critical word, and of the last word that is no punctuation.
+
+    They are positions in `ids_good` and `ids_bad` (of `encode_pairs`), the prefix counted. attrs: policy.
+    """
+    good, bad = encode_pairs(tokenizer, pairs, policy)
+    columns = dict(pair=pairs.pair.to_numpy(), ids_good=good, ids_bad=bad)
     for side in ("good", "bad"):
-        sentences = pairs[f"sentence_{side}"]
-        words = dict(
-            context=pairs[f"context_{side}"], critical=pairs[f"critical_{side}"], last=[-1] * len(pairs)
-        )
-        columns |= {
-            f"{name}_token_{side}": _word_ends(tokenizer, sentences, which, policy)
-            for name, which in words.items()
-        }
+        words = {name: pairs[f"{name}_{side}"] for name in ("context", "critical")}
+        for name, which in (words | dict(last=[-1] * len(pairs))).items():
+            columns[f"{name}_token_{side}"] = _word_ends(tokenizer, pairs[f"sentence_{side}"], which, policy)
     table = pd.DataFrame(columns)
     table.attrs = dict(policy=asdict(policy))
     return table
@@ -667,81 +696,61 @@ def unigram_scores(
             f"token_counts: token {largest} occurs in the pairs, there are counts for {len(counts)}"
         )
     nats = np.log((counts + 1) / (counts + 1).sum())
-    sums = (
-        np.array([fsum(nats[ids[policy.unscored :]]) for ids in side]) for side in encoded
-    )  # exact, so the same tokens in another order are a tie
+    # Exact sums, so the same tokens in another order are a tie.
+    sums = (np.array([fsum(nats[ids[policy.unscored :]]) for ids in side]) for side in encoded)
     return _scores(tokenizer, pairs, encoded, *sums, policy)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #619eba3d
 def accuracy(
     scores: pd.DataFrame,  # of `score_pairs` or `unigram_scores`
     pairs: pd.DataFrame,  # which were scored, or more
-) -> pd.DataFrame:  # paradigm, pairs, accuracy, tied (share of margins that are 0); last row "mean": the plain mean over paradigms, as lm-eval's `blimp`
-    "The share of pairs that are right, by paradigm."
+) -> pd.DataFrame:  # paradigm, pairs, accuracy, tied (share of margins that are 0)
+    "The share of pairs that are right, by paradigm; last the mean over paradigms, as lm-eval's `blimp`."
     if len(strangers := np.setdiff1d(scores.pair, pairs.pair)):
         raise InputError(f"scores: pair {strangers[0]} is not in the table of pairs")
     each = scores.assign(paradigm=scores.pair.map(pairs.set_index("pair").paradigm), tied=scores.margin == 0)
-    table = (
-        each.groupby("paradigm")
-        .agg(pairs=("pair", "size"), accuracy=("correct", "mean"), tied=("tied", "mean"))
-        .reset_index()
-    )
+    columns = dict(pairs=("pair", "size"), accuracy=("correct", "mean"), tied=("tied", "mean"))
+    table = each.groupby("paradigm").agg(**columns).reset_index()
     mean = dict(paradigm="mean", pairs=len(scores), accuracy=table.accuracy.mean(), tied=table.tied.mean())
     return pd.concat([table, pd.DataFrame([mean])], ignore_index=True)
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #612eaf19
+def _name_points(ax, rows, names):
+    for row in rows.itertuples():
+        x, y = row.accuracy_baseline, row.accuracy
+        ax.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor="black")
+        side = -1 if x > 0.7 else 1  # of the point; the text stays inside
+        ax.annotate(
+            names[row.paradigm],
+            (x, y),
+            xytext=(7 * side, -3),
+            textcoords="offset points",
+            fontsize=8,
+            ha="right" if side < 0 else "left",
+        )
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #9cda44f2
 def baseline_figure(
     model: pd.DataFrame,  # `accuracy` of a model
     baseline: pd.DataFrame,  # `accuracy` of the same pairs, of unigrams or of another model
     names: dict[str, str] = {},  # paradigm → label in the figure
 ):  # → matplotlib Figure
     "Accuracy by paradigm against a baseline."
-    import matplotlib.pyplot as plt
-
     both = model.merge(baseline, on="paradigm", suffixes=("", "_baseline")).query("paradigm != 'mean'")
     if both.empty:
         raise InputError("baseline: it has no paradigm in common with the model's table")
-    fig, ax = plt.subplots(figsize=(5.6, 4.6), layout="constrained")
+    fig, (ax,) = panels(1, width=5.6, height=4.6)
     ax.axline((0.5, 0.5), slope=1, color="grey", linewidth=1, linestyle=":")
+    ties = both.tied_baseline > 0.5
     for part, colour, marker, label in (
-        (both[both.tied_baseline <= 0.5], "#0072B2", "o", "a paradigm"),
-        (both[both.tied_baseline > 0.5], "#D55E00", "x", "the same words: the baseline ties"),
+        (both[~ties], "#0072B2", "o", "a paradigm"),
+        (both[ties], "#D55E00", "x", "the same words: the baseline ties"),
     ):
         if len(part):
-            ax.plot(
-                part.accuracy_baseline,
-                part.accuracy,
-                marker,
-                color=colour,
-                markersize=5,
-                alpha=0.8,
-                label=label,
-            )
-    for row in both[both.paradigm.isin(names)].itertuples():
-        ax.plot(
-            row.accuracy_baseline,
-            row.accuracy,
-            "o",
-            markersize=9,
-            markerfacecolor="none",
-            markeredgecolor="black",
-        )
-        side = -1 if row.accuracy_baseline > 0.7 else 1  # of the point; the text stays inside
-        ax.annotate(
-            names[row.paradigm],
-            (row.accuracy_baseline, row.accuracy),
-            xytext=(7 * side, -3),
-            textcoords="offset points",
-            fontsize=8,
-            ha="right" if side < 0 else "left",
-        )
-    ax.set(
-        xlabel="accuracy of the baseline",
-        ylabel="accuracy of the model",
-        xlim=(-0.03, 1.03),
-        ylim=(-0.03, 1.03),
-        aspect="equal",
-    )
+            style = dict(color=colour, markersize=5, alpha=0.8, label=label)
+            ax.plot(part.accuracy_baseline, part.accuracy, marker, **style)
+    _name_points(ax, both[both.paradigm.isin(names)], names)
+    ax.set(xlabel="accuracy of the baseline", ylabel="accuracy of the model", aspect="equal")
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     ax.legend(frameon=False, fontsize=8, loc="lower right")
-    plt.close(fig)
-    return fig
+    return finish(fig)

@@ -21,35 +21,43 @@ def _fold(run):  # bytes of characters beyond ASCII → what stands for them, st
     return "".join(" " if c.isspace() else _alike.get(c) or c.lower() for c in run.decode())
 
 
+def _fold_runs(data, fold):  # bytes → bytes, each run of characters beyond ASCII folded
+    at = np.flatnonzero(np.frombuffer(data, np.uint8) > 127)
+    begins = at[np.diff(at, prepend=-2) > 1]
+    ends = at[np.diff(at, append=len(data) + 1) > 1] + 1
+    pieces, done = [], 0
+    for begin, end in zip(begins.tolist(), ends.tolist()):
+        pieces += data[done:begin], fold(data[begin:end])
+        done = end
+    return b"".join([*pieces, data[done:]])
+
+# %% ../../nbs/grammar/00_search.ipynb #0705138b
 def _normalised(text, fold):  # str → bytes; `fold` says what stands for a run of characters beyond ASCII
     data = text.encode("utf-8", "replace").translate(_ascii)
     if not data.isascii():
-        at = np.flatnonzero(np.frombuffer(data, np.uint8) > 127)
-        begins, ends = at[np.diff(at, prepend=-2) > 1], at[np.diff(at, append=len(data) + 1) > 1] + 1
-        pieces, done = [], 0
-        for begin, end in zip(begins.tolist(), ends.tolist()):
-            pieces += data[done:begin], fold(data[begin:end])
-            done = end
-        data = b"".join([*pieces, data[done:]])
+        data = _fold_runs(data, fold)
     if b"  " not in data:
         return data
     raw = np.frombuffer(data, np.uint8)
     blank = raw == 32
-    return raw[np.append(True, ~(blank[1:] & blank[:-1]))].tobytes()  # of each run of blanks the first
+    follows = blank[1:] & blank[:-1]
+    return raw[np.append(True, ~follows)].tobytes()
 
-
-def normalise(
-    text: str,
-) -> str:
+# %% ../../nbs/grammar/00_search.ipynb #9abb419b
+def normalise(text: str) -> str:
     "Lower case, one blank for each run of blanks, one kind of apostrophe."
     return _normalised(text, lambda run: _fold(run).encode()).decode()
 
 # %% ../../nbs/grammar/00_search.ipynb #b5524819
-_word = bytes(
-    i > 127 and i < 0xF5 or i < 128 and (chr(i).isalnum() or chr(i) in "_'") for i in range(256)
-)  # 0xf5 … 0xff: never in UTF-8
+def _in_word(byte):
+    if byte > 127:
+        return byte < 0xF5  # 0xf5 … 0xff are never in UTF-8
+    return chr(byte).isalnum() or chr(byte) in "_'"
 
 
+_word = bytes(map(_in_word, range(256)))
+
+# %% ../../nbs/grammar/00_search.ipynb #ed432dea
 def check_phrases(
     phrases: Iterable[str],
 ) -> tuple[str, ...]:  # normalised, without blanks around them, each once, in the given order
@@ -57,13 +65,13 @@ def check_phrases(
     phrases = [phrases] if isinstance(phrases, str) else list(phrases)
     if wrong := [p for p in phrases if not isinstance(p, str) or not p.strip() or "\0" in p]:
         raise InputError(
-            f"phrases: {wrong[0]!r} is not a phrase ({len(wrong)} such); allowed: strings with something to read in them"
+            f"phrases: {wrong[0]!r} is not a phrase ({len(wrong)} such); "
+            "allowed: strings with something to read in them"
         )
     if not phrases:
         raise InputError("phrases: there are none to look for")
-    return tuple(
-        dict.fromkeys(p.strip() for p in normalise("\0".join(phrases)).split("\0"))
-    )  # all at once, which is faster than one by one
+    together = normalise("\0".join(phrases))  # all at once, which is faster than one by one
+    return tuple(dict.fromkeys(p.strip() for p in together.split("\0")))
 
 # %% ../../nbs/grammar/00_search.ipynb #11bb6ea4
 _low = np.array([*(2 ** (8 * n) - 1 for n in range(8)), -1])  # the first n bytes of eight
@@ -85,16 +93,12 @@ def _words(
 class _Table:
     "Finds numbers in a list, many at once: open addressing, at least eight slots for each number."
 
-    def __init__(
-        self,
-        keys: np.ndarray,  # (key,) int64, each once
-    ):
-        self.missing, bits = len(keys), len(keys).bit_length() + 3
-        self._keys, self._shift, self._slots = (
-            np.append(keys, 0),
-            np.uint64(64 - bits),
-            np.full(2**bits, len(keys)),
-        )
+    def __init__(self, keys: np.ndarray):  # (key,) int64, each once
+        bits = len(keys).bit_length() + 3
+        self.missing = len(keys)
+        self._keys = np.append(keys, 0)
+        self._shift = np.uint64(64 - bits)
+        self._slots = np.full(2**bits, self.missing)
         left, slot = np.arange(len(keys)), self._first(keys)
         while len(left):  # those without a slot yet; of several that want the same the last gets it
             free = self._slots[slot] == self.missing
@@ -108,81 +112,98 @@ class _Table:
     def _next(self, slot):
         return (slot + 1) % len(self._slots)
 
-    def __call__(
-        self,
-        numbers: np.ndarray,  # (number,) int64
-    ) -> np.ndarray:  # (number,) where in the list; `missing`: nowhere
-        slot = self._first(numbers)
-        place = self._slots[slot]
-        wrong = np.flatnonzero((self._keys[place] != numbers) & (place != self.missing))
-        while len(wrong):
-            slot[wrong] = self._next(slot[wrong])
-            place[wrong] = self._slots[slot[wrong]]
-            wrong = wrong[(self._keys[place[wrong]] != numbers[wrong]) & (place[wrong] != self.missing)]
-        return place
+# %% ../../nbs/grammar/00_search.ipynb #48fa7289
+@patch
+def __call__(
+    self: _Table,
+    numbers: np.ndarray,  # (number,) int64
+) -> np.ndarray:  # (number,) where in the list; `missing`: nowhere
+    "Where each number is in the list."
+    slot = self._first(numbers)
+    place = self._slots[slot]
+    wrong = np.flatnonzero((self._keys[place] != numbers) & (place != self.missing))
+    while len(wrong):
+        slot[wrong] = self._next(slot[wrong])
+        place[wrong] = self._slots[slot[wrong]]
+        wrong = wrong[(self._keys[place[wrong]] != numbers[wrong]) & (place[wrong] != self.missing)]
+    return place
+
+# %% ../../nbs/grammar/00_search.ipynb #961f6e1f
+def _vocabulary(words):  # bytes → {word: number}, and the first eight bytes of words, which come first
+    short = sorted({w[:8] for w in words})
+    number = {w: i for i, w in enumerate([*short, b""])}  # b"": a word that is in no phrase
+    for w in words:
+        number.setdefault(w, len(number))
+    return number, short
+
+
+def _trie(
+    phrase, word, blanks, size
+):  # for each word: of which phrase, number, blanks before; words there are
+    edges, nodes, before = {}, [], None
+    for of, i, gap in zip(phrase, word, blanks):
+        if of == before:
+            node = edges.setdefault(node << 32 | i << 1 | gap, size + len(edges))
+        else:
+            node, before = i, of
+        nodes.append(node)
+    return edges, nodes  # {edge: node it leads to}, the node that each word leads to
 
 # %% ../../nbs/grammar/00_search.ipynb #27a2bc68
+def _mark_bytes(phrases):  # → {mark beyond ASCII: a byte that is never in UTF-8}
+    marks = sorted({c for p in phrases for c in p if ord(c) > 127 and not c.isalnum()})
+    if len(marks) > 11:
+        raise InputError(
+            f"phrases hold {len(marks)} kinds of marks beyond ASCII ({''.join(marks)[:40]}); "
+            "at most 11 can be told apart"
+        )
+    return {c: bytes([0xF5 + i]) for i, c in enumerate(marks)}
+
+# %% ../../nbs/grammar/00_search.ipynb #e2a14d99
 class Searcher:
-    "Counts phrases in texts. Raises InputError if the phrases hold more than eleven kinds of marks beyond ASCII."
+    """Counts phrases in texts.
+
+    Raises InputError if the phrases hold more than eleven kinds of marks beyond ASCII.
+    """
 
     def __init__(
         self,
         phrases: tuple[str, ...],  # as `check_phrases` gives them
     ):
-        marks = sorted({c for p in phrases for c in p if ord(c) > 127 and not c.isalnum()})
-        if len(marks) > 11:
-            raise InputError(
-                f"phrases hold {len(marks)} kinds of marks beyond ASCII ({''.join(marks)[:40]}); at most 11 can be told apart"
-            )
-        kept = {c: bytes([0xF5 + i]) for i, c in enumerate(marks)}  # by the bytes that are never in UTF-8
-        self._fold = lru_cache(2**16)(
-            lambda run: b"".join(
+        kept = _mark_bytes(phrases)
+
+        @lru_cache(2**16)
+        def fold(run):
+            return b"".join(
                 c.encode() if ord(c) < 128 or c.isalnum() else kept.get(c, b"\0") for c in _fold(run)
             )
-        )
-        sought = _normalised("\0".join(phrases), self._fold).split(b"\0")
+
+        self._fold = fold
+        sought = _normalised("\0".join(phrases), fold).split(b"\0")
         in_phrases = set(b"".join(sought)) - {32}
         self._kind = bytes(_word[b] or 2 * (b in in_phrases) for b in range(256))
         self._build(sought)
 
-    def _build(
-        self, sought
-    ):  # vocabulary and trie: a node is a word that begins a phrase, or an edge; an edge is (node, word, blanks before) as one number
+    def _build(self, sought):
         data = b"\0" + b"\0".join(sought) + _pad
         begin, end = _words(data, self._kind)
         words = [data[b:e] for b, e in zip(begin.tolist(), end.tolist())]
-        short = sorted({w[:8] for w in words})
-        number = {w: i for i, w in enumerate([*short, b""])}  # b"": a word that is in no phrase
-        for w in words:
-            number.setdefault(w, len(number))
+        blanks = begin - np.append(0, end[:-1])
+        phrase = np.searchsorted(np.cumsum([1, *(len(p) + 1 for p in sought)]), begin, side="right") - 1
+        number, short = _vocabulary(words)
+        edges, nodes = _trie(phrase.tolist(), map(number.get, words), blanks.tolist(), len(number))
+
+        keys, last = np.fromiter(edges, np.int64), np.flatnonzero(np.diff(phrase, append=-1))
         self._short = _Table(np.frombuffer(b"".join(w.ljust(8, b"\0") for w in short), np.int64))
         self._long = {w: i for w, i in number.items() if len(w) > 8}
-        phrase = (
-            np.searchsorted(np.cumsum([1, *(len(p) + 1 for p in sought)]), begin, side="right") - 1
-        )  # of each word
-        edges, nodes, before = {}, [], -1
-        for of, i, blanks in zip(
-            phrase.tolist(), map(number.get, words), (begin - np.append(0, end[:-1])).tolist()
-        ):
-            node, before = (
-                i
-                if of != before
-                else edges.setdefault(node << 32 | i << 1 | blanks, len(number) + len(edges)),
-                of,
-            )
-            nodes.append(node)
-        keys, last = np.fromiter(edges, np.int64), np.flatnonzero(np.diff(phrase, append=-1))
-        self._edges, self._most, self._vocabulary = (
-            _Table(keys),
-            np.bincount(phrase).max(),
-            len(number),
-        )  # most words of a phrase
+        self._edges = _Table(keys)
+        self._most = np.bincount(phrase).max()  # words of a phrase
+        self._vocabulary = len(number)
         self._ends = np.full(len(number) + len(keys), -1)  # by node: the phrase that ends there; -1: none
         self._ends[np.array(nodes)[last]] = phrase[last]
         self._inner = np.bincount(keys >> 32, minlength=len(self._ends)) > 0  # by node: an edge leaves it
-        self._marks = [
-            (w[0], i) for w, i in number.items() if w and not _word[w[0]] and self._ends[i] >= 0
-        ]  # phrases that are one mark
+        marks = [(w[0], i) for w, i in number.items() if w and not _word[w[0]]]
+        self._marks = [(byte, i) for byte, i in marks if self._ends[i] >= 0]  # phrases that are one mark
 
 # %% ../../nbs/grammar/00_search.ipynb #49a2d50e
 @patch
@@ -191,68 +212,64 @@ def _known(self: Searcher, data, begin, end):  # → (word,) numbers in the voca
     size = end - begin
     known = self._short(eight[begin] & _low.take(size, mode="clip"))
     long = np.flatnonzero((size > 8) & (known != self._short.missing))
-    known[long] = [
-        self._long.get(data[b:e], self._short.missing)
-        for b, e in zip(begin[long].tolist(), end[long].tolist())
-    ]
+    spelt = [data[b:e] for b, e in zip(begin[long].tolist(), end[long].tolist())]
+    known[long] = [self._long.get(word, self._short.missing) for word in spelt]
     return known
 
-
+# %% ../../nbs/grammar/00_search.ipynb #a48e84c4
 @patch
-def _longer(
-    self: Searcher, data, begin, end, known, n
-):  # → phrases of several words, wherever one begins with one of the first n words
+def _longer(self: Searcher, data, begin, end, known, n):
+    "Phrases of several words, wherever one begins with one of the first n words."
     is_word, raw = np.frombuffer(_word, bool), np.frombuffer(data, np.uint8)
-    at = np.flatnonzero(
-        (known[1 : n + 1] != self._short.missing) & (begin[1 : n + 1] - end[:n] < 2) & self._inner[known[:n]]
-    )
+    goes_on = (known[1 : n + 1] != self._short.missing) & (begin[1 : n + 1] - end[:n] < 2)
+    at = np.flatnonzero(goes_on & self._inner[known[:n]])
     node, start, found = known[at], begin[at], []
     while len(at):  # all places at once, one word further each time
         blanks = begin[at + 1] - end[at]
         edge = self._edges(node << 32 | known[at + 1] << 1 | (blanks > 0))
         on = edge != self._edges.missing
         at, node, start, blanks = at[on] + 1, edge[on] + self._vocabulary, start[on], blanks[on]
-        on = (blanks == 0) | (blanks == 1) & (
-            raw[begin[at] - 1] == 32
-        )  # what stands between may be more than a blank, or no blank
+        # What stands between may be more than a blank, or no blank.
+        on = (blanks == 0) | (blanks == 1) & (raw[begin[at] - 1] == 32)
         at, node, start = at[on], node[on], start[on]
-        found.append(
-            self._ends[node[~is_word[raw[start - 1]] & ~is_word[raw[end[at]]]]]
-        )  # a phrase with a mark at its edge may touch a word
+        # A phrase with a mark at its edge may touch a word.
+        alone = ~is_word[raw[start - 1]] & ~is_word[raw[end[at]]]
+        found.append(self._ends[node[alone]])
         on = self._inner[node]
         at, node, start = at[on], node[on], start[on]
     return found
 
 # %% ../../nbs/grammar/00_search.ipynb #d2b85c31
 @patch
+def _single(self: Searcher, raw, times):  # times of each word → the phrases of one word, how often each
+    is_word = np.frombuffer(_word, bool)
+    for byte, i in self._marks:  # a mark may touch a word, and is no phrase there
+        at = np.flatnonzero(raw == byte)
+        times[i] = np.count_nonzero(~is_word[raw[at - 1]] & ~is_word[raw[at + 1]])
+    single = np.flatnonzero((times > 0) & (self._ends[: self._vocabulary] >= 0))
+    return self._ends[single], times[single]
+
+# %% ../../nbs/grammar/00_search.ipynb #af560db8
+@patch
 def count(
     self: Searcher,
     text: str,  # of any length; "\0" stands between texts
     at_once: int = 2**17,  # words looked up at a time
-) -> tuple[
-    np.ndarray, np.ndarray, int
-]:  # phrases that were found (number, ascending), how often each, bytes of text that were searched
+) -> tuple[np.ndarray, np.ndarray, int]:  # phrases found (number, ascending), how often, bytes searched
     "How often each phrase stands in the text."
     data = b"\0" + _normalised(text, self._fold) + _pad
-    is_word, raw = np.frombuffer(_word, bool), np.frombuffer(data, np.uint8)
-    begin, end = (
-        np.append(each, len(data) - 8) for each in _words(data, self._kind)
-    )  # a last word, of no bytes, so that each has one after it
+    # A last word, of no bytes, so that each has one after it.
+    begin, end = (np.append(each, len(data) - 8) for each in _words(data, self._kind))
     times, found = np.zeros(self._vocabulary, dtype=np.int64), [np.empty(0, dtype=np.int64)]
     for first in range(0, len(begin) - 1, at_once):
-        n, here = (
-            min(at_once, len(begin) - 1 - first),
-            slice(first, first + at_once + self._most),
-        )  # a phrase may go on after the first n words
+        n = min(at_once, len(begin) - 1 - first)
+        here = slice(first, first + at_once + self._most)  # a phrase may go on after the first n words
         known = self._known(data, begin[here], end[here])
         times += np.bincount(known[:n], minlength=self._vocabulary)
         found += self._longer(data, begin[here], end[here], known, n)
-    for byte, i in self._marks:
-        at = np.flatnonzero(raw == byte)
-        times[i] = np.count_nonzero(~is_word[raw[at - 1]] & ~is_word[raw[at + 1]])
+    numbers, times = self._single(np.frombuffer(data, np.uint8), times)
     found = np.concatenate(found)
     longer, counts = np.unique(found[found >= 0], return_counts=True)
-    single = np.flatnonzero((times > 0) & (self._ends[: self._vocabulary] >= 0))
-    numbers, counts = np.append(self._ends[single], longer), np.append(times[single], counts)
+    numbers, counts = np.append(numbers, longer), np.append(times, counts)
     order = np.argsort(numbers)
     return numbers[order], counts[order], len(data) - data.count(b"\0")
