@@ -79,7 +79,7 @@ def _owners(page: str, modules: dict) -> dict[str, dict]:
                 owners[f"{short}.{bare}"][module] = where
     return owners
 
-
+# %% ../../nbs/docs/01_processors.ipynb #09f8f99c
 def _link_names(
     page: str,  # module that this page exports
     imported: dict[str, str],  # name → module it is imported from
@@ -110,7 +110,7 @@ def documentation(
         _spell_out(getattr(function, "__annotations__", {}), getattr(function, "__globals__", None))
     return BasicMarkdownRenderer(symbol, **options)
 
-
+# %% ../../nbs/docs/01_processors.ipynb #e72b3e61
 def _spell_out(notes: dict, names: dict | None) -> None:
     "Turn each annotation that is text without a meaning yet into a type of that name."
     names = vars(sys.modules["builtins"]) if names is None else names

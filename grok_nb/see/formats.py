@@ -229,7 +229,7 @@ def _save_markdown(path, page):
         if re.fullmatch(r"[0-9a-f]{12}\.\w+", old.name) and old.name not in pictures:
             old.unlink()
 
-
+# %% ../../nbs/see/07_formats.ipynb #dafe08af
 def _save_pdf(path, page):
     with ThreadPoolExecutor(1) as pool:
         write_atomic(path, pool.submit(_print, page).result())  # a notebook's own thread refuses it

@@ -87,7 +87,7 @@ def _box(self: Live, key):
     choose.observe(lambda _: self.show(key), "value")
     return box
 
-
+# %% ../../nbs/see/05_live.ipynb #ff5109d6
 def _fill(box, panel):
     "Offer the choices of a panel; the button only where it helps."
     choose, choices = box["choose"], [str(c) for c in panel.choices] if panel.frames else []
@@ -113,7 +113,7 @@ def show(self: Live, *keys):
                 continue  # the answer puts its own picture in place
         self._put(key)
 
-
+# %% ../../nbs/see/05_live.ipynb #4d9514f0
 @patch
 def _put(self: Live, key):
     "One picture, or why there is none."
@@ -126,7 +126,7 @@ def _put(self: Live, key):
     [picture] = self.scrubber.pictures(panel, choice, [self.slider.value])
     box["picture"].value = panel.whole(picture)
 
-
+# %% ../../nbs/see/05_live.ipynb #5578abba
 @patch
 def refresh(self: Live):
     "Show what has been measured since."
@@ -163,7 +163,7 @@ def _unasked(self: Live, key):
     known = view.name in shown.asked and (shown.asked[view.name].step == step).any()
     return None if known else step
 
-
+# %% ../../nbs/see/05_live.ipynb #04b2e02b
 @patch
 def _ask(self: Live, key):
     "Let a deep view ask the checkpoint on which the slider rests, unless it has."

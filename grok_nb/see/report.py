@@ -38,7 +38,7 @@ def picture(
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/webp;base64,{data}" alt="{alt}" style="width:{width}px">'
 
-
+# %% ../../nbs/see/02_report.ipynb #ae00e710
 def table_html(
     table: pd.DataFrame,  # to be shown as it is, index left out
 ) -> str:
@@ -184,7 +184,7 @@ def _figure_list(study, shown, names):
     inside = measured_inside(shown).replace(dict(run=names))
     return [*figures, *study.checkpoint_figures({names[r.run_id]: r for r in shown}, inside)]
 
-
+# %% ../../nbs/see/02_report.ipynb #81048056
 def _figures(figures):
     "Each with its heading and caption."
     pieces = []
@@ -222,7 +222,7 @@ def _details(run):
         f"{table_html(options)}{table_html(sessions)}</details>"
     )
 
-
+# %% ../../nbs/see/02_report.ipynb #b9e9d0f5
 def _making(runs):
     "With what exactly the runs were made, and how to open them."
     last = runs[0].folder(runs[0].steps[-1]).relative_to(runs[0].path.parent)
@@ -249,7 +249,7 @@ def _opening(study, found):
         "Noise shows a rise of this kind in less than 5 % of curves that have none.</p>",
     ]
 
-
+# %% ../../nbs/see/02_report.ipynb #955229e8
 def section(
     runs: Sequence[Run],  # of one study, with at least one evaluation each
     evidence: Sequence[Run] = (),  # more runs of the study for the claims to be judged on
@@ -350,7 +350,7 @@ def _sweep_opening(study, facts, table, begun):
         f"<ul>{axes}</ul>",
     ]
 
-
+# %% ../../nbs/see/02_report.ipynb #c9617598
 def _sweep_claims(study, facts, done, begun):
     "What a study claims about sweeps; options of its own make it another sweep than the preset's."
     if not (claims := study.sweep_claims()):

@@ -188,7 +188,7 @@ def draw(self: Shown, view: View) -> Panel:
     except Exception as e:
         return failed(e, "drawn")
 
-
+# %% ../../nbs/see/03_shown.ipynb #12ee5ef6
 def _lacking(shown, view):
     "Why there is no table, and whether waiting helps."
     if view.deep:

@@ -77,7 +77,7 @@ def bands(self: _Plot, axis, moved, last):
         for a, b, opacity in spans
     )
 
-
+# %% ../../nbs/see/01_views.ipynb #a8359fd3
 @patch
 def lines(self: _Plot, axis):
     "The curves themselves."
@@ -146,7 +146,7 @@ def _known(named, table):
         raise InputError("none of the study's curves has been measured")
     return found
 
-
+# %% ../../nbs/see/01_views.ipynb #2ace258e
 @view("When")
 def curves(shown: Shown, table: pd.DataFrame) -> Panel:
     "The study's curves, with a cursor."
