@@ -255,13 +255,14 @@ def section(
     evidence: Sequence[Run] = (),  # more runs of the study for the claims to be judged on
 ) -> list[str]:  # pieces of HTML
     "What is reported of the runs of one study."
-    study, names, shown = runs[0].study, labels(runs), representative_runs(runs)
+    study, names, found, shown = runs[0].study, labels(runs), when(runs), representative_runs(runs)
+    figures = _figure_list(study, shown, names)  # first: what cannot be asked fails before a table is written
     return [
-        *_opening(study, when(runs)),
+        *_opening(study, found),
         "<h2>Through training</h2>",
         '<p class="soft">Move the slider, or press the arrow keys.</p>',
         through_training(shown, names).html(),
-        *_figures(_figure_list(study, shown, names)),
+        *_figures(figures),
         *_claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values())),
         *_making(runs),
     ]
