@@ -23,8 +23,9 @@ from grok_nb.runs import Checkpoint, Context, Run
 from grok_nb.copying import views as of_copying
 from grok_nb.grammar import judge, views as of_grammar
 from grok_nb.modular import views as of_modular
-from grok_nb.see import scrubber as machine, views as drawn
-from grok_nb.see.scrubber import Panel, Scrubber, Shown, View, as_html, find_view, view
+from grok_nb.see import scrubber as machine, shown as of_series, views as drawn
+from grok_nb.see.scrubber import Panel, Scrubber, Shown, View, find_view, view
+from grok_nb.see.shown import as_html
 from grok_nb.series import Series
 
 STUDIES = "modular", "copying", "grammar"
@@ -512,11 +513,11 @@ def test_numbers_that_are_none(short_runs):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_measured_numbers_that_are_none(scrubbers, short_runs, monkeypatch, name):
-    run, real = short_runs[name], machine.measured
+    run, real = short_runs[name], of_series.measured
     def broken(*args):
         table = real(*args)
         return table.assign(value=table["value"].where(table["step"] != run.steps[-1]))
-    monkeypatch.setattr(machine, "measured", broken)
+    monkeypatch.setattr(of_series, "measured", broken)
     scrubber = studies[name].scrub(Run(run.path))
     for key, panel in scrubber.panels.items():
         assert bool(panel.frames) != bool(panel.reason), key

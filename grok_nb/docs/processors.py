@@ -13,7 +13,10 @@ from collections import defaultdict
 
 # %% ../../nbs/docs/01_processors.ipynb #dc15566e
 class Page:
-    "An nbdev processor: keeps the title's paragraph, runs no lesson again, links names to what this page means by them."
+    """An nbdev processor.
+
+    It keeps the title's paragraph, runs no lesson again, and links names to what this page means by them.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,7 @@ class Page:
         module = next((c.directives_["default_exp"][0] for c in code if "default_exp" in c.directives_), "")
         _link_names(f"grok_nb.{module}", _imports(code))
 
-# %% ../../nbs/docs/01_processors.ipynb #98e0e051
+# %% ../../nbs/docs/01_processors.ipynb #84b2bf93
 def _parsed(source: str) -> list:
     "The statements of a cell; none when it holds magics."
     try:
@@ -49,18 +52,34 @@ def _keep_lesson(cell) -> None:
     if kinds == {True, False}:
         cell.directives_["eval:"] = ["false"]
 
-
+# %% ../../nbs/docs/01_processors.ipynb #790f6644
 def _imports(cells) -> dict[str, str]:
     "Name → module, for all that a page imports by name."
-    nodes = (node for cell in cells for statement in _parsed(cell.source) for node in ast.walk(statement))
-    return {
-        alias.asname or alias.name: node.module
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    }
+    found = {}
+    for cell in cells:
+        for node in (n for statement in _parsed(cell.source) for n in ast.walk(statement)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {alias.asname or alias.name: node.module for alias in node.names}
+    return found
 
-# %% ../../nbs/docs/01_processors.ipynb #6c01ac30
+# %% ../../nbs/docs/01_processors.ipynb #f803e6d1
+def _owners(page: str, modules: dict) -> dict[str, dict]:
+    """Name → module → where it is documented; names are bare, and once more with their module.
+
+    Modules that stand beside the page go by their short names too.
+    """
+    owners = defaultdict(dict)
+    for module, symbols in modules.items():
+        wing, _, short = module.rpartition(".")
+        for name, where in symbols.items():
+            bare = name.removeprefix(f"{module}.")
+            owners[bare][module] = where
+            owners[f"{module.removeprefix('grok_nb.')}.{bare}"][module] = where
+            if wing == page.rpartition(".")[0]:
+                owners[f"{short}.{bare}"][module] = where
+    return owners
+
+# %% ../../nbs/docs/01_processors.ipynb #09f8f99c
 def _link_names(
     page: str,  # module that this page exports
     imported: dict[str, str],  # name → module it is imported from
@@ -68,16 +87,8 @@ def _link_names(
     "Point nbdev's links of bare names, and of `module.name`, to what they mean on this page."
     from nbdev.doclinks import NbdevLookup
 
-    lookup, owners = NbdevLookup(), defaultdict(dict)
-    for module, symbols in lookup.entries.get("grok_nb", {}).get("syms", {}).items():
-        for name, where in symbols.items():
-            bare = name.removeprefix(f"{module}.")
-            owners[bare][module] = where
-            owners[f"{module.removeprefix('grok_nb.')}.{bare}"][module] = where
-            wing, _, short = module.rpartition(".")
-            if wing == page.rpartition(".")[0]:
-                owners[f"{short}.{bare}"][module] = where
-    for bare, modules in owners.items():
+    lookup = NbdevLookup()
+    for bare, modules in _owners(page, lookup.entries.get("grok_nb", {}).get("syms", {})).items():
         meant = page if page in modules else imported.get(bare.split(".")[0])
         if len(modules) == 1:
             meant = next(iter(modules))
@@ -94,15 +105,19 @@ def documentation(
     "What nbdev shows of `symbol`, with annotations that cannot be resolved as they are written."
     from nbdev.showdoc import BasicMarkdownRenderer
 
-    for function in (
-        (symbol, symbol.__init__, *vars(symbol).values()) if isinstance(symbol, type) else (symbol,)
-    ):
-        notes = getattr(function, "__annotations__", {})
-        for name, note in notes.items():
-            if not isinstance(note, str):
-                continue
-            try:
-                eval(note, getattr(function, "__globals__", vars(sys.modules["builtins"])))
-            except (NameError, AttributeError):
-                notes[name] = type(note, (), dict(__module__="builtins"))
+    parts = [symbol, symbol.__init__, *vars(symbol).values()] if isinstance(symbol, type) else [symbol]
+    for function in parts:
+        _spell_out(getattr(function, "__annotations__", {}), getattr(function, "__globals__", None))
     return BasicMarkdownRenderer(symbol, **options)
+
+# %% ../../nbs/docs/01_processors.ipynb #e72b3e61
+def _spell_out(notes: dict, names: dict | None) -> None:
+    "Turn each annotation that is text without a meaning yet into a type of that name."
+    names = vars(sys.modules["builtins"]) if names is None else names
+    for name, note in notes.items():
+        if not isinstance(note, str):
+            continue
+        try:
+            eval(note, names)
+        except (NameError, AttributeError):
+            notes[name] = type(note, (), dict(__module__="builtins"))

@@ -22,17 +22,22 @@ def headings(
         for text, (_, anchor, _) in zip(texts, found)
     ]
 
-# %% ../../nbs/docs/02_search.ipynb #8a0c1073
+# %% ../../nbs/docs/02_search.ipynb #434fe6ef
 _SCRIPT = r"""(pages => {
 const up = document.currentScript.src.replace(/[^/]*$/, "");
 const [box, list, said] = ["search", "found", "said"].map(id => document.getElementById(id));
-const plain = text => text.toLowerCase().replace(/[.'’]/g, "").replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+const plain = text =>
+  text.toLowerCase().replace(/[.'’]/g, "").replace(/[^\p{L}\p{N}]+/gu, " ").trim();
 const entries = pages.flatMap(([title, path, where, headings]) => [
   { text: title, where, href: up + path, own: plain(title), all: plain(title), title: true },
-  ...headings.map(([heading, id]) => ({ text: `${title} › ${heading}`, where, href: `${up}${path}#${encodeURIComponent(id)}`,
+  ...headings.map(([heading, id]) => ({
+    text: `${title} › ${heading}`, where, href: `${up}${path}#${encodeURIComponent(id)}`,
     own: plain(heading), all: plain(`${title} ${heading}`) }))]);
 let at = -1;
+"""
 
+# %% ../../nbs/docs/02_search.ipynb #9f8de4b7
+_SCRIPT += r"""
 function choose(i) {
   at = i;
   [...list.children].forEach((option, k) => option.setAttribute("aria-selected", k == at));
@@ -54,13 +59,24 @@ function show(found, message = "") {
   said.textContent = message;
   choose(found.length ? 0 : -1);
 }
+"""
+
+# %% ../../nbs/docs/02_search.ipynb #6ffb8ff8
+_SCRIPT += r"""
 function search() {
   const asked = plain(box.value), words = asked.split(" ");
   if (!asked) return show([]);
-  const rank = e => (e.title ? 0 : words.every(w => e.own.includes(w)) ? 3 : 6) + (e.own == asked ? 0 : e.own.startsWith(asked) ? 1 : 2);
-  const found = entries.filter(e => words.every(w => e.all.includes(w)) && words.some(w => e.own.includes(w)));
-  show(found.sort((a, b) => rank(a) - rank(b)).slice(0, 12), found.length ? "" : "No title or heading has all these words.");
+  const rank = e => (e.title ? 0 : words.every(w => e.own.includes(w)) ? 3 : 6)
+    + (e.own == asked ? 0 : e.own.startsWith(asked) ? 1 : 2);
+  const found = entries.filter(e =>
+    words.every(w => e.all.includes(w)) && words.some(w => e.own.includes(w)));
+  show(found.sort((a, b) => rank(a) - rank(b)).slice(0, 12),
+    found.length ? "" : "No title or heading has all these words.");
 }
+"""
+
+# %% ../../nbs/docs/02_search.ipynb #4e1f77c3
+_SCRIPT += r"""
 box.addEventListener("input", search);
 box.addEventListener("focus", search);
 box.addEventListener("blur", () => show([]));
@@ -77,21 +93,24 @@ box.addEventListener("keydown", e => {
   e.preventDefault();
 });
 document.addEventListener("keydown", e => {
-  if (e.key != "/" || e.ctrlKey || e.metaKey || e.altKey || e.target.closest?.("input, textarea, select, [contenteditable]")) return;
+  const typing = e.target.closest?.("input, textarea, select, [contenteditable]");
+  if (e.key != "/" || e.ctrlKey || e.metaKey || e.altKey || typing) return;
   e.preventDefault(); box.focus(); box.select();
 });
 })"""
 
-# %% ../../nbs/docs/02_search.ipynb #583eef58
+# %% ../../nbs/docs/02_search.ipynb #f9b2d12f
 def search_script(
-    pages: list[
-        tuple[str, str, str, list[tuple[str, str]]]
-    ],  # title, path on the site, section, headings with their ids
+    pages: list[tuple[str, str, str, list]],  # title, path on the site, section, (heading, id)s
 ) -> str:  # JavaScript for search.js, which stands at the root of the site
     "The index and what looks through it; of equal hits the earlier page comes first."
     return f"{_SCRIPT}({json.dumps(pages, ensure_ascii=False, separators=(',', ':'))});\n"
 
-# %% ../../nbs/docs/02_search.ipynb #d8f7e694
-SEARCH_BOX = """<div class="search" role="search"><input type="search" id="search" placeholder="Search  ( / )" autocomplete="off" spellcheck="false"
-role="combobox" aria-label="Search titles and headings" aria-autocomplete="list" aria-expanded="false" aria-controls="found">
-<div id="found" role="listbox" aria-label="Titles and headings" hidden></div><p id="said" role="status"></p></div>"""
+# %% ../../nbs/docs/02_search.ipynb #c41db1ce
+SEARCH_BOX = (
+    '<div class="search" role="search"><input type="search" id="search" placeholder="Search  ( / )" '
+    'autocomplete="off" spellcheck="false"\nrole="combobox" aria-label="Search titles and headings" '
+    'aria-autocomplete="list" aria-expanded="false" aria-controls="found">\n'
+    '<div id="found" role="listbox" aria-label="Titles and headings" hidden></div>'
+    '<p id="said" role="status"></p></div>'
+)

@@ -18,6 +18,7 @@ from base64 import b64decode
 from pathlib import Path, PurePosixPath
 from string import Template
 
+from fastcore.basics import patch
 from .search import SEARCH_BOX, headings, search_script
 
 # %% ../../nbs/docs/00_site.ipynb #de833c30
@@ -85,21 +86,17 @@ def notebooks(
         found += [p for p in inside if not any(part[0] in "._" for part in p.relative_to(path).parts)]
     return found
 
-# %% ../../nbs/docs/00_site.ipynb #6925a3f1
+# %% ../../nbs/docs/00_site.ipynb #0027ab95
 def _clean(nb: dict, folder: Path) -> None:
     "nbdev's cleaning, as settings.ini above the folder wants it, and no widgets where there is html."
     from nbdev.clean import clean_nb
     from nbdev.config import get_config
 
-    cfg = get_config(path=folder)
     nb["metadata"].pop("widgets", None)
-    view = "application/vnd.jupyter.widget-view+json"  # shown in place of what stands beside it, and empty without a kernel
-    for cell in (c for c in nb["cells"] if c.get("outputs")):
-        cell["outputs"] = [
-            o for o in cell["outputs"] if view not in (data := o.get("data", {})) or "text/html" in data
-        ]  # others are progress bars
-        for output in cell["outputs"]:
-            output.get("data", {}).pop(view, None)
+    for cell in nb["cells"]:
+        if cell.get("outputs"):
+            cell["outputs"] = _without_widgets(cell["outputs"])
+    cfg = get_config(path=folder)
     clean_nb(
         nb,
         allowed_metadata_keys=cfg.allowed_metadata_keys.split(),
@@ -108,6 +105,17 @@ def _clean(nb: dict, folder: Path) -> None:
     )
 
 
+def _without_widgets(outputs: list) -> list:
+    "A widget is shown in place of the html beside it, and empty without a kernel; others are progress bars."
+    view, kept = "application/vnd.jupyter.widget-view+json", []
+    for output in outputs:
+        data = output.get("data", {})
+        if view not in data or "text/html" in data:
+            data.pop(view, None)
+            kept.append(output)
+    return kept
+
+# %% ../../nbs/docs/00_site.ipynb #71a9876b
 def _execute(path: Path) -> None:
     "Run one notebook in a fresh kernel and write it back, cleaned."
     import nbformat
@@ -129,7 +137,7 @@ def _execute(path: Path) -> None:
     _clean(nb, folder)
     write_nb(nb, path)
 
-# %% ../../nbs/docs/00_site.ipynb #7d755ed2
+
 def execute(
     paths: list[str | Path],  # notebooks, or folders of them
 ) -> None:
@@ -155,12 +163,11 @@ def clean_before_saving(
     from copy import deepcopy
     from nbformat import from_dict
 
-    trusted = contents_manager is not None and contents_manager.notary.check_cells(
-        from_dict(deepcopy(model["content"]))
-    )
+    notary = getattr(contents_manager, "notary", None)
+    trusted = notary is not None and notary.check_cells(from_dict(deepcopy(model["content"])))
     _clean(model["content"], Path())
     if trusted:
-        contents_manager.notary.sign(from_dict(model["content"]))
+        notary.sign(from_dict(model["content"]))
 
 # %% ../../nbs/docs/00_site.ipynb #767f02d2
 def fenced(
@@ -171,7 +178,7 @@ def fenced(
     marks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{marks}{kind}\n{text.strip(chr(10))}\n{marks}"
 
-# %% ../../nbs/docs/00_site.ipynb #1c1a165a
+# %% ../../nbs/docs/00_site.ipynb #b7b96999
 _PICTURES = {"image/svg+xml": "svg", "image/webp": "webp", "image/png": "png", "image/jpeg": "jpg"}
 
 
@@ -185,27 +192,24 @@ def _picture(data: str, mime: str, name: str, files: dict, options: dict, alt: s
         for key, other in (("fig-alt", alt), ("fig-cap", ""))
     )
     caption = caption and f"<figcaption>{caption}</figcaption>"
-    return fenced(
-        f'<figure><img src="{PurePosixPath(name).name}" alt="{alt}" loading="lazy">{caption}</figure>',
-        "{=html}",
-    )
+    image = f'<img src="{PurePosixPath(name).name}" alt="{alt}" loading="lazy">'
+    return fenced(f"<figure>{image}{caption}</figure>", "{=html}")
 
-# %% ../../nbs/docs/00_site.ipynb #f1df16e1
+# %% ../../nbs/docs/00_site.ipynb #ab33c1d7
 def _linked_once(markdown: str) -> str:
     "Markdown in which a name in the text of a link is that link, without the one that nbdev puts inside."
     return re.sub(r"\[\[(`[^`\n]+`)\]\([^)\s]*\)\]\(", r"[\1](", markdown)
 
 
 def _unlinked(markdown: str) -> str:
-    "Markdown without the links that nbdev puts into the comments of a signature, where a fence would print them as they are."
-    return re.sub(
-        r"^```.*?^```",
-        lambda fence: re.sub(r"\[(`[^`\n]+`)\]\([^)\s]*\)", r"\1", fence[0]),
-        markdown,
-        flags=re.M | re.S,
-    )
+    "Markdown without the links that nbdev puts into the comments of a signature."
 
+    def plain(fence):
+        return re.sub(r"\[(`[^`\n]+`)\]\([^)\s]*\)", r"\1", fence[0])
 
+    return re.sub(r"^```.*?^```", plain, markdown, flags=re.M | re.S)
+
+# %% ../../nbs/docs/00_site.ipynb #3d50941a
 def _output(output: dict, *picture) -> str:
     "One output of a cell as markdown; a picture is passed on to `_picture` with all it needs."
     if output["output_type"] == "stream":
@@ -289,33 +293,23 @@ def trails(
         found |= {entry: above} if isinstance(entry, str) else trails(entry[1], (*above, entry[0]))
     return found
 
-# %% ../../nbs/docs/00_site.ipynb #559aaa7d
+# %% ../../nbs/docs/00_site.ipynb #be246bef
 def _pandoc(
     markdown: str,  # what a page says
 ) -> tuple[str, str]:  # table of contents and body, as html
     "Markdown through pandoc, formulas as MathML."
     import pypandoc
 
+    options = ["--mathml", "--toc", "--toc-depth=3", "--wrap=none", "--metadata=pagetitle:page"]
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "parts.html"
         template.write_text("$toc$\n<!-- body -->\n$body$")
-        done = pypandoc.convert_text(
-            markdown,
-            "html5",
-            format="markdown",
-            extra_args=[
-                "--mathml",
-                "--toc",
-                "--toc-depth=3",
-                "--wrap=none",
-                f"--template={template}",
-                "--metadata=pagetitle:page",
-            ],
-        )
+        options.append(f"--template={template}")
+        done = pypandoc.convert_text(markdown, "html5", format="markdown", extra_args=options)
     toc, _, body = done.partition("<!-- body -->")
     return toc, body
 
-# %% ../../nbs/docs/00_site.ipynb #c37cb214
+# %% ../../nbs/docs/00_site.ipynb #641ea7fe
 class Links:
     "Where the links of a site lead; those that lead nowhere are collected in `broken`."
 
@@ -334,123 +328,191 @@ class Links:
         "There is such a page."
         self.ids[page] = set(re.findall(r'\bid="([^"]+)"', text))
 
-    def resolve(self, here: str, link: str) -> str:
-        "`link`, as it has to stand on the page `here`."
-        path, _, anchor = html.unescape(link).partition("#")
-        generated = path.startswith((self.site, self.repository))
-        if path.startswith(self.repository):
-            path = "source/" + path.removeprefix(self.repository).removesuffix(".py") + ".html"
-            anchor = anchor.replace("L", "L-", 1)
-        elif path.startswith(self.site):
-            path = path.removeprefix(self.site)
-        elif re.match(r"[a-z]+:|//", path):
-            return link
-        elif path:
-            path = os.path.normpath(PurePosixPath(here).parent / path)
-        else:
-            path = here
-        if path.endswith(".ipynb"):
-            path = address(path)
-        if path not in self.ids or (anchor and not generated and anchor not in self.ids[path]):
-            self.broken.append(f"{here}: {link}")
-            return link
-        # Of a class only the whole is a heading: its methods lead there.
-        while anchor and anchor not in self.ids[path]:
-            anchor = anchor.rpartition(".")[0]
-        if path == here and anchor:
-            return f"#{html.escape(anchor)}"
-        return html.escape(os.path.relpath(path, PurePosixPath(here).parent) + (anchor and f"#{anchor}"))
+# %% ../../nbs/docs/00_site.ipynb #f3b89bfa
+@patch
+def _meant(self: Links, here: str, link: str) -> tuple[str, str] | None:
+    "Path on the site, and anchor, that a link means; None where it leads away."
+    path, _, anchor = html.unescape(link).partition("#")
+    if path.startswith(self.repository):
+        module = path.removeprefix(self.repository).removesuffix(".py")
+        return f"source/{module}.html", anchor.replace("L", "L-", 1)
+    if path.startswith(self.site):
+        path = path.removeprefix(self.site)
+    elif re.match(r"[a-z]+:|//", path):
+        return None
+    else:
+        path = os.path.normpath(PurePosixPath(here).parent / path) if path else here
+    return address(path) if path.endswith(".ipynb") else path, anchor
 
-    def rewrite(self, here: str, text: str) -> str:
-        "All links of a page; scripts and drawings, which link to parts of themselves, are left alone."
-        parts = re.split(r"(<script\b.*?</script>|<svg\b.*?</svg>)", text, flags=re.S)
+# %% ../../nbs/docs/00_site.ipynb #b54ce9df
+@patch
+def resolve(self: Links, here: str, link: str) -> str:
+    "`link`, as it has to stand on the page `here`."
+    if not (meant := self._meant(here, link)):
+        return link
+    path, anchor = meant
+    generated = html.unescape(link).startswith((self.site, self.repository))
+    if path not in self.ids or (anchor and not generated and anchor not in self.ids[path]):
+        self.broken.append(f"{here}: {link}")
+        return link
+    while anchor and anchor not in self.ids[path]:
+        anchor = anchor.rpartition(".")[0]
+    if path == here and anchor:
+        return f"#{html.escape(anchor)}"
+    return html.escape(os.path.relpath(path, PurePosixPath(here).parent) + (anchor and f"#{anchor}"))
 
-        def resolved(link):
-            return f'{link[1]}="{self.resolve(here, link[2])}"'
+# %% ../../nbs/docs/00_site.ipynb #9bd2b906
+@patch
+def rewrite(self: Links, here: str, text: str) -> str:
+    "All links of a page; scripts and drawings, which link to parts of themselves, are left alone."
+    parts = re.split(r"(<script\b.*?</script>|<svg\b.*?</svg>)", text, flags=re.S)
 
-        parts[::2] = [re.sub(r'\b(href|src)="([^"]*)"', resolved, part) for part in parts[::2]]
-        return "".join(parts)
+    def resolved(link):
+        return f'{link[1]}="{self.resolve(here, link[2])}"'
 
-# %% ../../nbs/docs/00_site.ipynb #68f8f951
+    parts[::2] = [re.sub(r'\b(href|src)="([^"]*)"', resolved, part) for part in parts[::2]]
+    return "".join(parts)
+
+# %% ../../nbs/docs/00_site.ipynb #eec5f2f5
 _STYLE = """
-:root { --paper: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d8dee4; --tint: #f6f8fa; --link: #0b5cad; --mark: #b35900;
-  --green: #116329; --blue: #0550ae; --violet: #6639ba; color-scheme: light; }
-:root[data-look=dark] { --paper: #14171c; --ink: #dfe4ea; --soft: #9aa4af; --line: #333a44; --tint: #1c2128; --link: #79b8ff;
-  --mark: #f0a65e; --green: #8ddb8c; --blue: #7cc0ff; --violet: #d2a8ff; color-scheme: dark; }
+:root { --paper: #fff; --ink: #1b1f24; --soft: #57606a; --line: #d8dee4; --tint: #f6f8fa;
+  --link: #0b5cad; --mark: #b35900; --green: #116329; --blue: #0550ae; --violet: #6639ba;
+  color-scheme: light; }
+:root[data-look=dark] { --paper: #14171c; --ink: #dfe4ea; --soft: #9aa4af; --line: #333a44;
+  --tint: #1c2128; --link: #79b8ff; --mark: #f0a65e; --green: #8ddb8c; --blue: #7cc0ff;
+  --violet: #d2a8ff; color-scheme: dark; }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1.05rem/1.6 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 1.05rem/1.6 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 a { color: var(--link); text-decoration-thickness: 1px; text-underline-offset: .15em; }
 .layout { display: grid; grid-template-columns: 13rem minmax(0, 54rem) 11.5rem; gap: 2rem;
   max-width: 86rem; margin: 0 auto; padding: 0 1.5rem; }
-.layout:not(:has(.toc nav)) { grid-template-columns: 13rem minmax(0, 1fr); } .toc:empty { display: none; }
-.side, .toc { position: sticky; top: 0; max-height: 100vh; padding: 1.5rem 0 0; font-size: .92rem; align-self: start; }
-.side { z-index: 1; display: flex; flex-direction: column; gap: .7rem; } .toc { overflow-y: auto; padding-bottom: 1.5rem; }
+.layout:not(:has(.toc nav)) { grid-template-columns: 13rem minmax(0, 1fr); }
+.toc:empty { display: none; }
+"""
+
+# %% ../../nbs/docs/00_site.ipynb #e55923cd
+_STYLE += """
+.side, .toc { position: sticky; top: 0; max-height: 100vh; padding: 1.5rem 0 0; font-size: .92rem;
+  align-self: start; }
+.side { z-index: 1; display: flex; flex-direction: column; gap: .7rem; }
+.toc { overflow-y: auto; padding-bottom: 1.5rem; }
 .side nav { position: relative; overflow-y: auto; margin-left: -.7rem; padding: 0 0 1.5rem .7rem; }
 .side nav a, .toc a { display: block; padding: .15rem 0; color: var(--soft); text-decoration: none; }
 .side nav a:hover, .toc a:hover, summary:hover { color: var(--link); }
-.side nav a[aria-current] { color: var(--ink); font-weight: 600;
-  border-left: 3px solid var(--mark); margin-left: -.7rem; padding-left: calc(.7rem - 3px); }
-.top { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; } .top .swap { margin-left: auto; }
+.side nav a[aria-current] { color: var(--ink); font-weight: 600; border-left: 3px solid var(--mark);
+  margin-left: -.7rem; padding-left: calc(.7rem - 3px); }
+.top { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; }
+.top .swap { margin-left: auto; }
 .top .home { font-weight: 700; font-size: 1.1rem; color: var(--ink); text-decoration: none; }
-.side summary, .toc h2 { font-size: .8rem; font-weight: 600; text-transform: uppercase; letter-spacing: .06em; color: var(--soft);
-  margin: .6rem 0 .2rem; border: 0; padding: 0; cursor: pointer; }
-.side details details { padding-left: .8rem; } .side details details a:not([aria-current]) { padding-left: .8rem; }
+.side summary, .toc h2 { font-size: .8rem; font-weight: 600; text-transform: uppercase;
+  letter-spacing: .06em; color: var(--soft); margin: .6rem 0 .2rem; border: 0; padding: 0;
+  cursor: pointer; }
+.side details details { padding-left: .8rem; }
+.side details details a:not([aria-current]) { padding-left: .8rem; }
 .side details details a[aria-current] { margin-left: 0; padding-left: calc(.8rem - 3px); }
-.side details details summary { font-size: 1em; text-transform: none; letter-spacing: 0; margin: .2rem 0; }
-.toc ul { list-style: none; margin: 0; padding: 0; } .toc ul ul { padding-left: .9rem; }
+.side details details summary { font-size: 1em; text-transform: none; letter-spacing: 0;
+  margin: .2rem 0; }
+.toc ul { list-style: none; margin: 0; padding: 0; }
+.toc ul ul { padding-left: .9rem; }
 .toc code { font-size: .9em; background: none; padding: 0; }
+"""
+
+# %% ../../nbs/docs/00_site.ipynb #0fe23a0e
+_STYLE += """
 button { font: inherit; font-size: .85rem; color: var(--soft); background: none;
-  border: 1px solid var(--line);
-  border-radius: 6px; padding: .15rem .6rem; cursor: pointer; }
+  border: 1px solid var(--line); border-radius: 6px; padding: .15rem .6rem; cursor: pointer; }
 .menu { display: none; }
-.search { position: relative; z-index: 1; } :root:not([data-look]) :is(.search, .swap) { display: none; }
-.search input { width: 100%; font: inherit; color: var(--ink); background: var(--tint); border: 1px solid var(--line);
-  border-radius: 6px; padding: .3rem .6rem; }
-#found { position: absolute; width: min(28rem, 100vw - 2rem); max-height: 70vh; overflow-y: auto; margin-top: .3rem; padding: .3rem;
-  background: var(--paper); border: 1px solid var(--line); border-radius: 8px; box-shadow: 0 .5rem 1.5rem #0004; }
-#found a { display: block; padding: .3rem .5rem; border-radius: 5px; color: var(--ink); text-decoration: none; overflow-wrap: anywhere; }
-#found a[aria-selected=true], #found a:hover { background: var(--tint); box-shadow: inset 3px 0 var(--mark); }
-#found small { display: block; color: var(--soft); } #said { margin: .3rem 0 0; color: var(--soft); } #said:empty, .where:empty { display: none; }
+.search { position: relative; z-index: 1; }
+:root:not([data-look]) :is(.search, .swap) { display: none; }
+.search input { width: 100%; font: inherit; color: var(--ink); background: var(--tint);
+  border: 1px solid var(--line); border-radius: 6px; padding: .3rem .6rem; }
+#found { position: absolute; width: min(28rem, 100vw - 2rem); max-height: 70vh; overflow-y: auto;
+  margin-top: .3rem; padding: .3rem; background: var(--paper); border: 1px solid var(--line);
+  border-radius: 8px; box-shadow: 0 .5rem 1.5rem #0004; }
+#found a { display: block; padding: .3rem .5rem; border-radius: 5px; color: var(--ink);
+  text-decoration: none; overflow-wrap: anywhere; }
+#found a[aria-selected=true], #found a:hover { background: var(--tint);
+  box-shadow: inset 3px 0 var(--mark); }
+#found small { display: block; color: var(--soft); }
+#said { margin: .3rem 0 0; color: var(--soft); }
+#said:empty, .where:empty { display: none; }
 .where { margin: 0 0 .2rem; font-size: .85rem; color: var(--soft); }
-.skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem; z-index: 1; }
+.skip { position: absolute; left: -99rem; }
+.skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem; z-index: 1; }
+"""
+
+# %% ../../nbs/docs/00_site.ipynb #0a9eaa28
+_STYLE += """
 main { padding: 1.5rem 0 4rem; min-width: 0; overflow-wrap: break-word; }
 h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 .4rem; }
 .gain { font-size: 1.2rem; color: var(--soft); margin: 0 0 1.8rem; }
-main h2 { font-size: 1.45rem; margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+main h2 { font-size: 1.45rem; margin: 2.4rem 0 .6rem; padding-top: .6rem;
+  border-top: 1px solid var(--line); }
 main h3 { font-size: 1.12rem; margin: 1.8rem 0 .4rem; }
-main hr { border: 0; border-top: 1px solid var(--line); margin: 2rem 0 .6rem; } main h2 + hr { display: none; }
+main hr { border: 0; border-top: 1px solid var(--line); margin: 2rem 0 .6rem; }
+main h2 + hr { display: none; }
 """
 
-# %% ../../nbs/docs/00_site.ipynb #b2cca174
+# %% ../../nbs/docs/00_site.ipynb #010cd108
 _STYLE += """
 code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   background: var(--tint); border-radius: 4px; padding: .1em .3em; }
-pre { background: var(--tint); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem; overflow-x: auto;
-  font-size: .83rem; line-height: 1.5; margin: .8rem 0; }
+pre { background: var(--tint); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem;
+  overflow-x: auto; font-size: .83rem; line-height: 1.5; margin: .8rem 0; }
 pre code { background: none; padding: 0; font-size: 1em; }
-pre.output { background: none; border-width: 0 0 0 3px; border-radius: 0; color: var(--soft); max-height: 30rem; }
+pre.output { background: none; border-width: 0 0 0 3px; border-radius: 0; color: var(--soft);
+  max-height: 30rem; }
 pre > code.sourceCode > span > a:first-child { display: none; }
 pre.numberSource { padding-left: 0; }
-pre.numberSource > code > span > a:first-child {
-  display: inline-block; width: 4em; padding-right: 1em; text-align: right; color: var(--soft); text-decoration: none; user-select: none; }
+pre.numberSource > code > span > a:first-child { display: inline-block; width: 4em; padding-right: 1em;
+  text-align: right; color: var(--soft); text-decoration: none; user-select: none; }
 pre.numberSource > code > span > a:first-child::before { content: counter(line); }
 pre.numberSource > code > span { counter-increment: line; }
 pre.numberSource > code > span:target { background: color-mix(in srgb, var(--mark) 22%, transparent); }
-.kw, .cf, .im { color: var(--violet); } .st, .ss, .vs, .ch { color: var(--green); } .dv, .fl, .bn, .cn { color: var(--blue); }
-.co, .do { color: var(--soft); font-style: italic; } .fu, .at, .dt { color: var(--blue); } .op, .bu, .va { color: inherit; }
-figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .92rem; }
+.kw, .cf, .im { color: var(--violet); }
+.st, .ss, .vs, .ch { color: var(--green); }
+.dv, .fl, .bn, .cn { color: var(--blue); }
+.co, .do { color: var(--soft); font-style: italic; }
+.fu, .at, .dt { color: var(--blue); }
+.op, .bu, .va { color: inherit; }
+"""
+
+# %% ../../nbs/docs/00_site.ipynb #a82c6f4f
+_STYLE += """
+figure { margin: 1rem 0; }
+figcaption { color: var(--soft); font-size: .92rem; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
-table { border: 0; border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%; margin: 1rem 0; font-size: .93rem; }
-th, td { border: 0; border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; }
-td:has(small) { min-width: 10rem; } td b[style] { filter: brightness(.85); } :root[data-look=dark] td b[style] { filter: brightness(1.35); }
-thead th { border-bottom: 2px solid var(--line); } .dataframe td { font-variant-numeric: tabular-nums; }
-blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--line); color: var(--soft); }
-.next { display: flex; justify-content: space-between; gap: 1rem; margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-@media (max-width: 75rem) { .layout { grid-template-columns: 14rem minmax(0, 1fr); } .toc { display: none; } }
-@media (max-width: 50rem) { .layout { display: block; padding: 0 1rem; } .side { position: static; max-height: none; padding-bottom: 0; }
-  .side nav { display: none; } .side.open nav { display: block; } .menu { display: inline-block; } main { padding-top: .8rem; }
-  h1 { font-size: 1.8rem; } .gain { font-size: 1.1rem; margin-bottom: 1.2rem; } }
+table { border: 0; border-collapse: collapse; display: block; overflow-x: auto; max-width: 100%;
+  margin: 1rem 0; font-size: .93rem; }
+th, td { border: 0; border-bottom: 1px solid var(--line); padding: .3rem .8rem .3rem 0;
+  text-align: left; vertical-align: top; }
+td:has(small) { min-width: 10rem; }
+td b[style] { filter: brightness(.85); }
+:root[data-look=dark] td b[style] { filter: brightness(1.35); }
+thead th { border-bottom: 2px solid var(--line); }
+.dataframe td { font-variant-numeric: tabular-nums; }
+blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 3px solid var(--line);
+  color: var(--soft); }
+"""
+
+# %% ../../nbs/docs/00_site.ipynb #ef35a3c2
+_STYLE += """
+.next { display: flex; justify-content: space-between; gap: 1rem; margin-top: 3rem; padding-top: 1rem;
+  border-top: 1px solid var(--line); }
+@media (max-width: 75rem) {
+  .layout { grid-template-columns: 14rem minmax(0, 1fr); }
+  .toc { display: none; } }
+@media (max-width: 50rem) {
+  .layout { display: block; padding: 0 1rem; }
+  .side { position: static; max-height: none; padding-bottom: 0; }
+  .side nav { display: none; }
+  .side.open nav { display: block; }
+  .menu { display: inline-block; }
+  main { padding-top: .8rem; }
+  h1 { font-size: 1.8rem; }
+  .gain { font-size: 1.1rem; margin-bottom: 1.2rem; } }
 @media print { .side, .toc, .next { display: none; } .layout { display: block; } }
 """
 
@@ -466,7 +528,8 @@ _PAGE = Template("""<!DOCTYPE html>
   let kept = null; try { kept = localStorage.getItem("look"); } catch (e) {}
   look.look = kept || (dark ? "dark" : "light");
   window.swap = () => {
-    look.look = look.look == "dark" ? "light" : "dark"; try { localStorage.setItem("look", look.look); } catch (e) {} } }
+    look.look = look.look == "dark" ? "light" : "dark";
+    try { localStorage.setItem("look", look.look); } catch (e) {} } }
 </script>
 <script src="$up/search.js" defer></script>
 </head>
@@ -487,112 +550,75 @@ $body
 </div></body></html>
 """)
 
-# %% ../../nbs/docs/00_site.ipynb #35cb7f12
+# %% ../../nbs/docs/00_site.ipynb #c91d799a
+def _anchor(here: str, path: str, title: str) -> str:
+    "A link from one page to another; the page itself is marked."
+    current = ' aria-current="page"' * (path == here)
+    to = os.path.relpath(path, PurePosixPath(here).parent)
+    return f'<a href="{to}"{current}>{html.escape(title)}</a>'
+
+
 def _side(tree: list, link, trail: tuple[str, ...]) -> str:
     "The sidebar's pages and sections; those on the `trail` to this page are open."
     parts = []
     for entry in tree:
         if isinstance(entry, str):
             parts.append(link(address(entry)))
-        else:
-            on_trail = trail[:1] == entry[:1]
-            inside = _side(entry[1], link, trail[1:] if on_trail else ())
-            parts.append(
-                f"<details{' open' * on_trail}><summary>{html.escape(entry[0])}</summary>{inside}</details>"
-            )
+            continue
+        on_trail = trail[:1] == entry[:1]
+        inside = _side(entry[1], link, trail[1:] if on_trail else ())
+        summary = f"<summary>{html.escape(entry[0])}</summary>"
+        parts.append(f"<details{' open' * on_trail}>{summary}{inside}</details>")
     return "\n".join(parts)
 
 
+def _around(here: str, order: list[str], titles: dict[str, str]) -> str:
+    "Links to the pages before and after."
+    if here not in order:
+        return ""
+    at, parts = order.index(here), []
+    for i, text in ((at - 1, "← {}"), (at + 1, "{} →")):
+        there = order[i] if 0 <= i < len(order) else ""
+        parts.append(_anchor(here, there, text.format(titles[there])) if there else "<span></span>")
+    return "".join(parts)
+
+# %% ../../nbs/docs/00_site.ipynb #2ee72afc
 def _page(here: str, page: dict, titles: dict[str, str], tree: list, site: str) -> str:
     "One whole page; links are not resolved yet."
-    up = os.path.relpath(".", PurePosixPath(here).parent)
-
-    def link(path, text="{}"):
-        current = ' aria-current="page"' * (path == here)
-        return f'<a href="{os.path.relpath(path, PurePosixPath(here).parent)}"{current}>{html.escape(text.format(titles[path]))}</a>'
-
     places = {address(p): trail for p, trail in trails(tree).items()}
-    order, trail = list(places), places.get(here, ())
-    at = order.index(here) if here in order else None
-    around = (
-        []
-        if at is None
-        else [
-            link(order[i], text) if 0 <= i < len(order) else "<span></span>"
-            for i, text in ((at - 1, "← {}"), (at + 1, "{} →"))
-        ]
-    )
-    toc = (
-        f'<nav aria-label="On this page"><h2>On this page</h2>{page["toc"]}</nav>'
-        if page["toc"].strip()
-        else ""
-    )
-    title = site if here == "index.html" else f"{page['title']} · {site}"
+    trail, toc, home = places.get(here, ()), "", here == "index.html"
+    if page["toc"].strip():
+        toc = f'<nav aria-label="On this page"><h2>On this page</h2>{page["toc"]}</nav>'
+
+    def link(path):
+        return _anchor(here, path, titles[path])
+
     return _PAGE.substitute(
-        title=html.escape(title),
+        title=html.escape(site if home else f"{page['title']} · {site}"),
         heading=html.escape(page["title"]),
         gain=html.escape(page["gain"]),
         site=html.escape(site),
-        up=up,
+        up=os.path.relpath(".", PurePosixPath(here).parent),
         search=SEARCH_BOX,
         side=_side(tree, link, trail),
         toc=toc,
         body=page["body"],
-        where=html.escape(" › ".join(trail) if here != "index.html" else ""),
-        next="".join(around),
+        where="" if home else html.escape(" › ".join(trail)),
+        next=_around(here, list(places), titles),
     )
 
-# %% ../../nbs/docs/00_site.ipynb #afeae06a
-def build(
-    processed: str | Path,  # folder of notebooks as nbdev has processed them
-    to: str | Path,  # folder for the site; replaced when it exists
-    settings: dict,  # `title`, `doc_host`, `doc_baseurl`, `git_url`, `branch` of settings.ini
-    modules: str | Path,  # the package, whose source gets pages too
-) -> list[str]:  # paths of the pages of notebooks
-    "Write the site; raises a `ValueError` that lists the links that lead nowhere."
-    import yaml
-
-    processed, to, modules = Path(processed), Path(to), Path(modules)
-    links = Links(
-        f"{settings['doc_host']}{settings['doc_baseurl']}/",
-        f"{settings['git_url']}/blob/{settings['branch']}/",
-    )
-    contents = yaml.safe_load((processed / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"][
-        "contents"
-    ]
-    found = {p.relative_to(processed).as_posix(): p for p in notebooks([processed])}
-    tree = sidebar(contents, list(found))
-    pages, files = {}, {"style.css": _STYLE.encode()}
+# %% ../../nbs/docs/00_site.ipynb #678fb6a7
+def _read(found: dict[str, Path]) -> tuple[dict[str, dict], dict[str, bytes]]:
+    "The pages of some notebooks: title, gain, contents, body; and their pictures."
+    pages, files = {}, {}
     for name, path in found.items():
-        header, markdown, pictures = page_markdown(
-            json.loads(path.read_text(encoding="utf-8")), address(name).removesuffix(".html")
-        )
+        nb = json.loads(path.read_text(encoding="utf-8"))
+        header, markdown, pictures = page_markdown(nb, address(name).removesuffix(".html"))
         toc, body = _pandoc(markdown)
-        pages[address(name)] = dict(
-            title=header.get("title", name), gain=header.get("description", ""), toc=toc, body=body
-        )
+        title, gain = header.get("title", name), header.get("description", "")
+        pages[address(name)] = dict(title=title, gain=gain, toc=toc, body=body)
         files |= pictures
-    titles = {path: "Home" if path == "index.html" else page["title"] for path, page in pages.items()}
-    order = {address(p): " › ".join(trail) for p, trail in trails(tree).items()}
-    index = [
-        (titles[p], p, order.get(p, ""), headings(pages[p]["body"])) for p in dict.fromkeys((*order, *pages))
-    ]
-    files["search.js"] = search_script(index).encode()
-    pages |= _sources(modules)
-    for path in processed.rglob("*"):
-        if path.is_file() and path.suffix not in (".ipynb", ".yml"):
-            files[path.relative_to(processed).as_posix()] = path.read_bytes()
-    texts = {path: _page(path, page, titles, tree, settings["title"]) for path, page in pages.items()}
-    for path, text in {**texts, **dict.fromkeys(files, "")}.items():
-        links.add(path, text)
-    files |= {path: links.rewrite(path, text).encode() for path, text in texts.items()}
-    if links.broken:
-        raise ValueError("links that lead nowhere:\n  " + "\n  ".join(links.broken))
-    shutil.rmtree(to, ignore_errors=True)
-    for path, content in files.items():
-        (to / path).parent.mkdir(parents=True, exist_ok=True)
-        (to / path).write_bytes(content)
-    return list(titles)
+    return pages, files
 
 # %% ../../nbs/docs/00_site.ipynb #bfb1daf1
 def _sources(modules: Path) -> dict[str, dict]:
@@ -607,11 +633,64 @@ def _sources(modules: Path) -> dict[str, dict]:
         pages[f"source/{name.with_suffix('.html').as_posix()}"] = page
     return pages
 
+# %% ../../nbs/docs/00_site.ipynb #e7538d68
+def _index(pages: dict[str, dict], titles: dict[str, str], tree: list) -> bytes:
+    "The script that finds titles and headings, in the order of the sidebar."
+    where = {address(p): " › ".join(trail) for p, trail in trails(tree).items()}
+    entries = []
+    for path in dict.fromkeys((*where, *pages)):
+        entries.append((titles[path], path, where.get(path, ""), headings(pages[path]["body"])))
+    return search_script(entries).encode()
+
+# %% ../../nbs/docs/00_site.ipynb #85006973
+def build(
+    processed: str | Path,  # folder of notebooks as nbdev has processed them
+    to: str | Path,  # folder for the site; replaced when it exists
+    settings: dict,  # `title`, `doc_host`, `doc_baseurl`, `git_url`, `branch` of settings.ini
+    modules: str | Path,  # the package, whose source gets pages too
+) -> list[str]:  # paths of the pages of notebooks
+    "Write the site; raises a `ValueError` that lists the links that lead nowhere."
+    import yaml
+
+    processed, to, modules = Path(processed), Path(to), Path(modules)
+    website = yaml.safe_load((processed / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    found = {p.relative_to(processed).as_posix(): p for p in notebooks([processed])}
+    tree = sidebar(website["sidebar"]["contents"], list(found))
+    pages, files = _read(found)
+    titles = {path: "Home" if path == "index.html" else page["title"] for path, page in pages.items()}
+    files |= {"style.css": _STYLE.encode(), "search.js": _index(pages, titles, tree)}
+    pages |= _sources(modules)
+    for path in processed.rglob("*"):
+        if path.is_file() and path.suffix not in (".ipynb", ".yml"):
+            files[path.relative_to(processed).as_posix()] = path.read_bytes()
+    texts = {path: _page(path, page, titles, tree, settings["title"]) for path, page in pages.items()}
+    files |= _linked(texts, files, settings)
+    shutil.rmtree(to, ignore_errors=True)
+    for path, content in files.items():
+        (to / path).parent.mkdir(parents=True, exist_ok=True)
+        (to / path).write_bytes(content)
+    return list(titles)
+
+
+def _linked(texts: dict[str, str], files: dict[str, bytes], settings: dict) -> dict[str, bytes]:
+    "The pages with every link resolved."
+    site = f"{settings['doc_host']}{settings['doc_baseurl']}/"
+    links = Links(site, f"{settings['git_url']}/blob/{settings['branch']}/")
+    for path, text in {**texts, **dict.fromkeys(files, "")}.items():
+        links.add(path, text)
+    done = {path: links.rewrite(path, text).encode() for path, text in texts.items()}
+    if links.broken:
+        raise ValueError("links that lead nowhere:\n  " + "\n  ".join(links.broken))
+    return done
+
 # %% ../../nbs/docs/00_site.ipynb #104835af
 def docs(
     to: str | Path = "_docs",  # folder for the site
 ) -> None:
-    "Process the notebooks with nbdev and write the site; needs the package installed, as `make` does, for links between pages."
+    """Process the notebooks with nbdev and write the site.
+
+    Needs the package installed, as `make` does, for links between pages.
+    """
     from contextlib import chdir
     from nbdev.config import get_config
     from nbdev.serve import proc_nbs

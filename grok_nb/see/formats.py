@@ -13,10 +13,11 @@ from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
+from fastcore.basics import patch
 from .. import InputError, RunError, nearest
 from ..files import write_atomic
 
-# %% ../../nbs/see/07_formats.ipynb #12bac547
+# %% ../../nbs/see/07_formats.ipynb #b96f30d8
 forms = "html", "md", "pdf"
 
 
@@ -24,17 +25,16 @@ def form_of(
     out: str = "",  # file to write, if it is named
     form: str = "",  # format, if it is
 ) -> str:  # one of `forms`
-    "The format that is asked for. Raises InputError if there is no such format, or if name and format disagree."
+    "The format that is asked for. Raises InputError if there is none such, or name and format disagree."
     if form and form not in forms:
         raise InputError(f"--format {nearest(form, forms)}")
     ending = Path(out).suffix[1:] if out else form or "html"
     if ending not in forms or form and ending != form:
-        raise InputError(
-            f"--out {out}: must end in {f'.{form}, as --format says' if form else '.html, .md or .pdf'}"
-        )
+        allowed = f".{form}, as --format says" if form else ".html, .md or .pdf"
+        raise InputError(f"--out {out}: must end in {allowed}")
     return ending
 
-
+# %% ../../nbs/see/07_formats.ipynb #9bc0980a
 def chromium() -> str:  # path of the browser; empty: there is none
     "Chromium or a browser made of it: the system's, else the one that playwright has fetched."
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"):
@@ -50,17 +50,20 @@ def chromium() -> str:  # path of the browser; empty: there is none
         found = pool.submit(its_own).result()  # a notebook's own thread refuses it
     return found if Path(found).is_file() else ""
 
+# %% ../../nbs/see/07_formats.ipynb #ffe6bd4b
+def _has(module):
+    return importlib.util.find_spec(module) is not None
+
 
 def _missing(form):
     "What a format needs and this machine lacks, and where to get it."
-    has = lambda module: importlib.util.find_spec(module) is not None
     if form == "pdf":
-        if not has("playwright"):
+        if not _has("playwright"):
             return ["playwright (pip install playwright)"]
         if not chromium():
             return ["Chromium (apt install chromium, or playwright install chromium)"]
     if form == "md":
-        if not has("pypandoc"):
+        if not _has("pypandoc"):
             return ["pypandoc (pip install pypandoc_binary)"]
         import pypandoc
 
@@ -78,77 +81,34 @@ def check_form(
     if lacking := _missing(form):
         raise InputError(f"format {form}: needs {', '.join(lacking)}; html needs nothing")
 
-# %% ../../nbs/see/07_formats.ipynb #800b97c2
+# %% ../../nbs/see/07_formats.ipynb #302fe675
+_dropped = {"script", "style", "head", "button", "select", "output", "label", "canvas", "svg", "template"}
+_kept = dict(a=("href",), img=("src", "alt"))  # tag → its attributes that stay
+_turned = dict.fromkeys(("div", "span", "main", "small"), ("", ""))  # tag → what stands at its ends
+_turned |= dict(figure=("<p>", "</p>"), figcaption=("</p><p><em>", "</em>"))
+
+# Until pandoc is done these stand for a line break, and for the folder of pictures.
+_break, _folder = "\ue000", "\ue001"
+
+
+def _slug(heading):
+    "What GitHub calls a heading."
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+# %% ../../nbs/see/07_formats.ipynb #560b4c04
 class _Plain(HTMLParser):
     "What Markdown can say of a page of ours: `text`, and `pictures` by file name."
 
-    dropped = {"script", "style", "head", "button", "select", "output", "label", "canvas", "svg", "template"}
-    kept = {"a": ("href",), "img": ("src", "alt")}
-    turned = dict(
-        figure=("<p>", "</p>"),
-        figcaption=("</p><p><em>", "</em>"),
-        div=("", ""),
-        span=("", ""),
-        main=("", ""),
-        small=("", ""),
-    )
-
     def __init__(self, page):
         super().__init__(convert_charrefs=False)
-        self.pieces, self.pictures, self.names, self.headings, self.inside, self.cell = (
-            [],
-            {},
-            {},
-            {},
-            [],
-            False,
-        )
+        self.pieces, self.pictures = [], {}
+        self.names, self.headings = {}, {}  # open heading → its id; id → words
+        self.inside, self.cell = [], False  # of what is dropped; of a table's cell
         self.feed(page)
-        self.text = re.sub(
-            r'href="#([^"]+)"',
-            lambda m: f'href="#{_slug(self.headings.get(m[1], m[1]))}"',
-            "".join(self.pieces),
-        )
+        self.text = re.sub(r'href="#([^"]+)"', self._within, "".join(self.pieces))
 
-    def handle_starttag(self, tag, attributes):
-        if tag in self.dropped:
-            self.inside.append(tag)
-        if self.inside or tag in ("input", "meta", "link"):
-            return
-        given = dict(attributes)
-        if tag == "img":
-            given["src"] = self._file(given.get("src") or "")
-        if tag in ("td", "th"):
-            self.cell = True
-        if re.fullmatch("h[1-6]", tag) and "id" in given:
-            self.names[tag] = given["id"]
-        said = "".join(f' {n}="{html.escape(given[n] or "")}"' for n in self.kept.get(tag, ()) if n in given)
-        self.pieces.append(
-            _break if tag == "br" and self.cell else self.turned.get(tag, (f"<{tag}{said}>",))[0]
-        )
-
-    def handle_endtag(self, tag):
-        if self.inside:
-            if tag == self.inside[-1]:
-                self.inside.pop()
-            return
-        if tag in ("td", "th"):
-            self.cell = False
-        self.names.pop(tag, None)
-        self.pieces.append(self.turned.get(tag, ("", f"</{tag}>"))[1])
-
-    def handle_data(self, data):
-        if self.inside:
-            return
-        for name in self.names.values():
-            self.headings[name] = self.headings.get(name, "") + html.unescape(data)
-        self.pieces.append(data)
-
-    def handle_entityref(self, name):
-        self.handle_data(f"&{name};")
-
-    def handle_charref(self, name):
-        self.handle_data(f"&#{name};")
+    def _within(self, link):
+        return f'href="#{_slug(self.headings.get(link[1], link[1]))}"'
 
     def _file(self, source):
         "The name of the file that a picture in the page becomes."
@@ -160,18 +120,55 @@ class _Plain(HTMLParser):
         self.pictures[name] = content
         return f"{_folder}/{name}"
 
+# %% ../../nbs/see/07_formats.ipynb #7abbde77
+@patch
+def handle_starttag(self: _Plain, tag, attributes):
+    if tag in _dropped:
+        self.inside.append(tag)
+    if self.inside or tag in ("input", "meta", "link"):
+        return
+    given = dict(attributes)
+    if tag == "img":
+        given["src"] = self._file(given.get("src") or "")
+    if tag in ("td", "th"):
+        self.cell = True
+    if re.fullmatch("h[1-6]", tag) and "id" in given:
+        self.names[tag] = given["id"]
+    said = "".join(f' {n}="{html.escape(given[n] or "")}"' for n in _kept.get(tag, ()) if n in given)
+    self.pieces.append(_break if tag == "br" and self.cell else _turned.get(tag, (f"<{tag}{said}>",))[0])
 
-_break, _folder = (
-    "\ue000",
-    "\ue001",
-)  # stand for a line break, and for the folder of pictures, until pandoc is done
+
+@patch
+def handle_endtag(self: _Plain, tag):
+    if self.inside:
+        if tag == self.inside[-1]:
+            self.inside.pop()
+        return
+    if tag in ("td", "th"):
+        self.cell = False
+    self.names.pop(tag, None)
+    self.pieces.append(_turned.get(tag, ("", f"</{tag}>"))[1])
+
+# %% ../../nbs/see/07_formats.ipynb #ec9e0fcc
+@patch
+def handle_data(self: _Plain, data):
+    if self.inside:
+        return
+    for name in self.names.values():
+        self.headings[name] = self.headings.get(name, "") + html.unescape(data)
+    self.pieces.append(data)
 
 
-def _slug(heading):
-    "What GitHub calls a heading."
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+@patch
+def handle_entityref(self: _Plain, name):
+    self.handle_data(f"&{name};")
 
-# %% ../../nbs/see/07_formats.ipynb #b6bc5915
+
+@patch
+def handle_charref(self: _Plain, name):
+    self.handle_data(f"&#{name};")
+
+# %% ../../nbs/see/07_formats.ipynb #a2d566f4
 def markdown(
     page: str,  # HTML
     folder: str = "pictures",  # where its pictures will be, as seen from the Markdown file
@@ -179,23 +176,48 @@ def markdown(
     "A page as GitHub's Markdown."
     import pypandoc
 
-    plain = _Plain(page)
+    plain, reader = _Plain(page), "html+raw_html-native_divs-native_spans"
+    wide = ["--wrap=none", "--columns=10000"]
     try:
-        text = pypandoc.convert_text(
-            plain.text,
-            "gfm",
-            format="html+raw_html-native_divs-native_spans",
-            extra_args=["--wrap=none", "--columns=10000"],
-        )
+        text = pypandoc.convert_text(plain.text, "gfm", format=reader, extra_args=wide)
     except RuntimeError as e:
         raise RunError(f"pandoc: {str(e).splitlines()[0]}") from None
-    return text.replace(_break, "<br>").replace(quote(_folder), quote(folder)).replace(
-        _folder, quote(folder)
-    ), plain.pictures
+    text = text.replace(_break, "<br>")
+    for stands_for in (quote(_folder), _folder):
+        text = text.replace(stands_for, quote(folder))
+    return text, plain.pictures
+
+# %% ../../nbs/see/07_formats.ipynb #3ffe90ae
+def _print(page):
+    "The bytes of a PDF."
+    from playwright.sync_api import Error, sync_playwright
+
+    root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium refuses its sandbox to root
+    flags = ["--disable-dev-shm-usage", *["--no-sandbox"] * root]
+    try:
+        with sync_playwright() as p:
+            browser = p.chromium.launch(executable_path=chromium(), args=flags)
+            tab = browser.new_page(offline=True, color_scheme="light")
+            tab.set_content(page, wait_until="load", timeout=120_000)
+            tab.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => 0)))")
+            return tab.pdf(**_paper)
+    except Error as e:
+        raise RunError(f"Chromium: {str(e).splitlines()[0]}") from None
 
 
+_paper = dict(
+    format="A4",
+    margin=dict(top="14mm", bottom="16mm", left="14mm", right="14mm"),
+    print_background=True,
+    display_header_footer=True,
+    header_template="<span></span>",
+    footer_template='<div style="width:100%;text-align:center;font:8px sans-serif">'
+    '<span class="pageNumber"></span></div>',
+)
+
+# %% ../../nbs/see/07_formats.ipynb #688bba8f
 def _save_markdown(path, page):
-    "Pictures first, then the text that shows them, then away with those of an older one: a reader never misses any."
+    "Text and pictures, without those of an older one."
     folder = path.with_name(f"{path.stem}-pictures")
     text, pictures = markdown(page, folder.name)
     if pictures:
@@ -207,33 +229,7 @@ def _save_markdown(path, page):
         if re.fullmatch(r"[0-9a-f]{12}\.\w+", old.name) and old.name not in pictures:
             old.unlink()
 
-# %% ../../nbs/see/07_formats.ipynb #366a0d44
-def _print(page):
-    "The bytes of a PDF."
-    from playwright.sync_api import Error, sync_playwright
-
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium refuses its sandbox to root
-    try:
-        with sync_playwright() as p:
-            browser = p.chromium.launch(
-                executable_path=chromium(), args=["--disable-dev-shm-usage", *["--no-sandbox"] * root]
-            )
-            tab = browser.new_page(offline=True, color_scheme="light")
-            tab.set_content(page, wait_until="load", timeout=120_000)
-            tab.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => 0)))")
-            number = '<div style="width:100%;text-align:center;font:8px sans-serif"><span class="pageNumber"></span></div>'
-            return tab.pdf(
-                format="A4",
-                print_background=True,
-                display_header_footer=True,
-                header_template="<span></span>",
-                footer_template=number,
-                margin=dict(top="14mm", bottom="16mm", left="14mm", right="14mm"),
-            )
-    except Error as e:
-        raise RunError(f"Chromium: {str(e).splitlines()[0]}") from None
-
-
+# %% ../../nbs/see/07_formats.ipynb #dafe08af
 def _save_pdf(path, page):
     with ThreadPoolExecutor(1) as pool:
         write_atomic(path, pool.submit(_print, page).result())  # a notebook's own thread refuses it

@@ -18,101 +18,118 @@ from ..claims import ledger
 from ..evidence import known_curves, measured_inside, readable, representative_runs, tables, when
 from ..runs import Run, describe, labels
 from .formats import check_form, save
+from .panels import finish, panels
 from ..ramps import fewest
 from ..transitions import mark, transitions
 from ..probes import curve
 
-# %% ../../nbs/see/02_report.ipynb #eb6d6deb
+# %% ../../nbs/see/02_report.ipynb #84e45f94
 def picture(
     fig: plt.Figure,  # matplotlib figure
     alt: str,  # what it shows, in a sentence
     dpi: int = 180,  # pixels per inch of the file
 ) -> str:  # an `<img>` with the picture inside
     "A figure as self-contained HTML."
-    buffer = io.BytesIO()
-    crop = (
-        None if fig.get_layout_engine() else "tight"
-    )  # to crop means to draw twice; a layout leaves nothing outside
-    fig.savefig(
-        buffer, format="webp", dpi=dpi, facecolor="white", bbox_inches=crop, pil_kwargs=dict(quality=85)
-    )
-    width = int(fig.get_size_inches()[0] * 96)
+    # To crop means to draw twice, and a layout leaves nothing outside.
+    crop = None if fig.get_layout_engine() else "tight"
+    options = dict(dpi=dpi, facecolor="white", bbox_inches=crop, pil_kwargs=dict(quality=85))
+    fig.savefig(buffer := io.BytesIO(), format="webp", **options)
+    width, alt = int(fig.get_size_inches()[0] * 96), html.escape(alt, quote=True)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/webp;base64,{data}" alt="{html.escape(alt, quote=True)}" style="width:{width}px">'
+    return f'<img src="data:image/webp;base64,{data}" alt="{alt}" style="width:{width}px">'
 
-
+# %% ../../nbs/see/02_report.ipynb #ae00e710
 def table_html(
     table: pd.DataFrame,  # to be shown as it is, index left out
 ) -> str:
     "A table, escaped, that scrolls sideways on a narrow screen."
-    body = table.to_html(index=False, border=0, escape=True, na_rep="–", float_format=lambda v: f"{v:.3g}")
+    options = dict(index=False, border=0, escape=True, na_rep="–")
+    body = table.to_html(float_format=lambda v: f"{v:.3g}", **options)
     return f'<div class="wide">{body}</div>'
 
-# %% ../../nbs/see/02_report.ipynb #cc34792b
+# %% ../../nbs/see/02_report.ipynb #7299ed1a
 _style = """
 :root { --ink:#1a1f24; --soft:#5d6770; --line:#dde2e6; --paper:#fff; --tint:#f5f7f9; --accent:#0072b2 }
-@media (prefers-color-scheme: dark) { :root { --ink:#e4e8eb; --soft:#9aa5ad; --line:#343c43; --paper:#15191d; --tint:#1d2328; --accent:#56b4e9 } }
+@media (prefers-color-scheme: dark) {
+  :root { --ink:#e4e8eb; --soft:#9aa5ad; --line:#343c43; --paper:#15191d; --tint:#1d2328; --accent:#56b4e9 } }
 * { box-sizing:border-box }
-body { margin:0; background:var(--paper); color:var(--ink); font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif }
+body { margin:0; background:var(--paper); color:var(--ink);
+  font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif }
 main { max-width:1060px; margin:0 auto; padding:2.5rem 1.25rem 4rem }
 h1 { font-size:1.7rem; line-height:1.25; margin:0 0 .5rem }
-* + h1 { margin-top:4.5rem } a { color:var(--accent) } h2 { font-size:1.2rem; margin:2.6rem 0 .5rem; padding-top:.6rem; border-top:1px solid var(--line) }
+* + h1 { margin-top:4.5rem } a { color:var(--accent) }
+h2 { font-size:1.2rem; margin:2.6rem 0 .5rem; padding-top:.6rem; border-top:1px solid var(--line) }
 p { max-width:46rem; margin:.5rem 0 } .lead { font-size:1.12rem } .soft { color:var(--soft); font-size:.9rem }
-figure { margin:1rem 0 } figcaption { color:var(--soft); font-size:.92rem; max-width:46rem; margin-top:.4rem }
+figure { margin:1rem 0 }
+figcaption { color:var(--soft); font-size:.92rem; max-width:46rem; margin-top:.4rem }
 img { max-width:100%; height:auto; background:#fff; border-radius:6px; border:1px solid var(--line) }
-.wide { overflow-x:auto; margin:.8rem 0 } table { border-collapse:collapse; font-size:.88rem; font-variant-numeric:tabular-nums }
-th,td { text-align:left; padding:.32rem .9rem .32rem 0; border-bottom:1px solid var(--line); vertical-align:top } th { color:var(--soft); font-weight:600 }
-code,pre { font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace; background:var(--tint); border-radius:5px }
-code { padding:.1em .3em } pre { padding:.8rem 1rem; overflow-x:auto } details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
+.wide { overflow-x:auto; margin:.8rem 0 }
+table { border-collapse:collapse; font-size:.88rem; font-variant-numeric:tabular-nums }
+th,td { text-align:left; padding:.32rem .9rem .32rem 0; border-bottom:1px solid var(--line);
+  vertical-align:top }
+th { color:var(--soft); font-weight:600 }
+code,pre { font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;
+  background:var(--tint); border-radius:5px }
+code { padding:.1em .3em } pre { padding:.8rem 1rem; overflow-x:auto }
+details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
 """
 
-# On paper: light, figures and rows whole, wide tables small enough to fit, nothing to drag.
+# %% ../../nbs/see/02_report.ipynb #34696abd
 _print_style = """
 @media print {
 :root { --ink:#1a1f24; --soft:#4d565e; --line:#cdd3d8; --paper:#fff; --tint:#f5f7f9; --accent:#0072b2 }
-body { font-size:10pt } main { max-width:none; padding:0 } * + h1 { break-before:page; margin-top:0 } h1,h2,summary { break-after:avoid }
-figure,tr,pre,.gs { break-inside:avoid } figure img { max-height:225mm; width:auto } .wide { overflow:visible } pre { white-space:pre-wrap }
-table { font-size:7pt } th,td { padding:.2rem .5rem .2rem 0; overflow-wrap:break-word } thead { display:table-header-group } input,button { display:none }
+body { font-size:10pt } main { max-width:none; padding:0 }
+* + h1 { break-before:page; margin-top:0 } h1,h2,summary { break-after:avoid }
+figure,tr,pre,.gs { break-inside:avoid } figure img { max-height:225mm; width:auto }
+.wide { overflow:visible } pre { white-space:pre-wrap }
+table { font-size:7pt } th,td { padding:.2rem .5rem .2rem 0; overflow-wrap:break-word }
+thead { display:table-header-group } input,button { display:none }
 }
 """
 
-
+# %% ../../nbs/see/02_report.ipynb #80fa253d
 def page(
     title: str,  # of the page
     body: str,  # HTML
 ) -> str:
     "A complete HTML document with its style inside."
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_style}{_print_style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_style}{_print_style}</style></head>\n"
+        f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
-# %% ../../nbs/see/02_report.ipynb #fa82aa2e
+# %% ../../nbs/see/02_report.ipynb #631cd6de
+def _change(r):
+    "A transition in words."
+    verb, half = "rises" if r.direction == "up" else "falls", f"{r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}"
+    finite = r.saturation_hi < float("inf")
+    end = f"complete by {r.saturation_hi:,.0f}" if finite else "not yet complete at the end"
+    return (
+        f"{verb} from {r.baseline:.2f} to {r.plateau:.2f}, starting after step {r.onset_lo:,.0f}, "
+        f"half-way between {half}, {end}."
+    )
+
+
+def _no_change(rows, metric):
+    "What is said of a run without one."
+    found = f"no lasting change found in {rows['last'].max():,.0f} steps"
+    if (rows.direction == "untested").all():
+        found = "too few evaluations to tell"
+    return f"{found} ({metric} {rows.plateau.iloc[-1]:.2f})."
+
+# %% ../../nbs/see/02_report.ipynb #67a9df4e
 def answer(
     table: pd.DataFrame,  # of `when`
     study,  # `study.Study`: its headline curve is told of, in its `unit`
 ) -> list[str]:  # a sentence a run, or one for each of its transitions
     "What happened, in words that come from the table alone."
-    sentences, headline, metric = [], study.headline_name, study.unit
-    for run, rows in table[table.curve == headline].groupby("run", sort=False):
+    sentences, metric = [], study.unit
+    for run, rows in table[table.curve == study.headline_name].groupby("run", sort=False):
         moved = rows[rows.direction.isin(["up", "down"])]
-        if moved.empty:
-            found = (
-                "too few evaluations to tell"
-                if (rows.direction == "untested").all()
-                else f"no lasting change found in {rows['last'].max():,.0f} steps"
-            )
-            sentences.append(f"{run}: {headline} – {found} ({metric} {rows.plateau.iloc[-1]:.2f}).")
-        for _, r in moved.iterrows():
-            end = (
-                f"complete by {r.saturation_hi:,.0f}"
-                if r.saturation_hi < float("inf")
-                else "not yet complete at the end"
-            )
-            sentences.append(
-                f"{run}: {headline} – {metric} {'rises' if r.direction == 'up' else 'falls'} from {r.baseline:.2f} to {r.plateau:.2f}, "
-                f"starting after step {r.onset_lo:,.0f}, half-way between {r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}, {end}."
-            )
+        told = [f"{metric} {_change(r)}" for _, r in moved.iterrows()] or [_no_change(rows, metric)]
+        sentences += [f"{run}: {study.headline_name} – {each}" for each in told]
     return sentences
 
 # %% ../../nbs/see/02_report.ipynb #1dd61367
@@ -132,94 +149,127 @@ def look_inside(run: Run):
     measured_inside([run])
     through_training([run], labels([run]))
 
-# %% ../../nbs/see/02_report.ipynb #e7191416
+# %% ../../nbs/see/02_report.ipynb #447f9eff
 def curves_figure(
     table: pd.DataFrame,  # long table of one or more runs; `run` holds the name to show
     curves: dict,  # name → selection of one curve, as a study's `curves`
     transitions: dict,  # run → its transitions on the headline curve
 ) -> plt.Figure:
     "Curves over steps, the runs side by side."
-    runs, palette = (
-        list(table["run"].unique()),
-        ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"),
-    )
-    fig, axes = plt.subplots(
-        1, len(runs), figsize=(1.2 + 4.6 * len(runs), 3.0), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, run in zip(axes[0], runs):
-        rows = table[table["run"] == run]
-        known = known_curves(rows, curves)
+    runs = list(table["run"].unique())
+    palette = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"
+    fig, axes = panels(len(runs), width=4.6, height=3.0, beside=1.2, sharey=True)
+    for ax, run in zip(axes, runs):
+        known = known_curves(table[table["run"] == run], curves)
         for name, color in zip(curves, cycle(palette)):
             if name in known:
                 known[name].plot(ax=ax, color=color, label=name)
         for t in transitions.get(run, ()):
             mark(ax, t)
-        ax.set(
-            xlabel="optimizer steps",
-            ylabel="value" if run == runs[0] else "",
-            title=run if len(runs) > 1 else None,
-        )
-    fig.legend(
-        *axes[0, 0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-    )
-    plt.close(fig)
-    return fig
+        ax.set(xlabel="optimizer steps", ylabel="", title=run if len(runs) > 1 else None)
+    axes[0].set_ylabel("value")
+    return finish(fig, "below", ncols=3)
 
-# %% ../../nbs/see/02_report.ipynb #69aa74f0
+# %% ../../nbs/see/02_report.ipynb #c61dc29f
+def _figure_list(study, shown, names):
+    "(heading, caption, figure) of all that a study draws of some runs."
+    table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown], ignore_index=True)
+    series = {name: curve(part, **study.headline) for name, part in table.groupby("run", sort=False)}
+    moved = {name: transitions(s) if len(s) >= fewest else [] for name, s in series.items()}
+    if study.figures:
+        figures = study.figures(table, moved)
+    else:
+        caption = "Every curve of the study. Bands: transitions of the headline curve."
+        figures = [("When", caption, curves_figure(table, study.curves, moved))]
+    inside = measured_inside(shown).replace(dict(run=names))
+    return [*figures, *study.checkpoint_figures({names[r.run_id]: r for r in shown}, inside)]
+
+# %% ../../nbs/see/02_report.ipynb #81048056
+def _figures(figures):
+    "Each with its heading and caption."
+    pieces = []
+    for heading, caption, fig in figures:
+        below = f"<figcaption>{html.escape(caption)}</figcaption>"
+        pieces.append(f"<h2>{html.escape(heading)}</h2><figure>{picture(fig, caption)}{below}</figure>")
+    return pieces
+
+# %% ../../nbs/see/02_report.ipynb #a2ddb597
+def _claims(study, runs):
+    "The ledger, and which runs it rests on."
+    book = ledger(study.claims(), tables(runs))
+    if book.empty:
+        return []
+    counts = pd.Series([r.preset for r in runs if r.preset != "custom"]).value_counts(sort=False)
+    rests = ", ".join(f"{n} × {preset}" for preset, n in counts.items())
+    refuted = set(book[book.verdict == "not supported"].claim)
+    against = [what for what, name in study.contradictions.items() if name in refuted]
+    said = "".join(f"<li>{html.escape(what)}</li>" for what in against)
+    return [
+        "<h2>Claims so far</h2>",
+        f'<div class="wide">{book._repr_html_()}</div>',
+        f"<p>Against the paper, in these runs:</p><ul>{said}</ul>" if said else "",
+        f'<p class="soft">Judged on {rests or "no run with the options of a preset"}. '
+        "Below three seeds nothing is decided.</p>",
+    ]
+
+# %% ../../nbs/see/02_report.ipynb #6528dc7b
+def _details(run):
+    "Options and sessions of a run, folded away."
+    options = pd.DataFrame(run.config.options().items(), columns=["option", "value"]).astype(str)
+    sessions = pd.DataFrame(run.sessions()).fillna("").astype(str)
+    return (
+        f"<details><summary>{html.escape(run.run_id)}: every option, and where it ran</summary>"
+        f"{table_html(options)}{table_html(sessions)}</details>"
+    )
+
+# %% ../../nbs/see/02_report.ipynb #b9e9d0f5
+def _making(runs):
+    "With what exactly the runs were made, and how to open them."
+    last = runs[0].folder(runs[0].steps[-1]).relative_to(runs[0].path.parent)
+    return [
+        "<h2>How these runs were made</h2>",
+        table_html(describe(runs)),
+        *(_details(r) for r in runs),
+        "<p>Every checkpoint is an ordinary Hugging Face folder:</p>",
+        "<pre>from transformers import AutoModelForCausalLM\n"
+        f'model = AutoModelForCausalLM.from_pretrained(\n    "{html.escape(str(last))}")</pre>',
+    ]
+
+# %% ../../nbs/see/02_report.ipynb #ee80e7ed
+def _opening(study, found):
+    "The question, the answer, and the table that it comes from."
+    lead = [f'<p class="lead">{html.escape(s)}</p>' for s in answer(found, study)]
+    return [
+        f'<h1 id="{study.name}">{html.escape(study.question)}</h1>',
+        *lead,
+        "<h2>Transitions</h2>",
+        table_html(readable(found)),
+        '<p class="soft">Times are optimiser steps, as intervals between two evaluations: '
+        "2,600 – 3,000 means after step 2,600, at or before step 3,000. "
+        "Noise shows a rise of this kind in less than 5 % of curves that have none.</p>",
+    ]
+
+# %% ../../nbs/see/02_report.ipynb #955229e8
 def section(
     runs: Sequence[Run],  # of one study, with at least one evaluation each
     evidence: Sequence[Run] = (),  # more runs of the study for the claims to be judged on
 ) -> list[str]:  # pieces of HTML
     "What is reported of the runs of one study."
     study, names, found, shown = runs[0].study, labels(runs), when(runs), representative_runs(runs)
-    table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown], ignore_index=True)
-    series = {name: curve(part, **study.headline) for name, part in table.groupby("run", sort=False)}
-    moved = {name: transitions(s) if len(s) >= fewest else [] for name, s in series.items()}
-    body = [f'<h1 id="{study.name}">{html.escape(study.question)}</h1>']
-    body += [f'<p class="lead">{html.escape(s)}</p>' for s in answer(found, study)]
-    body += [
-        "<h2>Transitions</h2>",
-        table_html(readable(found)),
-        '<p class="soft">Times are optimiser steps, as intervals between two evaluations: 2,600 – 3,000 means after step 2,600, at or before '
-        "step 3,000. Noise shows a rise of this kind in less than 5 % of curves that have none.</p>",
-    ]
-    figures = (
-        study.figures(table, moved)
-        if study.figures
-        else [
-            (
-                "When",
-                "Every curve of the study. Bands: transitions of the headline curve.",
-                curves_figure(table, study.curves, moved),
-            )
-        ]
-    )
-    figures += study.checkpoint_figures(
-        {names[r.run_id]: r for r in shown}, measured_inside(shown).replace(dict(run=names))
-    )
-    body += [
+    figures = _figure_list(study, shown, names)  # first: what cannot be asked fails before a table is written
+    return [
+        *_opening(study, found),
         "<h2>Through training</h2>",
         '<p class="soft">Move the slider, or press the arrow keys.</p>',
         through_training(shown, names).html(),
-    ]
-    body += _figures(figures)
-    body += _claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values()))
-    return body + [
-        "<h2>How these runs were made</h2>",
-        table_html(describe(runs)),
-        *(_details(r) for r in runs),
-        "<p>Every checkpoint is an ordinary Hugging Face folder:</p>",
-        f"<pre>from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained(\n"
-        f'    "{html.escape(str(runs[0].folder(runs[0].steps[-1]).relative_to(runs[0].path.parent)))}")</pre>',
+        *_figures(figures),
+        *_claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values())),
+        *_making(runs),
     ]
 
-
+# %% ../../nbs/see/02_report.ipynb #17ac90f9
 def _sections(of_studies, workers):
-    "`section` for each pair of runs and evidence, in processes of their own where there are several of both."
+    "`section` for each pair of runs and evidence; in processes where there are several of both."
     if workers == 1 or len(of_studies) < 2:
         return [section(*each) for each in of_studies]
     from grok_nb.engines import Processes
@@ -233,100 +283,92 @@ def _section_from(folders, evidence):
     return section([Run(f) for f in folders], [Run(f) for f in evidence])
 
 
-def report(
-    runs: Sequence[Run],  # of one study or of several, with at least one evaluation each
-    path: str
-    | Path
-    | None = None,  # where to write, as .html, .md or .pdf; None: `report-…` in the folder of runs
-    evidence: Sequence[Run] = (),  # more runs of these studies for the claims to be judged on
-    form: str = "html",  # html, md or pdf, where no path says it by its ending
-    workers: int | None = 1,  # processes that draw the sections of several studies; None: one a core
-) -> Path:  # of the file
-    "One offline HTML report about some runs, a section for each study; an `InputError` if they have not been evaluated."
-    check_form(Path(path).suffix[1:] if path else form)
+def _written(path, title, body):
+    "Save a report, in the format that its path ends in."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    foot = f'<p class="soft">grok_nb {__version__}. Paths are relative to the folder of runs.</p>'
+    save(path, page(title, "\n".join([*body, foot])))
+    return path
+
+# %% ../../nbs/see/02_report.ipynb #661158bd
+def _check(runs, form):
+    "Refuse in a line what cannot be reported, or not in this format."
+    check_form(form)
     if not runs:
         raise InputError("report: needs one run or more")
     if empty := [r.run_id for r in runs if not r.records()]:
         raise InputError(f"report: {empty[0]} has not been evaluated yet")
     if bare := [r.run_id for r in runs if not r.steps]:
         raise InputError(f"report: {bare[0]} has no checkpoint yet")
+
+
+def _default_path(runs, names, form):
+    "In the folder of runs: named after the run, or after the studies and which runs they are."
+    name = runs[0].run_id
+    if len(runs) > 1:
+        which = " ".join(sorted(r.run_id for r in runs))
+        name = f"{'-'.join(names)}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
+    return runs[0].path.parent / f"report-{name}.{form}"
+
+# %% ../../nbs/see/02_report.ipynb #b0839c17
+def report(
+    runs: Sequence[Run],  # of one study or of several, with at least one evaluation each
+    path: str | Path | None = None,  # .html, .md or .pdf; None: `report-…` in the folder of runs
+    evidence: Sequence[Run] = (),  # more runs of these studies for the claims to be judged on
+    form: str = "html",  # html, md or pdf, where no path says it by its ending
+    workers: int | None = 1,  # processes that draw the sections of several studies; None: one a core
+) -> Path:  # of the file
+    """One offline HTML report about some runs, a section for each study.
+
+    Raises `InputError` if they have not been evaluated.
+    """
+    _check(runs, Path(path).suffix[1:] if path else form)
     names = list(dict.fromkeys(r.config.study for r in runs))
-    of = lambda name, runs: [r for r in runs if r.config.study == name]
-    body = sum(_sections([(of(name, runs), of(name, evidence)) for name in names], workers), [])
-    title = studies[names[0]].question
+    parts = [[[r for r in some if r.config.study == name] for some in (runs, evidence)] for name in names]
+    body, title = sum(_sections(parts, workers), []), studies[names[0]].question
     if len(names) > 1:
         title = "An ability arrives late and suddenly: when, in which circuit, and what moves it?"
-        links = "".join(
-            f'<li><a href="#{name}">{html.escape(studies[name].question)}</a></li>' for name in names
-        )
+        questions = {name: html.escape(studies[name].question) for name in names}
+        links = "".join(f'<li><a href="#{name}">{asked}</a></li>' for name, asked in questions.items())
         body = [f"<h1>{title}</h1><ul>{links}</ul>", *body]
-    if path is None:
-        several = f"{'-'.join(names)}-{hashlib.sha256(' '.join(sorted(r.run_id for r in runs)).encode()).hexdigest()[:8]}"
-        path = runs[0].path.parent / f"report-{runs[0].run_id if len(runs) == 1 else several}.{form}"
-    return _written(path, title, body)
+    return _written(_default_path(runs, names, form) if path is None else path, title, body)
 
-
-def _written(path, title, body):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(
-        path,
-        page(
-            title,
-            "\n".join(
-                [
-                    *body,
-                    f'<p class="soft">grok_nb {__version__}. Paths are relative to the folder of runs.</p>',
-                ]
-            ),
-        ),
-    )
-    return path
-
-
-def _figures(figures):
-    "Each with its heading and caption."
+# %% ../../nbs/see/02_report.ipynb #83c6af52
+def _sweep_opening(study, facts, table, begun):
+    "The question, how much of the sweep there is, and its axes."
+    fixed = ", ".join(f"{k} = {v}" for k, v in facts["fixed"].items())
+    preset = html.escape(facts["preset"] + (f" with {fixed}" if fixed else ""))
+    asked = len(facts["seeds"]) * math.prod(len(v) for v in facts["grid"].values())
+    axes = ""
+    for name, values in dict(facts["grid"], seed=facts["seeds"]).items():
+        axes += f"<li>{html.escape(name)}: {html.escape(', '.join(map(str, values)))}</li>"
     return [
-        f"<h2>{html.escape(heading)}</h2><figure>{picture(fig, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for heading, caption, fig in figures
+        f"<h1>{html.escape(study.question)}</h1>",
+        f'<p class="lead">A sweep of {asked} runs of the preset {preset}: '
+        f"{(table['state'] == 'finished').sum()} finished, {len(begun)} begun. "
+        f"Training took {table['minutes'].sum():,.0f} minutes of processes.</p>",
+        f"<ul>{axes}</ul>",
     ]
 
-
-def _claims(study, runs):
-    "The ledger, and which runs it rests on."
-    book = ledger(study.claims(), tables(runs))
-    if book.empty:
+# %% ../../nbs/see/02_report.ipynb #c9617598
+def _sweep_claims(study, facts, done, begun):
+    "What a study claims about sweeps; options of its own make it another sweep than the preset's."
+    if not (claims := study.sweep_claims()):
         return []
-    counts = pd.Series([r.preset for r in runs if r.preset != "custom"]).value_counts(sort=False)
-    rests = ", ".join(f"{n} × {preset}" for preset, n in counts.items())
-    against = [
-        what
-        for what, name in study.contradictions.items()
-        if (book[book.claim == name].verdict == "not supported").any()
-    ]
-    said = "".join(f"<li>{html.escape(what)}</li>" for what in against)
+    book = ledger(claims, dict(sweep=done, runs=describe(begun)))
+    fixed = ", ".join(f"{k} = {v}" for k, v in facts["fixed"].items())
+    note = f"Judged on runs with {fixed}, which the preset has not." if fixed else ""
     return [
-        "<h2>Claims so far</h2>",
+        "<h2>Claims</h2>",
         f'<div class="wide">{book._repr_html_()}</div>',
-        f"<p>Against the paper, in these runs:</p><ul>{said}</ul>" if said else "",
-        f'<p class="soft">Judged on {rests or "no run with the options of a preset"}. Below three seeds nothing is decided.</p>',
+        f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>',
     ]
 
-
-def _details(run):
-    "Options and sessions of a run, folded away."
-    options = pd.DataFrame(run.config.options().items(), columns=["option", "value"]).astype(str)
-    return (
-        f"<details><summary>{html.escape(run.run_id)}: every option, and where it ran</summary>"
-        f"{table_html(options)}{table_html(pd.DataFrame(run.sessions()).fillna('').astype(str))}</details>"
-    )
-
-# %% ../../nbs/see/02_report.ipynb #44a6b3aa
+# %% ../../nbs/see/02_report.ipynb #ed3d5bde
 def sweep_report(
     folder: str | Path,  # of a sweep
-    path: str
-    | Path
-    | None = None,  # where to write; as .html, .md or .pdf; None: `report.html` in the folder
+    path: str | Path | None = None,  # .html, .md or .pdf; None: `report.…` in the folder
     form: str = "html",  # html, md or pdf, where no path says it by its ending
 ) -> Path:  # of the file
     "One offline HTML report about a sweep. Raises InputError if none of its runs has been evaluated."
@@ -338,34 +380,12 @@ def sweep_report(
     if not begun:
         raise InputError(f"report: no run of the sweep {Path(folder).name} has been evaluated yet")
     study, table = studies[facts["study"]], summarise(runs, list(facts["grid"]))
-    values = dict(facts["grid"], seed=facts["seeds"])
-    axes = "".join(
-        f"<li>{html.escape(name)}: {html.escape(', '.join(map(str, each)))}</li>"
-        for name, each in values.items()
-    )
-    fixed = ", ".join(f"{k} = {v}" for k, v in facts["fixed"].items())
-    asked = len(facts["seeds"]) * math.prod(len(v) for v in facts["grid"].values())
-    body = [
-        f"<h1>{html.escape(study.question)}</h1>",
-        f'<p class="lead">A sweep of {asked} runs of the preset {html.escape(facts["preset"])}{html.escape(f" with {fixed}" if fixed else "")}: '
-        f"{(table['state'] == 'finished').sum()} finished, {len(begun)} begun. Training took {table['minutes'].sum():,.0f} minutes of processes.</p>",
-        f"<ul>{axes}</ul>",
-    ]
+    body = _sweep_opening(study, facts, table, begun)
     done = table[table["state"].isin(["finished", "stopped"])]
     if len(done):
-        body += _figures(
-            study.sweep_figures(done, [r for r in begun if r.run_id in set(done["run"])], facts["grid"])
-        )
-    if len(done) and (claims := study.sweep_claims()):
-        book = ledger(claims, dict(sweep=done, runs=describe(begun)))
-        note = f"Judged on runs with {fixed}, which the preset has not." if fixed else ""
-        body += [
-            "<h2>Claims</h2>",
-            f'<div class="wide">{book._repr_html_()}</div>',
-            f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>',
-        ]
-    body += [
-        "<h2>Every run</h2>",
-        table_html(table if (table["error"] != "").any() else table.drop(columns="error")),
-    ]
+        drawn = [r for r in begun if r.run_id in set(done["run"])]
+        body += _figures(study.sweep_figures(done, drawn, facts["grid"]))
+        body += _sweep_claims(study, facts, done, begun)
+    every = table if (table["error"] != "").any() else table.drop(columns="error")
+    body += ["<h2>Every run</h2>", table_html(every)]
     return _written(path or Path(folder) / f"report.{form}", study.question, body)

@@ -8,22 +8,25 @@ __all__ = ['clocks', 'curves', 'token_labels', 'sequence', 'attention_rows', 'at
 
 # %% ../../nbs/see/01_views.ipynb #03446586
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from .. import InputError
 from ..probes import curve
-from .scrubber import Panel, Shown, View, view
+from .scrubber import view
+from .shown import Panel, Shown, View
 from .svg import box, cube, frame, group, line, matrix, note, palette, text, width
 
-# %% ../../nbs/see/01_views.ipynb #536fb916
-_nats = "loss", "icl_score"
-
-
+# %% ../../nbs/see/01_views.ipynb #ff031b96
 def clocks(
     steps: Sequence[int],  # that have to fit
 ) -> dict:  # linear, log → function: step → from 0 to 1
-    "Where a step stands on either axis. On the logarithmic one 0 has a place too: the unit is the first step after it."
+    """Where a step stands on either axis.
+
+    On the logarithmic one 0 has a place too: the unit is the first step after it.
+    """
     last, unit = max(steps), min((s for s in steps if s > 0), default=1)
     if not last:
         return dict(linear=lambda s: 0.5, log=lambda s: 0.5)
@@ -31,112 +34,142 @@ def clocks(
 
 
 def _ticks(axis, last):
+    "Steps that are written below an axis."
     if axis == "log":
         return [0, *(10**k for k in range(1, 9) if 10**k <= last)][-5:]
     from matplotlib.ticker import MaxNLocator
 
     return [int(t) for t in MaxNLocator(4, integer=True).tick_values(0, last) if 0 <= t <= last]
 
+# %% ../../nbs/see/01_views.ipynb #cc79e680
+_nats = "loss", "icl_score"
+_left, _right, _high = 38, width - 8, 104  # edges of a plot, and its height
 
-@view("When")
-def curves(shown: Shown, table: pd.DataFrame) -> Panel:
-    "The study's curves, with a cursor."
+
+@dataclass
+class _Plot:
+    "Curves of one unit: where a value stands, and at what height in the panel."
+
+    curves: dict  # name → values over steps
+    unit: str  # share or nats
+    colour: dict  # name → colour
+    x: dict  # linear, log → function: step → place
+    top: float
+
+    def __post_init__(self):
+        values = pd.concat(self.curves.values()).replace([np.inf, -np.inf], np.nan)
+        fixed = self.unit == "share" or values.isna().all()
+        self.low, most = (0, 1) if fixed else (values.min(), values.max())
+        self.most = most if most > self.low else self.low + 1
+
+    def y(self, v):
+        return self.top + _high * (1 - (v - self.low) / (self.most - self.low))
+
+# %% ../../nbs/see/01_views.ipynb #cabd5001
+@patch
+def bands(self: _Plot, axis, moved, last):
+    "Transitions: from onset to saturation, and half-way."
+    x, spans = self.x[axis], []
+    for m in moved:
+        spans += [(m.onset.lo, m.saturation.hi, 0.13), (m.midpoint.lo, m.midpoint.hi, 0.3)]
+    return "".join(
+        box(x(a), self.top, max(1, x(min(b, last)) - x(a)), _high, palette[4], opacity)
+        for a, b, opacity in spans
+    )
+
+# %% ../../nbs/see/01_views.ipynb #a8359fd3
+@patch
+def lines(self: _Plot, axis):
+    "The curves themselves."
+    x = self.x[axis]
+    return "".join(
+        line([(x(s), self.y(v)) for s, v in c.items()], stroke=self.colour[name], stroke_width=1.6)
+        for name, c in self.curves.items()
+    )
+
+# %% ../../nbs/see/01_views.ipynb #771fdd65
+@patch
+def marks(self: _Plot, axis, steps):
+    "A short mark for every checkpoint."
+    x, below = self.x[axis], self.top + _high
+    return "".join(line([(x(s), below), (x(s), below + 4)], stroke_opacity=".5") for s in steps)
+
+
+@patch
+def ticks(self: _Plot, axis, last):
+    "Steps below the axis; the last one stays inside the panel."
+    x, below = self.x[axis], self.top + _high + 17
+    return "".join(
+        note(x(t), below, f"{t:,}", "end" if x(t) > width - 22 else "middle") for t in _ticks(axis, last)
+    )
+
+# %% ../../nbs/see/01_views.ipynb #6c97d80b
+@patch
+def base(self: _Plot, shown, last):
+    "All that stays, over both axes; `last` is where any curve of the panel ends."
+    levels = self.low, (self.low + self.most) / 2, self.most
+    scale = "".join(note(_left - 5, self.y(v) + 4, f"{v:.2g}", "end") for v in levels)
+
+    def over(axis, **hidden):
+        curves = self.bands(axis, shown.moved, last) + self.lines(axis)
+        return group(curves + self.marks(axis, shown.steps) + self.ticks(axis, last), **hidden)
+
+    edge = frame(_left, self.top, _right - _left, _high)
+    return scale + edge + over("linear", class_="gs-linear") + over("log", class_="gs-log", display="none")
+
+# %% ../../nbs/see/01_views.ipynb #588b5de1
+@patch
+def cursor(self: _Plot, step):
+    "The line at a step, and what the curves are there."
+    bottom, parts = self.top + _high, []
+    for (axis, x), hidden in zip(self.x.items(), ({}, dict(display="none"))):
+        upright = line([(x(step), self.top), (x(step), bottom)], stroke_width=1.2)
+        parts.append(group(upright, class_=f"gs-{axis}", **hidden))
+    for i, (name, c) in enumerate(self.curves.items()):
+        known, row = c[c.index <= step], bottom + 38 + 17 * i
+        value = known.iloc[-1] if len(known) else np.nan
+        said = f"{value:.3f}" if np.isfinite(value) else "no number"
+        parts += [box(38, row - 6, 16, 3, self.colour[name]), text(60, row, name)]
+        parts.append(text(_right, row, said, "end", font_weight=600))
+    return "".join(parts)
+
+# %% ../../nbs/see/01_views.ipynb #8c84c7b5
+def _known(named, table):
+    "Those of the curves that a table has."
     found = {}
-    named = shown.study.curves | shown.study.foreign_curves if shown.study else {}
     for name, where in named.items():
         try:
             found[name] = curve(table, **where)
         except InputError:
-            continue  # such as a loss on copyable tokens where none are
+            continue
     if not found:
         raise InputError("none of the study's curves has been measured")
-    clock, left, right = clocks([s for c in found.values() for s in c.index]), 38, width - 8
-    x = {axis: (lambda s, at=at: left + (right - left) * at(s)) for axis, at in clock.items()}
-    groups = [
-        {n: c for n, c in found.items() if (named[n]["metric"] in _nats) == nats} for nats in (False, True)
-    ]
-    colour, base, moving, top = dict(zip(named, palette * 3)), "", {s: "" for s in shown.steps}, 6
-    for some, unit in zip(groups, ("share", "nats")):
+    return found
+
+# %% ../../nbs/see/01_views.ipynb #2ace258e
+@view("When")
+def curves(shown: Shown, table: pd.DataFrame) -> Panel:
+    "The study's curves, with a cursor."
+    named = shown.study.curves | shown.study.foreign_curves if shown.study else {}
+    found, colour = _known(named, table), dict(zip(named, palette * 3))
+    clock, last = (
+        clocks([s for c in found.values() for s in c.index]),
+        max(c.index[-1] for c in found.values()),
+    )
+    x = {axis: (lambda s, at=at: _left + (_right - _left) * at(s)) for axis, at in clock.items()}
+    base, moving, top = "", {s: "" for s in shown.steps}, 6
+    for unit in ("share", "nats"):
+        some = {n: c for n, c in found.items() if (named[n]["metric"] in _nats) == (unit == "nats")}
         if not some:
             continue
-        plot, y = _plot(some, unit, colour, x, top, shown, max(c.index[-1] for c in found.values()))
-        base += plot
-        for step in moving:
-            moving[step] += _cursor(some, colour, x, y, top, step)
+        plot = _Plot(some, unit, colour, x, top)
+        base += plot.base(shown, last)
+        moving = {step: drawn + plot.cursor(step) for step, drawn in moving.items()}
         top += 150 + 17 * len(some)
-    return Panel(
-        moving, base, (width, top), f"{', '.join(found)} over optimiser steps; a line marks the checkpoint"
-    )
+    alt = f"{', '.join(found)} over optimiser steps; a line marks the checkpoint"
+    return Panel(moving, base, (width, top), alt)
 
-
-def _plot(some, unit, colour, x, top, shown, last, high=104, left=38):
-    "Axes, bands and curves of one plot, on both clocks; and where a value is drawn."
-    values = pd.concat(some.values()).replace([np.inf, -np.inf], np.nan)
-    low, most = (0, 1) if unit == "share" or values.isna().all() else (values.min(), values.max())
-    most = most if most > low else low + 1
-
-    def y(v):
-        return top + high * (1 - (v - low) / (most - low))
-
-    def both(draw):
-        return group(draw("linear"), class_="gs-linear") + group(draw("log"), class_="gs-log", display="none")
-
-    def bands(axis):
-        spans = [
-            (a, b, o)
-            for m in shown.moved
-            for a, b, o in ((m.onset.lo, m.saturation.hi, 0.13), (m.midpoint.lo, m.midpoint.hi, 0.3))
-        ]
-        return "".join(
-            box(x[axis](a), top, max(1, x[axis](min(b, last)) - x[axis](a)), high, palette[4], o)
-            for a, b, o in spans
-        )
-
-    def ticks(axis):
-        return "".join(
-            note(x[axis](t), top + high + 17, f"{t:,}", "end" if x[axis](t) > width - 22 else "middle")
-            for t in _ticks(axis, last)
-        )
-
-    def marks(axis):
-        return "".join(
-            line([(x[axis](s), top + high), (x[axis](s), top + high + 4)], stroke_opacity=".5")
-            for s in shown.steps
-        )
-
-    def drawn(axis):
-        return "".join(
-            line([(x[axis](s), y(v)) for s, v in c.items()], stroke=colour[n], stroke_width=1.6)
-            for n, c in some.items()
-        )
-
-    base = "".join(
-        note(left - 5, y(v) + 4, f"{v:.2g}", "end") for v in (low, (low + most) / 2, most)
-    ) + frame(left, top, width - 8 - left, high)
-    return base + both(lambda axis: bands(axis) + drawn(axis) + marks(axis) + ticks(axis)), y
-
-
-def _cursor(some, colour, x, y, top, step, high=104):
-    "The line at a step, and what the curves are there."
-    parts = [
-        group(
-            line([(at(step), top), (at(step), top + high)], stroke_width=1.2), class_=f"gs-{axis}", **hidden
-        )
-        for (axis, at), hidden in zip(x.items(), ({}, dict(display="none")))
-    ]
-    for i, (name, c) in enumerate(some.items()):
-        known, row = c[c.index <= step], top + high + 38 + 17 * i
-        value = known.iloc[-1] if len(known) else np.nan
-        parts.append(
-            box(38, row - 6, 16, 3, colour[name])
-            + text(60, row, name)
-            + text(
-                width - 8, row, f"{value:.3f}" if np.isfinite(value) else "no number", "end", font_weight=600
-            )
-        )
-    return "".join(parts)
-
-# %% ../../nbs/see/01_views.ipynb #9345a042
+# %% ../../nbs/see/01_views.ipynb #efef09bc
 def token_labels(
     ids,  # tokens
     tokenizer=None,  # that can read them; None: numbers stand for themselves
@@ -156,7 +189,7 @@ def sequence(
     ids = run.batch(0)["input_ids"][0][:32]
     return tuple(map(int, ids)), token_labels(ids, getattr(run.stream, "tokenizer", None))
 
-
+# %% ../../nbs/see/01_views.ipynb #da1aec19
 def attention_rows(
     model,  # transformers causal language model
     context=None,  # of a probe, not needed
@@ -167,62 +200,56 @@ def attention_rows(
     from grok_nb.lens import attention_patterns
 
     weights = attention_patterns(model, np.array([ids]))[:, 0].float().cpu().numpy()
+    pairs = [*zip(*np.tril_indices(len(ids)))]
     return [
-        dict(
-            layer=layer,
-            head=head,
-            query=query,
-            key=key,
-            metric="attention",
-            value=float(weights[layer, head, query, key]),
-        )
-        for layer, head in np.ndindex(weights.shape[:2])
-        for query, key in zip(*np.tril_indices(len(ids)))
+        dict(layer=i, head=j, query=q, key=k, metric="attention", value=float(weights[i, j, q, k]))
+        for i, j in np.ndindex(weights.shape[:2])
+        for q, k in pairs
     ]
 
-# %% ../../nbs/see/01_views.ipynb #a188fb0b
-def _attention_probes(shown):
-    ids, _ = sequence(shown.run)
-    return dict(attention=partial(attention_rows, ids=ids))
+# %% ../../nbs/see/01_views.ipynb #9dc46049
+def _labelled(labels, margin, side):
+    "The edge of a square with its tokens, at the rows and, turned, above the columns."
+    n = len(labels)
+    small, base = min(12, (width - 60) / n * 0.95), frame(margin, margin, side, side)
+    for i, label in enumerate(labels):
+        at, size = margin + side / n * (i + 0.5) + small / 3, f"{small:.3g}"
+        turned = f"translate({at:.4g} {margin - 3:.4g}) rotate(-90)"
+        base += text(margin - 3, at, label, "end", font_size=size)
+        base += text(0, 0, label, transform=turned, font_size=size)
+    return base + note(margin + side / 2, width + 12, "token that is looked at; rows: the token that looks")
 
-
+# %% ../../nbs/see/01_views.ipynb #840115bd
 def attention_panel(
     table: pd.DataFrame,  # of `attention_rows`, with steps
     labels: Sequence[str],  # of the tokens
     most: int = 16,  # heads that are shown: those whose attention changes most
 ) -> Panel:  # a choice for every head; first that of the last block whose attention changes most
     "The attention of heads on one sequence."
-    n = len(labels)
     (layers, heads, steps, *_), weights = cube(table, "layer", "head", "step", "query", "key")
     moved = np.nan_to_num(weights).std(2).sum((-1, -2))
-    small, margin = min(12, (width - 60) / n * 0.95), min(90, 12 + 6.2 * max(map(len, labels)))
-    side = width - margin - 4
-    place, base = (margin, margin, side, side), frame(margin, margin, side, side)
-    for i, label in enumerate(labels):
-        at, size = margin + side / n * (i + 0.5) + small / 3, f"{small:.3g}"
-        turned = f"translate({at:.4g} {margin - 3:.4g}) rotate(-90)"
-        base += text(margin - 3, at, label, "end", font_size=size) + text(
-            0, 0, label, transform=turned, font_size=size
-        )
-    base += note(margin + side / 2, width + 12, "token that is looked at; rows: the token that looks")
     chosen = sorted(np.ndindex(moved.shape), key=lambda at: -moved[at])[:most]
-    frames = {
-        f"layer {layers[i]:.0f}, head {heads[j]:.0f}": {
-            int(step): matrix(square, place) for step, square in zip(steps, weights[i, j])
-        }
-        for i, j in sorted(chosen, key=lambda at: (-at[0], -moved[at]))
-    }
-    return Panel(
-        frames, base, (width, width + 18), f"attention of one head on {n} tokens; the darker, the more"
-    )
+    margin = min(90, 12 + 6.2 * max(map(len, labels)))
+    side = width - margin - 4
+    frames = {}
+    for i, j in sorted(chosen, key=lambda at: (-at[0], -moved[at])):
+        pictures = [matrix(square, (margin, margin, side, side)) for square in weights[i, j]]
+        frames[f"layer {layers[i]:.0f}, head {heads[j]:.0f}"] = dict(zip(map(int, steps), pictures))
+    alt = f"attention of one head on {len(labels)} tokens; the darker, the more"
+    return Panel(frames, _labelled(labels, margin, side), (width, width + 18), alt)
 
-# %% ../../nbs/see/01_views.ipynb #33dcba76
+# %% ../../nbs/see/01_views.ipynb #8fc2c5cc
+def _attention_probes(shown):
+    ids, _ = sequence(shown.run)
+    return dict(attention=partial(attention_rows, ids=ids))
+
+
 @view("Where it attends", _attention_probes)
 def attention(shown: Shown, table: pd.DataFrame) -> Panel:
     "Attention patterns on one sequence of the run's own."
     return attention_panel(table, sequence(shown.run)[1])
 
-
+# %% ../../nbs/see/01_views.ipynb #4fa4d40d
 def attention_on(
     words: str | Sequence[int],  # a text for the model's tokenizer, or token ids
 ) -> View:  # to be put among a scrubber's views
@@ -236,68 +263,77 @@ def attention_on(
         return tuple(shown.tokenizer(words, add_special_tokens=False)["input_ids"])
 
     def draw(shown, table):
-        return attention_panel(
-            table,
-            [shown.tokenizer.decode([i]).strip() if isinstance(words, str) else str(i) for i in ids(shown)],
-        )
+        if isinstance(words, str):
+            return attention_panel(table, [shown.tokenizer.decode([i]).strip() for i in ids(shown)])
+        return attention_panel(table, [str(i) for i in ids(shown)])
 
-    return View(
-        "attention_on",
-        "Attention on your sequence",
-        draw,
-        lambda shown: dict(attention=partial(attention_rows, ids=ids(shown))),
-        deep=True,
-    )
+    def probes(shown):
+        return dict(attention=partial(attention_rows, ids=ids(shown)))
 
-# %% ../../nbs/see/01_views.ipynb #037c59d6
+    return View("attention_on", "Attention on your sequence", draw, probes, deep=True)
+
+# %% ../../nbs/see/01_views.ipynb #0d8ca45c
+class _Grid:
+    "Where the cell of a head is: rows are layers, columns heads."
+
+    left, top = 62, 22
+
+    def __init__(self, layers, heads):
+        self.layers, self.heads = layers, heads
+        self.cell = min(64, (width - self.left - 6) / len(heads), 240 / len(layers))
+        self.tall = max(self.cell, 8)
+        self.wide, self.high = self.cell * len(heads), self.tall * len(layers)
+        self.box = self.left, self.top, self.wide, self.high
+
+    def x(self, j):
+        return self.left + self.cell * (j + 0.5)
+
+    def y(self, i):
+        return self.top + self.tall * (i + 0.5) + 4
+
+# %% ../../nbs/see/01_views.ipynb #b488f77a
+def _fitting(items, size):
+    "Of some numbers as many as there is room for, evenly."
+    return items if len(items) * 13 <= size else items[:: -(-len(items) * 13 // int(size))]
+
+
+@patch
+def base(self: _Grid):
+    "Edge and names."
+    said = "{}" if self.cell < 50 else "head {}"
+    drawn = frame(*self.box)
+    for layer in _fitting(self.layers, self.high):
+        drawn += text(self.left - 6, self.y(self.layers.index(layer)), f"layer {layer}", "end")
+    for head in _fitting(self.heads, self.wide):
+        drawn += text(self.x(self.heads.index(head)), self.top - 6, said.format(head), "middle")
+    return drawn
+
+# %% ../../nbs/see/01_views.ipynb #eb6b0058
+@patch
+def picture(self: _Grid, values, full):
+    "The cells of one step, and the numbers in them; a value of `full` leaves room to read them."
+    drawn = matrix(values / full * 0.75, self.box)
+    if self.cell < 34:
+        return drawn
+    for (i, j), v in np.ndenumerate(values):
+        if np.isfinite(v):
+            drawn += text(self.x(j), self.y(i), f"{round(v, 2) + 0.0:.2f}".replace("0.", "."), "middle")
+    return drawn
+
+# %% ../../nbs/see/01_views.ipynb #99975246
 def heads_panel(
     table: pd.DataFrame,  # step, layer, head, value, and `choice`
     limits: dict | None = None,  # choice → the value that is drawn full; None: the largest
 ) -> Panel:
     "A number for every head: rows are layers, columns heads."
-    layers, heads = (sorted(int(i) for i in table[k].unique()) for k in ("layer", "head"))
-    left, top = 62, 22
-    cell = min(64, (width - left - 6) / len(heads), 240 / len(layers))
-    tall = max(cell, 8)
-    wide, high = cell * len(heads), tall * len(layers)
-    named = lambda items, size: (
-        items if len(items) * 13 <= size else items[:: -(-len(items) * 13 // int(size))]
-    )
-    base = frame(left, top, wide, high) + "".join(
-        text(left - 6, top + tall * (layers.index(l) + 0.5) + 4, f"layer {l}", "end")
-        for l in named(layers, high)
-    )
-    base += "".join(
-        text(left + cell * (heads.index(h) + 0.5), top - 6, h if cell < 50 else f"head {h}", "middle")
-        for h in named(heads, wide)
-    )
+    grid = _Grid(*(sorted(int(i) for i in table[k].unique()) for k in ("layer", "head")))
     frames = {}
     for choice, rows in table.groupby("choice", sort=False):
         full = (limits or {}).get(choice) or float(rows["value"].abs().max()) or 1
-        (steps, at, columns), values = cube(rows, "step", "layer", "head")
-        squares = np.full((len(steps), len(layers), len(heads)), np.nan)
-        squares[
-            np.ix_(range(len(steps)), [layers.index(l) for l in at], [heads.index(h) for h in columns])
-        ] = values
-
-        def words(square):
-            return (
-                "".join(
-                    text(
-                        left + cell * (j + 0.5),
-                        top + tall * (i + 0.5) + 4,
-                        f"{round(v, 2) + 0.0:.2f}".replace("0.", "."),
-                        "middle",
-                    )
-                    for (i, j), v in np.ndenumerate(square)
-                    if np.isfinite(v)
-                )
-                if cell >= 34
-                else ""
-            )
-
-        frames[str(choice)] = {
-            int(step): matrix(square / full * 0.75, (left, top, wide, high)) + words(square)
-            for step, square in zip(steps, squares)
-        }
-    return Panel(frames, base, (width, high + top + 8), "a number for every head, by layer")
+        (steps, layers, heads), values = cube(rows, "step", "layer", "head")
+        squares = np.full((len(steps), len(grid.layers), len(grid.heads)), np.nan)
+        at = [grid.layers.index(i) for i in layers], [grid.heads.index(j) for j in heads]
+        squares[np.ix_(range(len(steps)), *at)] = values
+        frames[str(choice)] = {int(s): grid.picture(square, full) for s, square in zip(steps, squares)}
+    size = width, grid.high + grid.top + 8
+    return Panel(frames, grid.base(), size, "a number for every head, by layer")
