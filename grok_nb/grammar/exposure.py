@@ -352,7 +352,7 @@ class _Batches:  # of a run or a stream, in tasks
         stream = self.read.stream
         if corpus := getattr(stream, "corpus", None):
             # The manifest may be another one by now, or the tokens may.
-            if not corpus.verify() or Corpus(corpus.folder)._files != corpus._files:
+            if not corpus.verify() or Corpus(corpus.folder).hashes != corpus.hashes:
                 raise InputError(f"corpus {corpus.folder} changed while it was read")
         if _identity(stream) != self.identity:
             raise InputError(f"stream {type(stream).__name__} changed while it was read")
