@@ -17,7 +17,7 @@ from .exposure import expose, exposure_index, phrases_of, token_counts
 from .lag import clusters, frequency_strata, gaps, lag_table, phrase_frequency
 from .minimal_pairs import read_pairs, score_pairs, token_positions, unigram_scores
 from .presets import Config, pairs_fingerprint_of, stream
-from ..probes import fingerprint, measure, save_table
+from ..probes import measure
 from ..runs import Run, runs_root
 from ..series import tokenizer_of
 from ..streams import held_out_loss
@@ -54,6 +54,8 @@ def asked(
 
     Pairs without a critical phrase are left out. `frequency` is the mean log count of a pair's words;
     `unigram` (bool) whether token frequency alone gets it right."""
+    from grok_nb.probes import fingerprint, save_table
+
     folder, made_by = runs_root() / "exposures" / config.run_id, fingerprint(_asked)
     kept, index = folder / f"pairs-{made_by}.parquet", folder / f"index-{made_by}.parquet"
     if kept.is_file():

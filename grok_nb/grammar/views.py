@@ -83,11 +83,14 @@ def _example(row):
     return f"<li>{good} <span class=soft>/ {bad}{' (exposed)' if row.exposed else ''}</span></li>"
 
 
-def _turned(word, pairs, most=3):
-    "How many pairs have turned, and a few of them, spread over the paradigms."
+def _examples(pairs, most=3):
+    "A few pairs, spread over the paradigms."
     some = pairs.groupby("paradigm", sort=False).head(1).head(most)
-    examples = "".join(map(_example, some.itertuples()))
-    return f'<b class="{word}">{len(pairs):,} have become {word}</b><ul>{examples}</ul>'
+    return f"<ul>{''.join(map(_example, some.itertuples()))}</ul>"
+
+
+def _turned(word, pairs):
+    return f'<b class="{word}">{len(pairs):,} have become {word}</b>{_examples(pairs)}'
 
 # %% ../../nbs/grammar/11_views.ipynb #32032292
 @view("Pairs that turn", lambda shown: dict(margins=margins), "grammar")
