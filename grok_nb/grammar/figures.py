@@ -8,40 +8,63 @@ __all__ = ['gap_figure', 'figures', 'checkpoint_figures']
 # %% ../../nbs/grammar/10_figures.ipynb #6b558f8a
 from .. import corpus
 from .judge import accuracy_curves, concentrations, early_step
+from .lag import lag_figure
 from .language import planted_figure
+from ..see.panels import finish, panels
 
 # %% ../../nbs/grammar/10_figures.ipynb #1023c60e
+_gaps = {  # metric → label, colour, dash
+    "gap": ("all pairs", "#0072B2", "-"),
+    "gap_left": ("words equally frequent", "#D55E00", "--"),
+}
+
+
 def gap_figure(
     table,  # long table of one or more runs, pandas: of `judged`; `run` holds the name to show
 ):  # → matplotlib Figure
-    "The gap between exposed and unexposed pairs over steps, mean over paradigms, and what equal word frequency leaves of it; a panel for each run."
-    import matplotlib.pyplot as plt
+    """The gap between exposed and unexposed pairs over steps, and what equal word frequency leaves of it.
 
-    rows = table[
-        (table["probe"] == "accuracy") & (table["paradigm"] == "mean") & (table["group"] == "difference")
-    ]
-    runs = list(rows["run"].unique())
-    fig, axes = plt.subplots(
-        1,
-        max(1, len(runs)),
-        figsize=(1 + 3.1 * max(1, len(runs)), 2.7),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, run in zip(axes[0], runs):
-        for metric, label, color, dash in (
-            ("gap", "all pairs", "#0072B2", "-"),
-            ("gap_left", "words equally frequent", "#D55E00", "--"),
-        ):
+    The mean over paradigms; a panel for each run."""
+    of_mean = (table["probe"] == "accuracy") & (table["paradigm"] == "mean")
+    rows = table[of_mean & (table["group"] == "difference")]
+    runs = rows["run"].unique()
+    fig, axes = panels(max(1, len(runs)), width=3.1, height=2.7, beside=1, sharey=True)
+    for ax, run in zip(axes, runs):
+        for metric, (label, color, dash) in _gaps.items():
             line = rows[(rows["run"] == run) & (rows["metric"] == metric)].set_index("step")["value"]
             ax.plot(line, color=color, linestyle=dash, label=label)
         ax.axhline(0, color="grey", linewidth=1)
         ax.set(title=run, xlabel="optimizer steps")
-    axes[0, 0].set_ylabel("exposed − unexposed\n(share of pairs right)")
-    axes[0, -1].legend(frameon=False, fontsize=8)
-    plt.close(fig)
-    return fig
+    axes[0].set_ylabel("exposed − unexposed\n(share of pairs right)")
+    axes[-1].legend(frameon=False, fontsize=8)
+    return finish(fig)
+
+# %% ../../nbs/grammar/10_figures.ipynb #5a3c91cd
+def _when(table):
+    "Both groups of the first run over steps, if it has both."
+    first = table["run"].iloc[0]
+    curves = accuracy_curves(table[table["run"] == first])
+    groups = curves.groupby("paradigm")["group"].agg(set)
+    if not any({"exposed", "unexposed"} <= found for found in groups):
+        return []
+    caption = (
+        f"{first}: accuracy on pairs whose phrase the training shows somewhere, "
+        "and on pairs whose phrase it never shows. "
+        "Dashed: a model that knows the frequency of each token and nothing else."
+    )
+    return [("When", caption, lag_figure(curves, sustained=3))]
+
+# %% ../../nbs/grammar/10_figures.ipynb #0583f1a0
+def _worth(table):
+    "What was planted, in the runs that have it."
+    if "planted" not in set(table["paradigm"]):
+        return []
+    runs = table[table["paradigm"] == "planted"]["run"]
+    caption = (
+        "Phrases planted a number of times, early, late or all along the training, "
+        "at an equal number of tokens: accuracy at the end."
+    )
+    return [("What an exposure is worth", caption, planted_figure(table[table["run"].isin(runs)]))]
 
 # %% ../../nbs/grammar/10_figures.ipynb #b7b50165
 def figures(
@@ -49,44 +72,64 @@ def figures(
     transitions: dict,  # run → its transitions on the headline curve
 ) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of runs of this study."
-    from grok_nb.grammar.lag import lag_figure
-
-    first, found = table["run"].iloc[0], []
-    if "planted" in set(table["paradigm"]):
-        found.append(
-            (
-                "What an exposure is worth",
-                "Phrases planted a number of times, early, late or all along the training, at an equal number of tokens: accuracy at the end.",
-                planted_figure(table[table["run"].isin(table[table["paradigm"] == "planted"]["run"])]),
-            )
-        )
-    curves = accuracy_curves(table[table["run"] == first])
-    if any({"exposed", "unexposed"} <= {*groups} for _, groups in curves.groupby("paradigm")["group"]):
-        found.insert(
-            0,
-            (
-                "When",
-                f"{first}: accuracy on pairs whose phrase the training shows somewhere, and on pairs whose phrase it never shows. Dashed: a model that "
-                "knows the frequency of each token and nothing else.",
-                lag_figure(curves, sustained=3),
-            ),
-        )
+    found = _when(table) + _worth(table)
     if "difference" in set(table["group"]):
-        found.append(
-            (
-                "Exposure, or frequency?",
-                "Exposed less unexposed accuracy, mean over paradigms, and what is left of it among pairs whose words are equally "
-                "frequent.",
-                gap_figure(table),
-            )
+        caption = (
+            "Exposed less unexposed accuracy, mean over paradigms, and what is left of it "
+            "among pairs whose words are equally frequent."
         )
+        found.append(("Exposure, or frequency?", caption, gap_figure(table)))
+    caption = (
+        "Mean over the steps since the last evaluation (training text), "
+        "and over rows that are never trained on (held-out text)."
+    )
+    return [*found, ("Loss", caption, corpus.loss_figure(table))]
+
+# %% ../../nbs/grammar/10_figures.ipynb #b5404ef8
+def _apart(name, rows):
+    "Which way the concept vectors of the final layer point, if that was measured."
+    from grok_nb.grammar.concepts import auroc_figure
+
+    if not rows["metric"].eq("auroc").any():
+        return []
+    caption = (
+        f"{name}, final layer: how often an unexposed acceptable sentence lies further along "
+        "the mean concept vector of the exposed pairs than an unacceptable one."
+    )
+    return [("Do right and wrong sentences come apart?", caption, auroc_figure(rows))]
+
+# %% ../../nbs/grammar/10_figures.ipynb #769bf933
+def _dimensions(name, rows):
+    "In how many directions they point, if that was measured."
+    from grok_nb.grammar.concepts import rank_figure
+
+    if not rows["metric"].eq("rank").any():
+        return []
+    caption = (
+        f"{name}, final layer: the effective rank of the concept vectors, "
+        "and of the same sentences with the pairing broken."
+    )
+    return [("In how many dimensions?", caption, rank_figure(rows))]
+
+# %% ../../nbs/grammar/10_figures.ipynb #d7e780d7
+def _heads(name, run, rows, before, last, device):
+    "Attention to the context word over steps, and head by head from one checkpoint to the last."
+    from grok_nb.grammar import attention
+
+    layers = (
+        f"{name}: attention from the critical word to the word before it that decides, "
+        "mean of each layer's heads, and what attention spread evenly would give."
+    )
+    heads = (
+        f"{name}: change of that attention from step {before:,} to step {last:,}, head by head; "
+        "how likely the best one's gain is if nothing changed; "
+        "and, where that is below .05, how many heads hold half of all gains."
+    )
+    few = concentrations(run, before, last, device)
+    changed = attention.changes_figure(attention.changes(rows, before, last), few)
     return [
-        *found,
-        (
-            "Loss",
-            "Mean over the steps since the last evaluation (training text), and over rows that are never trained on (held-out text).",
-            corpus.loss_figure(table),
-        ),
+        ("Do heads look back?", layers, attention.attention_figure(rows)),
+        ("Which heads?", heads, changed),
     ]
 
 # %% ../../nbs/grammar/10_figures.ipynb #f2136c45
@@ -96,46 +139,10 @@ def checkpoint_figures(
     device: str = "cpu",  # where the models are put
 ) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
-    from grok_nb.grammar import attention, concepts
-
-    first = next(iter(runs))
-    rows = table[(table["run"] == first) & (table["probe"] == "inside")]
-    steps = sorted(rows["step"].unique())
-    measured, found = set(rows["metric"]), []
-    if "auroc" in measured:
-        found.append(
-            (
-                "Do right and wrong sentences come apart?",
-                f"{first}, final layer: how often an unexposed acceptable sentence lies further along the mean concept "
-                "vector of the exposed pairs than an unacceptable one.",
-                concepts.auroc_figure(rows),
-            )
-        )
-    if "rank" in measured:
-        found.append(
-            (
-                "In how many dimensions?",
-                f"{first}, final layer: the effective rank of the concept vectors, and of the same sentences with the pairing broken.",
-                concepts.rank_figure(rows),
-            )
-        )
-    before = (early_step(rows) or steps[1]) if len(steps) > 2 else None
-    if before:
-        found += [
-            (
-                "Do heads look back?",
-                f"{first}: attention from the critical word to the word before it that decides, mean of each layer's heads, and what "
-                "attention spread evenly would give.",
-                attention.attention_figure(rows),
-            ),
-            (
-                "Which heads?",
-                f"{first}: change of that attention from step {before:,} to step {steps[-1]:,}, head by head; how likely the best one's gain "
-                "is if nothing changed; and, where that is below .05, how many heads hold half of all gains.",
-                attention.changes_figure(
-                    attention.changes(rows, before, steps[-1]),
-                    concentrations(runs[first], before, steps[-1], device),
-                ),
-            ),
-        ]
-    return found
+    name, run = next(iter(runs.items()))
+    rows = table[(table["run"] == name) & (table["probe"] == "inside")]
+    found, steps = _apart(name, rows) + _dimensions(name, rows), sorted(rows["step"].unique())
+    if len(steps) < 3:
+        return found
+    before = early_step(rows) or steps[1]
+    return found + _heads(name, run, rows, before, steps[-1], device)

@@ -7,27 +7,37 @@ __all__ = ['nouns', 'verbs', 'irregular', 'demonstratives', 'auxiliaries', 'word
            'third_person', 'word_tokenizer', 'check', 'SentenceStream', 'pairs', 'planted_figure', 'HeldOut']
 
 # %% ../../nbs/grammar/06_language.ipynb #d75a0337
+from dataclasses import dataclass
 from functools import cached_property
 import numpy as np
 from fastcore.basics import patch
 from .. import InputError
+from ..see.panels import finish, panels
 from ..streams import rng
 from ..texts import end_of_text
 
-# %% ../../nbs/grammar/06_language.ipynb #518e2ffc
-nouns = """actor artist author baker banker bear bird boy brother builder camel captain cat chicken clown cousin cow dancer dealer diver doctor dog donkey
-driver duke eagle editor elephant engineer falcon farmer friend gardener giant girl goat golfer guest hawk horse hunter inspector juror king
-kitten knight lawyer leader lion lodger mayor merchant miner monkey neighbour nephew owl painter parent parrot partner pigeon pilot pirate player
-poet prince prisoner rabbit raven rider robot sailor senator singer sister soldier student tailor teacher tiger tourist trader turtle uncle
-visitor waiter worker writer""".split()
+# %% ../../nbs/grammar/06_language.ipynb #63b5befa
+nouns = """
+actor artist author baker banker bear bird boy brother builder camel captain cat chicken clown cousin cow
+dancer dealer diver doctor dog donkey driver duke eagle editor elephant engineer falcon farmer friend
+gardener giant girl goat golfer guest hawk horse hunter inspector juror king kitten knight lawyer leader
+lion lodger mayor merchant miner monkey neighbour nephew owl painter parent parrot partner pigeon pilot
+pirate player poet prince prisoner rabbit raven rider robot sailor senator singer sister soldier student
+tailor teacher tiger tourist trader turtle uncle visitor waiter worker writer""".split()
 
-verbs = """admire adore advise alarm amuse annoy appoint arrest avoid betray bother calm charm chase comfort confuse convince defend describe disturb dread
-educate entertain escort fear find flatter follow forget forgive frighten greet guide harm hate hear help hire honour hug ignore imitate inspire
-insult invite irritate join like love mention mock need notice obey observe offend overtake pay persuade praise prefer protect provoke recall
-recognise reject remember rescue resemble respect reward scare select serve shock startle support teach thank tolerate trust visit warn welcome""".split()
+verbs = """
+admire adore advise alarm amuse annoy appoint arrest avoid betray bother calm charm chase comfort confuse
+convince defend describe disturb dread educate entertain escort fear find flatter follow forget forgive
+frighten greet guide harm hate hear help hire honour hug ignore imitate inspire insult invite irritate
+join like love mention mock need notice obey observe offend overtake pay persuade praise prefer protect
+provoke recall recognise reject remember rescue resemble respect reward scare select serve shock startle
+support teach thank tolerate trust visit warn welcome""".split()
 
-irregular = """began/begun broke/broken chose/chosen drank/drunk drove/driven ate/eaten fell/fallen flew/flown froze/frozen went/gone grew/grown hid/hidden
-rang/rung rose/risen sang/sung sank/sunk spoke/spoken swam/swum woke/woken wrote/written""".split()  # past/participle
+# %% ../../nbs/grammar/06_language.ipynb #b8f3dfb8
+irregular = """
+began/begun broke/broken chose/chosen drank/drunk drove/driven ate/eaten fell/fallen flew/flown
+froze/frozen went/gone grew/grown hid/hidden rang/rung rose/risen sang/sung sank/sunk spoke/spoken
+swam/swum woke/woken wrote/written""".split()  # past/participle
 
 demonstratives = ("this", "that"), ("these", "those")  # of one, of several
 auxiliaries = "has", "have"
@@ -37,20 +47,16 @@ def third_person(verb: str) -> str:
     "The form of a verb that goes with one subject."
     return verb + ("es" if verb.endswith(("ch", "sh", "s", "x")) else "s")
 
-
+# %% ../../nbs/grammar/06_language.ipynb #4dbe81c9
 _forms = dict(  # part of speech → words, (number or tense, lemma)
-    noun=[nouns, [n + "s" for n in nouns]],
-    verb=[[third_person(v) for v in verbs], verbs],
-    irregular=[*zip(*(v.split("/") for v in irregular))],
+    noun=[nouns, [noun + "s" for noun in nouns]],
+    verb=[[third_person(verb) for verb in verbs], verbs],
+    irregular=list(zip(*(verb.split("/") for verb in irregular))),
     demonstrative=demonstratives,
-    auxiliary=[[a] for a in auxiliaries],
+    auxiliary=[[word] for word in auxiliaries],
 )
-words = [
-    end_of_text,
-    ".",
-    "the",
-    *(w for forms in _forms.values() for each in forms for w in each),
-]  # the vocabulary, by token id
+_in_tables = [word for forms in _forms.values() for each in forms for word in each]
+words = [end_of_text, ".", "the", *_in_tables]  # the vocabulary, by token id
 _ids = {word: i for i, word in enumerate(words)}
 _tokens = {part: np.array([[_ids[w] for w in each] for each in forms]) for part, forms in _forms.items()}
 
@@ -66,7 +72,27 @@ def word_tokenizer():  # a `transformers.PreTrainedTokenizerFast`: a token for e
         tokenizer_object=tokenizer, bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text
     )
 
-# %% ../../nbs/grammar/06_language.ipynb #113a939c
+# %% ../../nbs/grammar/06_language.ipynb #b802ab1c
+# the end-of-text token, determiner, noun, verb, determiner, noun, full stop
+longest = 7  # tokens of a sentence
+doses = 1, 2, 4, 8, 16  # exposures of a planted phrase
+# share of the steps in which phrases are planted
+schedules = dict(early=(0.0, 0.25), late=(0.5, 0.75), spaced=(0.0, 0.75))
+
+# %% ../../nbs/grammar/06_language.ipynb #26926405
+def _check_planting(planted, steps, density):
+    "What is planted has to find phrases that are not licensed, and steps."
+    kinds = len(doses) * len(schedules)
+    free = int((1 - density) * len(nouns) * len(verbs) / 2)
+    if not 0 <= planted * kinds <= free:
+        most = free // kinds
+        raise InputError(
+            f"planted = {planted}: must be from 0 to {most}, so many phrases of each kind are left"
+        )
+    if planted and steps < 2 * doses[-1]:
+        raise InputError(f"steps = {steps}: must be at least {2 * doses[-1]} to plant {doses[-1]} exposures")
+
+# %% ../../nbs/grammar/06_language.ipynb #42158004
 def check(
     context,
     batch_size,
@@ -80,7 +106,7 @@ def check(
     planted,
     language_seed,
 ):
-    "Raise `InputError` for options that make no language."
+    "Raise `InputError` for options of a `SentenceStream` that make no language."
     shares = dict(
         density=density,
         demonstrative_density=demonstrative_density,
@@ -94,22 +120,24 @@ def check(
         raise InputError(f"zipf = {zipf}: must be from 0, all words alike, to 3")
     if context < longest:
         raise InputError(f"context = {context}: must be at least {longest}, the longest sentence")
-    free = int((1 - density) * len(nouns) * len(verbs) / 2)
-    if not 0 <= planted * len(doses) * len(schedules) <= free:
-        raise InputError(
-            f"planted = {planted}: must be from 0 to {free // (len(doses) * len(schedules))}, so many phrases of each kind are left"
-        )
-    if planted and steps < 2 * doses[-1]:
-        raise InputError(f"steps = {steps}: must be at least {2 * doses[-1]} to plant {doses[-1]} exposures")
+    _check_planting(planted, steps, density)
+
+# %% ../../nbs/grammar/06_language.ipynb #3064d5d0
+def _licence(g, shape, share):
+    "Which of the last axis may go with each of the others: a random share of them, at least one."
+    allowed = g.random(shape) < share
+    np.put_along_axis(allowed, g.integers(shape[-1], size=(*shape[:-1], 1)), True, -1)
+    return allowed
 
 
-longest = (
-    7  # tokens of a sentence: the end-of-text token, determiner, noun, verb, determiner, noun, full stop
-)
-doses = 1, 2, 4, 8, 16  # exposures of a planted phrase
-schedules = dict(
-    early=(0.0, 0.25), late=(0.5, 0.75), spaced=(0.0, 0.75)
-)  # share of the steps in which they are planted
+def _up_to(allowed, weights):
+    "Cumulative probabilities along the last axis, for drawing."
+    return np.cumsum(allowed * weights, -1)[..., :-1] / (allowed * weights).sum(-1, keepdims=True)
+
+
+def _draw(g, up_to, count):
+    "Places drawn by cumulative probabilities: the same for all, or a row for each."
+    return (g.random((count, 1)) > up_to).sum(-1)
 
 # %% ../../nbs/grammar/06_language.ipynb #cfaca20b
 def _plant(stream):
@@ -123,148 +151,104 @@ def _plant(stream):
         dose, name = kinds[i % len(kinds)]
         begin, end = (share * stream.steps for share in schedules[name])
         steps = (begin + (np.arange(dose) + g.random()) * (end - begin) / dose).astype(int)
-        rows.append(
-            dict(number=g.integers(2), noun=noun, other=verb, dose=dose, schedule=name, steps=steps.tolist())
-        )
+        rows.append((g.integers(2), noun, verb, dose, name, steps.tolist()))
     return pd.DataFrame(rows, columns=["number", "noun", "other", "dose", "schedule", "steps"])
 
-
+# %% ../../nbs/grammar/06_language.ipynb #f3bb2d2e
 def _by_step(stream):
     "Step → sentences that are planted there, as token ids."
     plan, g = {}, rng(stream.language_seed, "planted sentences")
+    start, the, stop = _ids[end_of_text], _ids["the"], _ids["."]
     for p in stream.planted_phrases.itertuples():
+        subject, verb = _tokens["noun"][p.number, p.noun], _tokens["verb"][p.number, p.other]
         for step in p.steps:
             object_ = _tokens["noun"][g.integers(2), g.integers(len(nouns))]
-            plan.setdefault(step, []).append(
-                [
-                    _ids[end_of_text],
-                    _ids["the"],
-                    _tokens["noun"][p.number, p.noun],
-                    _tokens["verb"][p.number, p.other],
-                    _ids["the"],
-                    object_,
-                    _ids["."],
-                ]
-            )
+            plan.setdefault(step, []).append([start, the, subject, verb, the, object_, stop])
     return plan
 
 # %% ../../nbs/grammar/06_language.ipynb #a3821c5a
-def _licence(g, shape, share):
-    "Which of the last axis may go with each of the others: a random share of them, at least one."
-    allowed = g.random(shape) < share
-    np.put_along_axis(allowed, g.integers(shape[-1], size=(*shape[:-1], 1)), True, -1)
-    return allowed
-
-
-def _up_to(allowed, weights):
-    "Cumulative probabilities along the last axis, for drawing."
-    return np.cumsum(allowed * weights, -1)[..., :-1] / (allowed * weights).sum(-1, keepdims=True)
-
-
+@dataclass(eq=False, repr=False)
 class SentenceStream:
     "Rows of sentences. `batch(step)` is a pure function of `(seed, step)`."
 
-    def __init__(
-        self,
-        context: int = 64,  # tokens in a row
-        batch_size: int = 16,  # rows
-        seed: int = 0,  # of the text
-        steps: int = 1600,  # of the training, over which planted phrases are spread
-        density: float = 0.03,  # share of the verbs that a noun is seen with
-        demonstrative_density: float = 0.5,  # share of the demonstratives that a form of a noun is seen with
-        demonstrative_rate: float = 0.12,  # share of the noun phrases that try one of the two demonstratives, and have it if it is licensed
-        agreement_rate: float = 0.7,  # share of the sentences with a verb that agrees
-        zipf: float = 0.0,  # the r-th word of a kind is drawn in proportion to r^−zipf
-        planted: int = 0,  # phrases planted with each dose and schedule
-        language_seed: int = 0,  # of what is licensed: the language itself
-    ):
-        check(
-            context,
-            batch_size,
-            seed,
-            steps,
-            density,
-            demonstrative_density,
-            demonstrative_rate,
-            agreement_rate,
-            zipf,
-            planted,
-            language_seed,
-        )
-        vars(self).update(
-            context=context,
-            batch_size=batch_size,
-            seed=seed,
-            steps=steps,
-            density=density,
-            demonstrative_density=demonstrative_density,
-            demonstrative_rate=demonstrative_rate,
-            agreement_rate=agreement_rate,
-            zipf=zipf,
-            planted=planted,
-            language_seed=language_seed,
-        )
-        self.tokens_per_batch = batch_size * context
-        g, n = rng(language_seed, "licence"), len(nouns)
-        self.verbs, self.pasts = (
-            _licence(g, (n, len(verbs)), density),
-            _licence(g, (n, len(irregular)), density),
-        )  # noun, verb
-        self.demonstratives = g.random((2, n, 2)) < demonstrative_density  # number, noun, demonstrative
-        weights = [g.permutation(np.arange(1, k + 1.0) ** -zipf) for k in (n, len(verbs), len(irregular))]
-        self._noun, self._participle = _up_to(True, weights[0]), _up_to(True, weights[2])
-        self._verb, self._past = _up_to(self.verbs, weights[1]), _up_to(self.pasts, weights[2])
+    context: int = 64  # tokens in a row
+    batch_size: int = 16  # rows
+    seed: int = 0  # of the text
+    steps: int = 1600  # of the training, over which planted phrases are spread
+    density: float = 0.03  # share of the verbs that a noun is seen with
+    demonstrative_density: float = 0.5  # share of the demonstratives that a form of a noun is seen with
+    demonstrative_rate: float = 0.12  # share of the noun phrases that have a demonstrative, if licensed
+    agreement_rate: float = 0.7  # share of the sentences with a verb that agrees
+    zipf: float = 0.0  # the r-th word of a kind is drawn in proportion to r^−zipf
+    planted: int = 0  # phrases planted with each dose and schedule
+    language_seed: int = 0  # of what is licensed: the language itself
+
+    def __post_init__(self):
+        check(**vars(self))
+        self.tokens_per_batch = self.batch_size * self.context
+        g, n = rng(self.language_seed, "licence"), len(nouns)
+        self.verbs = _licence(g, (n, len(verbs)), self.density)  # noun, verb
+        self.pasts = _licence(g, (n, len(irregular)), self.density)  # noun, irregular verb
+        self.demonstratives = g.random((2, n, 2)) < self.demonstrative_density  # number, noun, demonstrative
         self.artifacts = dict(verbs=self.verbs, pasts=self.pasts, demonstratives=self.demonstratives)
-        room, most = batch_size * (context // longest), max(map(len, self._sentences_at.values()), default=0)
-        if most > room:
-            raise InputError(
-                f"planted = {planted}: {most} sentences fall on one step, a batch holds {room}; give more steps, rows or context"
-            )
+        sizes = n, len(verbs), len(irregular)
+        nouns_, verbs_, irregular_ = (g.permutation(np.arange(1, k + 1.0) ** -self.zipf) for k in sizes)
+        self._noun, self._verb = _up_to(True, nouns_), _up_to(self.verbs, verbs_)
+        self._past, self._participle = _up_to(self.pasts, irregular_), _up_to(True, irregular_)
+        _check_room(self)
 
     @cached_property
     def tokenizer(self):
         return word_tokenizer()
 
-    def sentences(
-        self,
-        count: int,  # how many
-        *key: int | str,  # which: the same key gives the same sentences
-    ) -> np.ndarray:  # token ids, (sentence, longest), −1 behind the full stop
-        "Sentences of the language."
-        g = rng(*key, "sentences")
-        draw = lambda up_to: (g.random((count, 1)) > up_to).sum(-1)
-        number, noun = g.integers(2, size=(2, count)), np.stack([draw(self._noun), draw(self._noun)])
-        which = g.integers(2, size=(2, count))
-        points = (g.random((2, count)) < self.demonstrative_rate) & self.demonstratives[number, noun, which]
-        determiner = np.where(points, _tokens["demonstrative"][number, which], _ids["the"])
-        named, u = _tokens["noun"][number, noun], g.random(count)
-        agrees, past = u < self.agreement_rate, u > (1 + self.agreement_rate) / 2
-        verb = np.select(
-            [agrees, past],
-            [
-                _tokens["verb"][number[0], draw(self._verb[noun[0]])],
-                _tokens["irregular"][0, draw(self._past[noun[0]])],
-            ],
-            _tokens["auxiliary"][number[0], 0],
-        )
-        stop = np.full(count, _ids["."])
-        after = np.select(
-            [agrees, past], [determiner[1], stop], _tokens["irregular"][1, draw(self._participle)]
-        )
-        object_, end = np.select([agrees, past], [named[1], -1], stop), np.where(agrees, stop, -1)
-        return np.stack(
-            [np.full(count, _ids[end_of_text]), determiner[0], named[0], verb, after, object_, end], 1
-        )
+    @cached_property
+    def planted_phrases(self):  # pandas: number, noun, other (the verb), dose, schedule, steps
+        return _plant(self)
 
     @cached_property
     def _sentences_at(self):
         return _by_step(self)
 
-    @cached_property
-    def planted_phrases(self):
-        return _plant(
-            self
-        )  # pandas: number, noun, other (the verb), dose, schedule, steps at which it is shown
+# %% ../../nbs/grammar/06_language.ipynb #90538a02
+def _check_room(stream):
+    "The sentences that are planted at one step have to fit in its batch."
+    room = stream.batch_size * (stream.context // longest)
+    most = max(map(len, stream._sentences_at.values()), default=0)
+    if most > room:
+        raise InputError(
+            f"planted = {stream.planted}: {most} sentences fall on one step, "
+            f"a batch holds {room}; give more steps, rows or context"
+        )
+
+# %% ../../nbs/grammar/06_language.ipynb #c1000747
+@patch
+def sentences(
+    self: SentenceStream,
+    count: int,  # how many
+    *key: int | str,  # which: the same key gives the same sentences
+) -> np.ndarray:  # token ids, (sentence, longest), −1 behind the full stop
+    "Sentences of the language."
+    g = rng(*key, "sentences")
+    number = g.integers(2, size=(2, count))  # of subject and object, as all pairs that follow
+    noun = np.stack([_draw(g, self._noun, count), _draw(g, self._noun, count)])
+    which = g.integers(2, size=(2, count))
+    points = (g.random((2, count)) < self.demonstrative_rate) & self.demonstratives[number, noun, which]
+    determiner = np.where(points, _tokens["demonstrative"][number, which], _ids["the"])
+    subject, object_ = _tokens["noun"][number, noun]
+
+    u = g.random(count)
+    transitive, past = u < self.agreement_rate, u > (1 + self.agreement_rate) / 2
+    agreeing = _tokens["verb"][number[0], _draw(g, self._verb[noun[0]], count)]
+    went = _tokens["irregular"][0, _draw(g, self._past[noun[0]], count)]
+    gone = _tokens["irregular"][1, _draw(g, self._participle, count)]
+    have = _tokens["auxiliary"][number[0], 0]
+
+    start, stop, kinds = np.full(count, _ids[end_of_text]), np.full(count, _ids["."]), [transitive, past]
+    third = np.select(kinds, [agreeing, went], have)
+    fourth = np.select(kinds, [determiner[1], stop], gone)
+    fifth = np.select(kinds, [object_, -1], stop)
+    sixth = np.where(transitive, stop, -1)
+    return np.stack([start, determiner[0], subject, third, fourth, fifth, sixth], 1)
 
 # %% ../../nbs/grammar/06_language.ipynb #ea5770a8
 @patch
@@ -276,14 +260,13 @@ def rows(
 ) -> np.ndarray:  # token ids, (row, position) int64
     "Rows full of sentences."
     many = -(-self.context // 5)  # no sentence has fewer tokens than 5
-    made = self.sentences(count * many, *key).reshape(count, -1)
-    full = (
-        np.concatenate([(first or {}).get(i, []), row[row >= 0]])[: self.context]
-        for i, row in enumerate(made)
-    )
-    return np.stack(list(full)).astype(np.int64)
+    made, full = self.sentences(count * many, *key).reshape(count, -1), []
+    for i, row in enumerate(made):
+        begun = (first or {}).get(i, [])
+        full.append(np.concatenate([begun, row[row >= 0]])[: self.context])
+    return np.stack(full).astype(np.int64)
 
-
+# %% ../../nbs/grammar/06_language.ipynb #ce33f92d
 @patch
 def batch(
     self: SentenceStream,
@@ -302,27 +285,21 @@ paradigms = "determiner_noun", "subject_verb_1", "subject_verb_2", "past_partici
 
 def _pair(paradigm, number, noun, other, filler):
     "Both sentences, the place of the critical word, and that of the word before it on which it depends."
-    named, the_other = lambda n: _forms["noun"][n][noun], 1 - number
+    named, the_other = [form[noun] for form in _forms["noun"]], 1 - number
     if paradigm == "determiner_noun":
         begin = f"the {filler} {demonstratives[number][other]}"
-        return f"{begin} {named(number)} .", f"{begin} {named(the_other)} .", 4, 3
+        return f"{begin} {named[number]} .", f"{begin} {named[the_other]} .", 4, 3
     if paradigm == "past_participle":
-        return *(f"the {named(number)} {tense[other]} ." for tense in _forms["irregular"]), 2, 1
-    subjects, verb_numbers = (
-        ((number, number), (number, the_other))
-        if paradigm == "subject_verb_1"
-        else ((number, the_other), (number, number))
+        good, bad = (f"the {named[number]} {tense[other]} ." for tense in _forms["irregular"])
+        return good, bad, 2, 1
+    wrong = (number, the_other) if paradigm == "subject_verb_1" else (the_other, number)  # subject, verb
+    good, bad = (
+        f"the {named[subject]} {_forms['verb'][verb][other]} the {filler} ."
+        for subject, verb in ((number, number), wrong)
     )
-    return (
-        *(
-            f"the {named(s)} {_forms['verb'][v][other]} the {filler} ."
-            for s, v in zip(subjects, verb_numbers)
-        ),
-        2,
-        1,
-    )
+    return good, bad, 2, 1
 
-
+# %% ../../nbs/grammar/06_language.ipynb #a57d0f36
 def _filler(stream, g, paradigm):
     "What stands around the phrase: a noun and a verb that is licensed for it, or a noun."
     noun, number = g.integers(len(nouns)), g.integers(2)
@@ -332,97 +309,87 @@ def _filler(stream, g, paradigm):
     return f"{subject} {_forms['verb'][number][g.choice(np.flatnonzero(stream.verbs[noun]))]}"
 
 
+def _row(stream, g, paradigm, place):
+    "A pair as a row of the table; its phrase is what stands from the context word to the critical one."
+    good, bad, critical, context = _pair(paradigm, *place, _filler(stream, g, paradigm))
+    phrase = slice(context, critical + 1)
+    return dict(
+        sentence_good=good,
+        sentence_bad=bad,
+        phrase_good=" ".join(good.split()[phrase]),
+        phrase_bad=" ".join(bad.split()[phrase]),
+        critical_good=critical,
+        context_good=context,
+        critical_bad=critical,
+        context_bad=context,
+    )
+
+# %% ../../nbs/grammar/06_language.ipynb #4405d2f7
+def _pairs_of(stream, paradigm, allowed, each):
+    "Pairs of one rule: those with a licensed phrase, then others; none of them is planted."
+    g, free = rng(stream.language_seed, "pairs", paradigm), np.ones(allowed.shape, bool)
+    if "verb" in paradigm:
+        planted = stream.planted_phrases[["number", "noun", "other"]].to_numpy(int)
+        free[tuple(planted.T)] = False
+    for licensed in (True, False):
+        for place in g.permutation(np.argwhere((allowed == licensed) & free))[:each]:
+            yield dict(paradigm=paradigm) | _row(stream, g, paradigm, place) | dict(licensed=licensed)
+
+
+def _planted_pairs(stream):
+    "A pair for each phrase that is planted."
+    g = rng(stream.language_seed, "pairs", "planted")
+    for p in stream.planted_phrases.itertuples():
+        row = _row(stream, g, "subject_verb_1", (p.number, p.noun, p.other))
+        known = dict(licensed=False, planted_dose=p.dose, schedule=p.schedule)
+        yield dict(paradigm="planted") | row | known
+
+# %% ../../nbs/grammar/06_language.ipynb #172d119d
 def pairs(
     stream: SentenceStream,
     each: int = 150,  # pairs with a licensed phrase in a paradigm, and with another
-):  # → pandas: pair, paradigm, sentence_good, sentence_bad, phrase_good, …, as of `minimal_pairs.read_pairs`; licensed, planted_dose, schedule
+):  # → pandas: pair, the columns of `minimal_pairs.read_pairs`, licensed, planted_dose, schedule
     "Minimal pairs of the language; planted phrases are a paradigm of their own."
     import pandas as pd
 
-    rows, at = [], ["number", "noun", "other"]
-
-    def add(paradigm, place, g, rule=None, **more):
-        good, bad, critical, context = _pair(rule or paradigm, *place, _filler(stream, g, rule or paradigm))
-        phrases = (" ".join(s.split()[context : critical + 1]) for s in (good, bad))
-        rows.append(
-            dict(
-                zip(
-                    ("pair", "paradigm", "sentence_good", "sentence_bad", "phrase_good", "phrase_bad"),
-                    (len(rows), paradigm, good, bad, *phrases),
-                )
-            )
-            | {
-                f"{word}_{side}": i
-                for side in ("good", "bad")
-                for word, i in (("critical", critical), ("context", context))
-            }
-            | more
-        )
-
-    both = lambda allowed: np.stack([allowed, allowed])
-    for paradigm, allowed in zip(
-        paradigms, (stream.demonstratives, both(stream.verbs), both(stream.verbs), both(stream.pasts))
-    ):
-        g, free = rng(stream.language_seed, "pairs", paradigm), np.ones(allowed.shape, bool)
-        if "verb" in paradigm:
-            free[tuple(stream.planted_phrases[at].to_numpy(int).T)] = False
-        for licensed in (True, False):
-            for place in g.permutation(np.argwhere((allowed == licensed) & free))[:each]:
-                add(paradigm, place, g, licensed=licensed)
-    g = rng(stream.language_seed, "pairs", "planted")
-    for p in stream.planted_phrases.itertuples():
-        add(
-            "planted",
-            (p.number, p.noun, p.other),
-            g,
-            "subject_verb_1",
-            licensed=False,
-            planted_dose=p.dose,
-            schedule=p.schedule,
-        )
-    return pd.DataFrame(rows)
+    agreeing = np.stack([stream.verbs, stream.verbs])  # number, noun, verb
+    past = np.stack([stream.pasts, stream.pasts])
+    rows = []
+    for paradigm, allowed in zip(paradigms, (stream.demonstratives, agreeing, agreeing, past)):
+        rows += _pairs_of(stream, paradigm, allowed, each)
+    rows += _planted_pairs(stream)
+    return pd.DataFrame([dict(pair=i) | row for i, row in enumerate(rows)])
 
 # %% ../../nbs/grammar/06_language.ipynb #35f84d07
+_styles = dict(early=("#0072B2", "o"), late=("#D55E00", "^"), spaced=("#009E73", "s"))
+
+
 def planted_figure(
     table,  # long table of one or more runs of `planted`, pandas: of `judged`
     last: int = 3,  # evaluations at the end that are averaged
 ):  # → matplotlib Figure
-    "Accuracy on planted phrases by dose and schedule, mean over runs, with its standard error over several; never shown: the unexposed pairs of the same rule."
-    import matplotlib.pyplot as plt
+    """Accuracy on planted phrases by dose and schedule.
 
+    The mean over runs, with its standard error over several; never shown: the unexposed pairs of that rule.
+    """
     rows = table[(table["probe"] == "accuracy") & (table["metric"] == "accuracy")]
     rows = rows[rows.groupby("run")["step"].rank("dense", ascending=False) <= last]
-    planted, never = (
-        rows[rows["paradigm"] == "planted"],
-        rows[(rows["paradigm"] == "subject_verb_1") & (rows["group"] == "unexposed")],
-    )
-    each = (
-        planted.groupby(["run", "group", "dose"])["value"]
-        .mean()
-        .groupby(["group", "dose"])
-        .agg(["mean", "sem"])
-        .fillna(0)
-    )
-    fig, ax = plt.subplots(figsize=(6.2, 3.0), layout="constrained")
-    for (name, color), marker in zip(dict(early="#0072B2", late="#D55E00", spaced="#009E73").items(), "o^s"):
+    planted = rows[rows["paradigm"] == "planted"]
+    never = rows[(rows["paradigm"] == "subject_verb_1") & (rows["group"] == "unexposed")]
+    of_runs = planted.groupby(["run", "group", "dose"])["value"].mean()
+    each = of_runs.groupby(["group", "dose"]).agg(["mean", "sem"]).fillna(0)
+
+    fig, (ax,) = panels(1, width=6.2)
+    for name, (color, marker) in _styles.items():
         line = each.loc[name]
-        ax.errorbar(
-            line.index,
-            line["mean"],
-            line["sem"],
-            color=color,
-            marker=marker,
-            markersize=4,
-            capsize=2,
-            label=name,
-        )
+        style = dict(color=color, marker=marker, markersize=4, capsize=2)
+        ax.errorbar(line.index, line["mean"], line["sem"], label=name, **style)
     ax.axhline(never["value"].mean(), color="grey", linestyle=":", label="never shown")
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(doses), list(map(str, doses)))
     ax.set(xlabel="times shown (dose)", ylabel="share of pairs right")
     fig.legend(loc="outside right upper", frameon=False, fontsize=9)
-    plt.close(fig)
-    return fig
+    return finish(fig)
 
 # %% ../../nbs/grammar/06_language.ipynb #7b8b6b3e
 class HeldOut:

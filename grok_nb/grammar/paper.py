@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from .. import InputError
 from . import judge
-from .study import study
 from .attention import attention_figure, words_figure
 from .concepts import auroc_figure, layers_figure, rank_figure
 from .exposure import expose, exposure_index, phrases_of
@@ -24,77 +23,40 @@ from ..probes import measure
 from ..runs import Run
 
 # %% ../../nbs/grammar/08_paper.ipynb #e430e000
-def published() -> (
-    pd.DataFrame
-):  # by paradigm: exposed, unexposed (pairs); of three seeds: lags, p, t_after (median); one: t_val (70 … 90 %), best_head, gain
-    "What arXiv 2606.00230 reports of six paradigms (60 M parameters, threshold 80 %)."
+# fmt: off
+_of_three_seeds = {  # paradigm → exposed and unexposed pairs, lags, p, median of t_after
+    "determiner_noun_agreement_1": (873, 127, "500, 200, 100", ".001, .003, .087", "700"),
+    "determiner_noun_agreement_2": (883, 117, "0, 0, 0", ".682, .911, .706", ""),
+    "regular_plural_subject_verb_agreement_1": (383, 617, "500, 300, 400", ".001, .001, .001", "600"),
+    "regular_plural_subject_verb_agreement_2": (476, 524, "300, 900, –", ".001, .001, –", "800"),
+    "irregular_past_participle_verbs": (234, 766, "500, 600, 500", ".001, .001, .002", "1000"),
+    "existential_there_subject_raising": (254, 681, "500, 400, 400", ".024, .030, .002", "1100"),
+}
+_of_one_seed = {  # paradigm → t_val at 70, 75, 80, 85 and 90 %, best head (layer.head), its gain
+    "determiner_noun_agreement_1": ("500, 700, 1000, 1000, 1400", "2.7", ".77"),
+    "determiner_noun_agreement_2": ("", "", ""),
+    "regular_plural_subject_verb_agreement_1": ("600, 600, 600, 700, 1300", "6.2", ".35"),
+    "regular_plural_subject_verb_agreement_2": ("700, 700, 800, 1200, –", "5.0", ".62"),
+    "irregular_past_participle_verbs": ("500, 600, 800, 1400, –", "6.2", ".35"),
+    "existential_there_subject_raising": ("800, 1100, 1400, –, –", "5.3", ".61"),
+}
+# fmt: on
+
+# %% ../../nbs/grammar/08_paper.ipynb #9da3fae3
+def published() -> pd.DataFrame:  # by paradigm: exposed, unexposed (pairs), lags, p, …
+    """What arXiv 2606.00230 reports of six paradigms (60 M parameters, threshold 80 %).
+
+    Lags, p and t_after are of three seeds (of t_after the median); t_val at 70 … 90 %, the best head
+    and its gain are of one."""
     columns = "paradigm exposed unexposed lags p t_after t_val best_head gain".split()
-    rows = [
-        (
-            "determiner_noun_agreement_1",
-            873,
-            127,
-            "500, 200, 100",
-            ".001, .003, .087",
-            "700",
-            "500, 700, 1000, 1000, 1400",
-            "2.7",
-            ".77",
-        ),
-        ("determiner_noun_agreement_2", 883, 117, "0, 0, 0", ".682, .911, .706", "", "", "", ""),
-        (
-            "regular_plural_subject_verb_agreement_1",
-            383,
-            617,
-            "500, 300, 400",
-            ".001, .001, .001",
-            "600",
-            "600, 600, 600, 700, 1300",
-            "6.2",
-            ".35",
-        ),
-        (
-            "regular_plural_subject_verb_agreement_2",
-            476,
-            524,
-            "300, 900, –",
-            ".001, .001, –",
-            "800",
-            "700, 700, 800, 1200, –",
-            "5.0",
-            ".62",
-        ),
-        (
-            "irregular_past_participle_verbs",
-            234,
-            766,
-            "500, 600, 500",
-            ".001, .001, .002",
-            "1000",
-            "500, 600, 800, 1400, –",
-            "6.2",
-            ".35",
-        ),
-        (
-            "existential_there_subject_raising",
-            254,
-            681,
-            "500, 400, 400",
-            ".024, .030, .002",
-            "1100",
-            "800, 1100, 1400, –, –",
-            "5.3",
-            ".61",
-        ),
-    ]
+    rows = [(paradigm, *found, *_of_one_seed[paradigm]) for paradigm, found in _of_three_seeds.items()]
     return pd.DataFrame(rows, columns=columns).set_index("paradigm")
 
 
-selected_by_paper = dict(
-    early=19, never=27, phrase=6, exposed=4, unexposed=4
-)  # how many of 67 paradigms fell at each of `lag.stages`, as printed
+# how many of 67 paradigms fell at each of `lag.stages`, as printed
+selected_by_paper = dict(early=19, never=27, phrase=6, exposed=4, unexposed=4)
 
-# %% ../../nbs/grammar/08_paper.ipynb #6e61c775
+# %% ../../nbs/grammar/08_paper.ipynb #ed1e32a6
 def _steps(values):
     return ", ".join(f"{v:.0f}" if np.isfinite(v) else "–" for v in values)
 
@@ -108,7 +70,7 @@ def _beside(ours, *columns):
     theirs = published().reindex(ours.index)[list(columns)].astype(object).fillna("")
     return pd.concat({"ours": ours, "paper": theirs}, axis=1)
 
-
+# %% ../../nbs/grammar/08_paper.ipynb #c0d05344
 def _seeds(runs):
     "The runs by seed; an `InputError` unless they differ in nothing else."
     if not runs:
@@ -118,87 +80,94 @@ def _seeds(runs):
     return sorted(runs, key=lambda r: r.config.seed)
 
 
-def _curves(runs):
-    return judge.accuracy_curves(pd.concat([r.metrics() for r in _seeds(runs)], ignore_index=True))
-
-
-def split_sizes(
-    runs: Sequence[Run],  # seeds of one configuration
-) -> (
-    pd.DataFrame
-):  # by paradigm, ours and the paper's: exposed and unexposed pairs; ours also: distinct phrase pairs
-    "How the pairs fall into exposed and unexposed ones; of several seeds the range."
-    parts = []
-    for r in _seeds(runs):
-        pairs = judge.asked(r.config).query("paradigm != 'planted'")
-        pairs = pairs.assign(unexposed=~pairs["exposed"], phrases=clusters(pairs)).groupby(
-            "paradigm", sort=False
-        )
-        parts.append(
-            pairs.agg(
-                exposed=("exposed", "sum"), unexposed=("unexposed", "sum"), phrases=("phrases", "nunique")
-            )
-        )
-    low, high = (getattr(pd.concat(parts).groupby(level=0, sort=False), end)() for end in ("min", "max"))
-    return _beside(
-        low.astype(str).where(low == high, low.astype(str) + "–" + high.astype(str)), "exposed", "unexposed"
+def _sizes(run):
+    pairs = judge.asked(run.config).query("paradigm != 'planted'")
+    pairs = pairs.assign(unexposed=~pairs["exposed"], phrases=clusters(pairs))
+    return pairs.groupby("paradigm", sort=False).agg(
+        exposed=("exposed", "sum"), unexposed=("unexposed", "sum"), phrases=("phrases", "nunique")
     )
 
+# %% ../../nbs/grammar/08_paper.ipynb #5acfa83d
+def split_sizes(
+    runs: Sequence[Run],  # seeds of one configuration
+) -> pd.DataFrame:  # by paradigm, ours and the paper's: exposed and unexposed pairs; ours: phrases
+    """How the pairs fall into exposed and unexposed ones; of several seeds the range.
 
+    Phrases are the distinct pairs of phrases."""
+    sizes = pd.concat(map(_sizes, _seeds(runs))).groupby(level=0, sort=False)
+    low, high = sizes.min().astype(str), sizes.max().astype(str)
+    return _beside(low.where(low == high, low + "–" + high), "exposed", "unexposed")
+
+# %% ../../nbs/grammar/08_paper.ipynb #c2605cc4
 def lags_and_p(
     runs: Sequence[Run],  # seeds of one configuration
     tau: float = 0.8,  # threshold, a share
     sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
     n: int = 1000,  # random splits
-) -> pd.DataFrame:  # by paradigm; of each seed: lag (steps), p of the paper's test, p over phrases within strata of frequency (undecided splits counted)
-    "The lag and its tests, seed by seed."
-    found = (
-        judge.measured_lags(_seeds(runs), tau, n, sustained)
-        .sort_values("seed", kind="stable")
-        .groupby("paradigm", sort=False)
-    )
-    ours = found.agg(
+) -> pd.DataFrame:  # by paradigm, of each seed: lag (steps), p of the paper's test, p_stratified
+    """The lag and its tests, seed by seed.
+
+    `p_stratified` is over phrases, within strata of frequency. Splits that are undecided are counted."""
+    found = judge.measured_lags(_seeds(runs), tau, n, sustained).sort_values("seed", kind="stable")
+    ours = found.groupby("paradigm", sort=False).agg(
         lags=("lag", _steps), p=("p_pairs_high", _shares), p_stratified=("p_stratified_high", _shares)
     )
     return _beside(ours, "lags", "p")
+
+# %% ../../nbs/grammar/08_paper.ipynb #18d4928e
+def _curves(runs):
+    return judge.accuracy_curves(pd.concat([r.metrics() for r in _seeds(runs)], ignore_index=True))
 
 
 def threshold_times(
     runs: Sequence[Run],  # seeds of one configuration
     thresholds: Sequence[float] = (0.7, 0.75, 0.8, 0.85, 0.9),  # shares
     sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
-) -> pd.DataFrame:  # by paradigm: t_val at each threshold in the lowest seed, and t_after: the median of that at 80 % over seeds (steps)
-    "When the unexposed pairs reach each threshold."
-    curves, first = _curves(runs), _seeds(runs)[0].run_id
-    rows = {}
+) -> pd.DataFrame:  # by paradigm: t_val at each threshold, t_after (steps)
+    """When the unexposed pairs reach each threshold.
+
+    t_val is of the lowest seed, t_after the median over seeds of that at 80 %."""
+    curves, first, rows = _curves(runs), _seeds(runs)[0].run_id, {}
     for paradigm, part in curves[curves["group"] == "unexposed"].groupby("paradigm", sort=False):
-        of = {run: rows.set_index("step")["accuracy"].sort_index() for run, rows in part.groupby("run")}
-        rows[paradigm] = dict(
-            t_val=_steps([reached(of[first], tau, sustained).hi for tau in thresholds]),
-            t_after=_steps([np.median([reached(curve, 0.8, sustained).hi for curve in of.values()])]),
-        )
+        of = {run: found.set_index("step")["accuracy"].sort_index() for run, found in part.groupby("run")}
+        t_val = [reached(of[first], tau, sustained).hi for tau in thresholds]
+        t_after = np.median([reached(curve, 0.8, sustained).hi for curve in of.values()])
+        rows[paradigm] = dict(t_val=_steps(t_val), t_after=_steps([t_after]))
     return _beside(pd.DataFrame.from_dict(rows, orient="index"), "t_val", "t_after")
 
-
+# %% ../../nbs/grammar/08_paper.ipynb #965b1c0f
 def comparison_steps(
     runs: Sequence[Run],  # seeds of one configuration
-) -> dict:  # paradigm → (t_before, t_after), steps of checkpoints; where the unexposed pairs of the median seed do not reach 80 % after t_before, the last
-    "Between which checkpoints the inside is compared."
-    near = lambda step: min((s for s in _seeds(runs)[0].steps if s), key=lambda s: abs(s - step))
+) -> dict:  # paradigm → (t_before, t_after), steps of checkpoints
+    """Between which checkpoints the inside is compared.
+
+    Where the unexposed pairs of the median seed do not reach 80 % after t_before, t_after is the last one."""
+    trained = [step for step in _seeds(runs)[0].steps if step]
+
+    def near(step):
+        return min(trained, key=lambda s: abs(s - step))
+
     last, before = runs[0].config.steps, near(judge.compared_steps(runs[0].config)[0])
     after = threshold_times(runs)["ours", "t_after"].replace("–", last).astype(int)
     return {paradigm: (before, near(step) if step > before else last) for paradigm, step in after.items()}
 
-
+# %% ../../nbs/grammar/08_paper.ipynb #692828b2
 def _concentrations(run, steps, device):
-    return judge.concentrations(run, *(dict(zip(steps, times)) for times in zip(*steps.values())), device)
+    before, after = ({paradigm: both[i] for paradigm, both in steps.items()} for i in (0, 1))
+    return judge.concentrations(run, before, after, device)
 
 
+def _hundredths(values):
+    return ", ".join(f"{value:.2f}" for value in values)
+
+# %% ../../nbs/grammar/08_paper.ipynb #e17cd482
 def best_heads(
     runs: Sequence[Run],  # seeds of one configuration
     device: str = "cpu",  # where the models are put
-) -> pd.DataFrame:  # by paradigm; of each seed: best head (layer.head, from 0), its gain, heads that carry half of all gains, and p of both
-    "Which head gains most attention to the context word between t_before and t_after, and how few carry it."
+) -> pd.DataFrame:  # by paradigm, of each seed: best head (layer.head, from 0), its gain, heads_with_half, p
+    """Which head gains most attention to the context word from t_before to t_after, and how few carry it.
+
+    `heads_with_half` are as many as carry half of all gains."""
     steps = comparison_steps(runs)
     found = pd.concat([_concentrations(r, steps, device) for r in _seeds(runs)])
     found["best_head"] = found["layer"].astype(str) + "." + found["head"].astype(str)
@@ -206,7 +175,7 @@ def best_heads(
         before=("before", "first"),
         after=("after", "first"),
         best_head=("best_head", ", ".join),
-        gain=("gain", lambda g: ", ".join(f"{v:.2f}" for v in g)),
+        gain=("gain", _hundredths),
         p_gain=("p_gain", _shares),
         heads_with_half=("half", _steps),
         p_half=("p_half", _shares),
@@ -222,29 +191,26 @@ def _everything(source, each):
 
 def _all_margins(model, context, each):
     scores = score_pairs(model, context.stream.tokenizer, _everything(context.config.pairs, each))
-    return [
-        dict(pair=int(pair), metric="margin", value=float(value))
-        for pair, value in zip(scores["pair"], scores["margin"])
-    ]
+    found = zip(scores["pair"], scores["margin"])
+    return [dict(pair=int(pair), metric="margin", value=float(margin)) for pair, margin in found]
 
-
+# %% ../../nbs/grammar/08_paper.ipynb #82e6a32c
 def selection_beside(
     run: Run,  # on a text
     each: int = 100,  # pairs of each paradigm, 0: all
-) -> tuple[
-    pd.DataFrame, pd.DataFrame
-]:  # the paradigms, see `lag.selection`; how many fell at each stage, see `lag.selection_counts`, and in the paper
-    "The paper's selection, on every paradigm of the run's file of pairs; a paradigm needs a tenth of its pairs exposed."
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # the paradigms; how many fell at each stage
+    """The paper's selection, on every paradigm of the run's file of pairs.
+
+    See `lag.selection` and `lag.selection_counts`; a paradigm needs a tenth of its pairs exposed."""
     if run.config.language != "text":
-        raise InputError(
-            f"selection: {run.run_id} has a generated language, and all of its paradigms were selected"
-        )
-    pairs = _everything(run.config.pairs, each)
+        why = "has a generated language, and all of its paradigms were selected"
+        raise InputError(f"selection: {run.run_id} {why}")
+    pairs, steps = _everything(run.config.pairs, each), run.config.steps
     shown = expose(pairs, exposure_index(run, phrases_of(pairs))).set_index("pair")["exposed"]
     pairs = pairs.assign(exposed=pairs["pair"].map(shown).eq(True))
     curves = curve_table(measure(run, dict(selection=partial(_all_margins, each=each))), pairs)
-    total, window = pairs.groupby("paradigm").size().max(), (0.05 * run.config.steps, 0.15 * run.config.steps)
-    found = selection(curves, window, fewest=-(-int(total) // 10))
+    most = int(pairs.groupby("paradigm").size().max())
+    found = selection(curves, (0.05 * steps, 0.15 * steps), fewest=-(-most // 10))
     counts = selection_counts(found)
     return found, counts.assign(fell_in_paper=counts["stage"].map(selected_by_paper))
 
@@ -260,40 +226,62 @@ def accuracy_figure(
     runs: Sequence[Run],  # seeds of one configuration
     sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
 ):  # → matplotlib Figure
-    "Accuracy of both groups, mean and standard error over seeds, and the phrases met. Source: arXiv 2606.00230, figures 1, 5 and 6, which differ in the model."
+    """Accuracy of both groups, mean and standard error over seeds, and the phrases met.
+
+    Source: arXiv 2606.00230, figures 1, 5 and 6, which differ in the model."""
     curves = _curves(runs)
     for r in runs:
         mine = curves["run"] == r.run_id
         curves.loc[mine, "met"] = _met(r, curves[mine])
     return lag_figure(curves, sustained=sustained)
 
+# %% ../../nbs/grammar/08_paper.ipynb #58853ff6
+def _shortest(tokenizer, pairs):
+    "Of the pairs whose critical word has a context word, that with the shortest sentence: the most readable."
+    tokens = token_positions(tokenizer, pairs)
+    known = tokens[["context_token_good", "critical_token_good"]].notna().all(axis=1)
+    tokens = tokens[known & (tokens["context_token_good"] >= 0)]
+    return tokens.loc[tokens["ids_good"].map(len).idxmin()]
 
+# %% ../../nbs/grammar/08_paper.ipynb #77fd5c1f
 def head_figure(
     run: Run,
     paradigm: str,
     steps: tuple[int, int],  # of two checkpoints
     device: str = "cpu",  # where the models are put
 ):  # → matplotlib Figure
-    "Where the head with the largest gain looks in one sentence, before and after. Source: arXiv 2606.00230, figure 10."
+    """Where the head with the largest gain looks in one sentence, before and after.
+
+    Source: arXiv 2606.00230, figure 10."""
     tokenizer, pairs = run.stream.tokenizer, judge.asked(run.config).query("paradigm == @paradigm")
     best = _concentrations(run, {paradigm: steps}, device).iloc[0]
     layer, head = int(best["layer"]), int(best["head"])
-    tokens = token_positions(tokenizer, pairs)
-    tokens = tokens[
-        tokens[["context_token_good", "critical_token_good"]].notna().all(axis=1)
-        & (tokens["context_token_good"] >= 0)
-    ]
-    row = tokens.loc[tokens["ids_good"].map(len).idxmin()]  # the shortest is the most readable
-    seen = {
-        f"step {step:,}": look(run.at(step).model, [row["ids_good"]], "attention")["attention"][
-            layer, 0, head
-        ].numpy()
-        for step in steps
-    }
+    row, seen = _shortest(tokenizer, pairs), {}
+    for step in steps:
+        patterns = look(run.at(step).model, [row["ids_good"]], "attention")["attention"]
+        seen[f"step {step:,}"] = patterns[layer, 0, head].numpy()
     words = [tokenizer.decode([i]).strip() or "▁" for i in row["ids_good"]]
     return words_figure(seen, words, row["critical_token_good"], row["context_token_good"])
 
+# %% ../../nbs/grammar/08_paper.ipynb #ddbc61d4
+def _of_accuracy(runs, *others):
+    "Figure 1, and the same of other sizes."
+    sizes = [f"{found[0].config.n_parameters:,} parameters" for found in (runs, *others)]
+    seeds = f"{len(runs)} seed{'s' if len(runs) > 1 else ''}"
+    first = f"Accuracy of exposed and unexposed pairs, {sizes[0]}, {seeds}"
+    more = [(str(5 + i), f"The same as 1 with {size}") for i, size in enumerate(sizes[1:])]
+    return [(*about, accuracy_figure(found)) for about, found in zip([("1", first), *more], (runs, *others))]
 
+
+def _of_attention(inside, steps):
+    look_back = "Attention from the critical to the context word, by layer"
+    entropy = "Entropy of the critical word's attention, by layer"
+    return [
+        ("4, 9", look_back, attention_figure(inside, marks=steps)),
+        ("4, 9", entropy, attention_figure(inside, "entropy", marks=steps)),
+    ]
+
+# %% ../../nbs/grammar/08_paper.ipynb #c536207d
 def figures(
     runs: Sequence[Run],  # seeds of one configuration
     other_sizes: Sequence[Sequence[Run]] = (),  # seeds of smaller and larger models, for figures 5 and 6
@@ -302,42 +290,19 @@ def figures(
 ) -> list:  # (the paper's number, what it shows, matplotlib Figure)
     "The paper's ten figures, from runs; the inside is that of the lowest seed."
     run, steps = _seeds(runs)[0], comparison_steps(runs)
-    inside = measure(
-        run,
-        judge.checkpoint_probes(run.config),
-        device=device,
-        most=most,
-        also={s for both in steps.values() for s in both},
-    )
+    compared = {step for both in steps.values() for step in both}
+    probes = judge.checkpoint_probes(run.config)
+    inside = measure(run, probes, device=device, most=most, also=compared)
     gains = _concentrations(run, steps, device).set_index("paradigm")["gain"]
-    size = lambda runs: f"{runs[0].config.n_parameters:,} parameters"
+    best, (first, *others) = gains.idxmax(), _of_accuracy(runs, *other_sizes)
+    head = f"The head that gains most, before and after: {best}"
     return [
-        (
-            "1",
-            f"Accuracy of exposed and unexposed pairs, {size(runs)}, {len(runs)} seed{'s'[: len(runs) > 1]}",
-            accuracy_figure(runs),
-        ),
+        first,
         ("2", "AUROC along the mean concept vector, final layer", auroc_figure(inside)),
         ("3", "Effective rank of concept vectors, final layer", rank_figure(inside)),
-        (
-            "4, 9",
-            "Attention from the critical to the context word, by layer",
-            attention_figure(inside, marks=steps),
-        ),
-        (
-            "4, 9",
-            "Entropy of the critical word's attention, by layer",
-            attention_figure(inside, "entropy", marks=steps),
-        ),
-        *(
-            (str(5 + i), f"The same as 1 with {size(others)}", accuracy_figure(others))
-            for i, others in enumerate(other_sizes)
-        ),
+        *_of_attention(inside, steps),
+        *others,
         ("7", "AUROC in all layers", layers_figure(inside)),
         ("8", "Effective rank in all layers", layers_figure(inside, "rank")),
-        (
-            "10",
-            f"The head that gains most, before and after: {gains.idxmax()}",
-            head_figure(run, gains.idxmax(), steps[gains.idxmax()], device),
-        ),
+        ("10", head, head_figure(run, best, steps[best], device)),
     ]

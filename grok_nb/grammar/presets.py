@@ -58,179 +58,139 @@ class Config(corpus.Config):
     )
 
     def check(self):
-        if self.language == "generated":
-            for name in ("corpus", "pairs"):
-                if getattr(self, name):
-                    raise InputError(
-                        f"{name}: the generated language reads none; use --preset text, or language=text"
-                    )
-            self.refuse(
-                (*corpus.of_text, "vocab_size", "paradigms"),
-                "the generated language has its own; only with language=text",
-            )
-            language.check(**language_options(self))
-            if not self.pairs_each:
-                raise InputError("pairs_each = 0: must be at least 1 for the generated language")
-        else:
-            self.refuse(
-                _of_the_language, "only the generated language has it; leave it out with language=text"
-            )
-            if self.pairs and not self.pairs_fingerprint:
-                object.__setattr__(self, "pairs", corpus.absolute_source(self.pairs))
-                object.__setattr__(
-                    self, "pairs_fingerprint", pairs_fingerprint_of(self.pairs, self.paradigms)
-                )
+        check_language = _check_generated if self.language == "generated" else _check_text
+        check_language(self)
         super().check()
 
-    def replace(self, **changes):
+    def replace(self, **changes):  # other pairs have another fingerprint, and are checked
         return super().replace(**({"pairs_fingerprint": ""} if "pairs" in changes else {}) | changes)
 
     def slug(self):
         if self.language == "text":
             super().slug()  # refuses a text without a name
             if not self.pairs:
-                raise InputError(
-                    "pairs are not given; allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
-                )
+                raise InputError(f"pairs are not given; {_allowed_pairs}")
         return f"grammar-{self.language}-d{self.depth}-w{self.width}-s{self.seed}"
 
     @property
     def n_parameters(self) -> int:  # with a given tokenizer, its vocabulary takes the place of `vocab_size`
-        return llama_parameters(
-            len(language.words) if self.language == "generated" else self.vocab_size,
-            self.width,
-            self.mlp_width,
-            self.depth,
-        )
+        size = len(language.words) if self.language == "generated" else self.vocab_size
+        return llama_parameters(size, self.width, self.mlp_width, self.depth)
 
-
-_of_the_language = (
-    "density",
-    "demonstrative_density",
-    "demonstrative_rate",
-    "agreement_rate",
-    "zipf",
-    "planted",
-    "language_seed",
-)
+# %% ../../nbs/grammar/07_presets.ipynb #0ad906e4
+_shares = "density", "demonstrative_density", "demonstrative_rate", "agreement_rate"
+_of_the_language = *_shares, "zipf", "planted", "language_seed"
+_allowed_pairs = "allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
 
 
 def language_options(config):
-    options = {
-        name: getattr(config, name) for name in ("context", "batch_size", "seed", "steps", *_of_the_language)
-    }
+    names = "context", "batch_size", "seed", "steps", *_of_the_language
+    options = {name: getattr(config, name) for name in names}
     return options | dict(language_seed=own_seed(config, "language_seed"))
 
+
+def _check_generated(config):
+    for name in ("corpus", "pairs"):
+        if getattr(config, name):
+            raise InputError(
+                f"{name}: the generated language reads none; use --preset text, or language=text"
+            )
+    fixed = *corpus.of_text, "vocab_size", "paradigms"
+    config.refuse(fixed, "the generated language has its own; only with language=text")
+    language.check(**language_options(config))
+    if not config.pairs_each:
+        raise InputError("pairs_each = 0: must be at least 1 for the generated language")
+
+
+def _check_text(config):
+    config.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
+    if config.pairs and not config.pairs_fingerprint:
+        source = corpus.absolute_source(config.pairs)
+        object.__setattr__(config, "pairs", source)
+        object.__setattr__(config, "pairs_fingerprint", pairs_fingerprint_of(source, config.paradigms))
+
 # %% ../../nbs/grammar/07_presets.ipynb #78cd2d61
+def _columns_and_paradigms(path):
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        columns = pq.read_schema(path).names
+        naming = next((c for c in ("paradigm", "UID") if c in columns), None)
+        if naming is None:
+            return columns, [path.stem]
+        return columns, pq.read_table(path, columns=[naming])[naming].unique().to_pylist()
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    paradigms = {row.get("paradigm", row.get("UID", path.stem)) for row in rows}
+    return list(rows[0]) if rows else [], paradigms
+
+# %% ../../nbs/grammar/07_presets.ipynb #476ba20f
 def _paradigms_in(path):
     "The paradigms of a file of pairs; an `InputError` if it is none."
-    import pyarrow as pa, pyarrow.parquet as pq
+    from pyarrow import ArrowException
 
     try:
-        if path.suffix == ".parquet":
-            names = pq.read_schema(path).names
-            column = next((c for c in ("paradigm", "UID") if c in names), None)
-            found = (
-                pq.read_table(path, columns=[column])[column].unique().to_pylist() if column else [path.stem]
-            )
-        else:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            names, found = (
-                [*rows[0]] if rows else [],
-                {row.get("paradigm", row.get("UID", path.stem)) for row in rows},
-            )
-    except (OSError, ValueError, pa.ArrowException) as e:
+        columns, paradigms = _columns_and_paradigms(path)
+    except (OSError, ValueError, ArrowException) as e:
         raise InputError(f"pairs {path} cannot be read: {str(e).splitlines()[0][:100]}") from None
     for column in ("sentence_good", "sentence_bad"):
-        if column not in names:
-            raise InputError(f"pairs {path}: no column {column!r} (found: {', '.join(names)[:80]})")
-    return found
+        if column not in columns:
+            raise InputError(f"pairs {path}: no column {column!r} (found: {', '.join(columns)[:80]})")
+    return paradigms
+
+# %% ../../nbs/grammar/07_presets.ipynb #b4a23c87
+_kinds = ".parquet", ".jsonl"
 
 
+def _files_of_pairs(source):
+    "The files that a path stands for; none for a hub name."
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix in _kinds and not f.name.startswith("."))
+        if not files:
+            raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
+        return files
+    if not path.exists() and (path.suffix in _kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
+        raise InputError(f"pairs {source}: no such file; {_allowed_pairs}")
+    if path.is_file() and path.suffix not in _kinds:
+        raise InputError(f"pairs {source}: unknown kind of file; {_allowed_pairs}")
+    return [path] if path.is_file() else []
+
+# %% ../../nbs/grammar/07_presets.ipynb #fa725ca6
 def pairs_fingerprint_of(source, paradigms):
     "What the files of minimal pairs are known by; a hub name stands for itself."
-    path, kinds = Path(source), (".parquet", ".jsonl")
-    files = (
-        sorted(f for f in path.rglob("*") if f.suffix in kinds and not f.name.startswith("."))
-        if path.is_dir()
-        else [path]
-        if path.is_file()
-        else []
-    )
-    allowed = "allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
-    if path.is_dir() and not files:
-        raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
-    if not path.exists() and (path.suffix in kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
-        raise InputError(f"pairs {source}: no such file; {allowed}")
-    if any(f.suffix not in kinds for f in files):
-        raise InputError(f"pairs {source}: unknown kind of file; {allowed}")
-    known = {name for f in files for name in _paradigms_in(f)}
+    files = _files_of_pairs(source)
+    known = {name for file in files for name in _paradigms_in(file)}
     unknown = [name for name in paradigms.split(",") if files and name not in {"", "all", *known}]
     if unknown:
         raise InputError(f"paradigm {nearest(unknown[0], known)}")
-    return "-".join(file_hash(f)[:16] for f in files) or source
+    return "-".join(file_hash(file)[:16] for file in files) or source
 
 # %% ../../nbs/grammar/07_presets.ipynb #db15700a
-_small = Config(
-    fidelity="demo",
-    language_seed=-1,
-    depth=2,
-    width=64,
-    heads=4,
-    mlp=128,
-    init_std=0.0,
-    batch_size=16,
-    steps=800,
-    lr=1e-3,
-    weight_decay=0.1,
-    warmup_steps=100,
-    clip=1.0,
-    evaluate_every=20,
-    checkpoints=40,
-    keep_states=1,
-)
-_long = _small.replace(
-    steps=1600, evaluate_every=40, language_seed=0
-)  # one language, and the base of what is compared
+_small_model = dict(depth=2, width=64, heads=4, mlp=128, init_std=0.0)
+_regularised = dict(weight_decay=0.1, warmup_steps=100, clip=1.0, keep_states=1)
+_short = dict(batch_size=16, steps=800, lr=1e-3, evaluate_every=20, checkpoints=40)
+
+_small = Config(fidelity="demo", language_seed=-1, **_small_model, **_short, **_regularised)
+
+# one language, and the base of what is compared
+_long = _small.replace(steps=1600, evaluate_every=40, language_seed=0)
+
 _text = Config(
-    language="text",
-    vocab_size=2048,
-    context=64,
-    depth=2,
-    width=128,
-    heads=4,
-    batch_size=32,
-    lr=2e-3,
-    weight_decay=0.1,
-    warmup_steps=100,
-    clip=1.0,
-    keep_states=1,
-)
-_paper = Config(
-    language="text",
-    fidelity="paper",
-    corpus="allenai/c4:en",
-    fingerprint="allenai/c4:en",
-    tokenizer="google-t5/t5-base",
-    vocab_size=32_000,
-    limit_tokens=10**9,
-    pairs="nyu-mll/blimp",
-    pairs_fingerprint="nyu-mll/blimp",
-    paradigms="all",
-    pairs_each=0,
-    layout="document",
-    context=256,
-    batch_size=512,
-    accumulation=4,
-    steps=2000,
-    lr=1e-3,
-    warmup_steps=1000,
-    precision="bf16",
-    evaluate_every=100,
-    checkpoints=20,
-    keep_states=1,
+    language="text", vocab_size=2048, depth=2, width=128, heads=4, batch_size=32, lr=2e-3, **_regularised
 )
 
+# %% ../../nbs/grammar/07_presets.ipynb #f6ec47f7
+_of_58_million = dict(depth=8, width=512, heads=8, mlp=1376)
+_training = dict(steps=2000, batch_size=512, accumulation=4, lr=1e-3, warmup_steps=1000, precision="bf16")
+_questions = dict(paradigms="all", pairs_each=0, evaluate_every=100, checkpoints=20)
+_as_published = _training | _questions | dict(vocab_size=32_000, context=256, keep_states=1)
+
+_c4 = dict(corpus="allenai/c4:en", fingerprint="allenai/c4:en", limit_tokens=10**9)
+_blimp = dict(pairs="nyu-mll/blimp", pairs_fingerprint="nyu-mll/blimp")
+_data = dict(layout="document", tokenizer="google-t5/t5-base", **_c4, **_blimp)
+_paper = Config(language="text", fidelity="paper", **_data, **_as_published)
+
+# %% ../../nbs/grammar/07_presets.ipynb #2ffe002b
 presets = dict(
     smoke=_small.replace(fidelity="smoke", steps=240, evaluate_every=40, checkpoints=6, pairs_each=40),
     demo=_small,
@@ -240,51 +200,26 @@ presets = dict(
     planted=_long.replace(planted=60),
     wide=_long.replace(width=128, heads=8, mlp=256),
     text=_text.replace(fidelity="demo", steps=1700, evaluate_every=100, checkpoints=17, pairs_each=0),
-    gpu=_text.replace(
-        fidelity="gpu",
-        vocab_size=32_000,
-        context=256,
-        depth=8,
-        width=512,
-        heads=8,
-        mlp=1376,
-        batch_size=512,
-        accumulation=4,
-        steps=2000,
-        lr=1e-3,
-        weight_decay=0.0,
-        warmup_steps=1000,
-        clip=0.0,
-        precision="bf16",
-        paradigms="all",
-        pairs_each=0,
-        evaluate_every=100,
-        checkpoints=20,
-    ),
+    gpu=_text.replace(fidelity="gpu", weight_decay=0.0, clip=0.0, **_as_published, **_of_58_million),
     paper_35m=_paper.replace(depth=6, width=384, heads=8, mlp=1024),
-    paper=_paper.replace(depth=8, width=512, heads=8, mlp=1376),
+    paper=_paper.replace(**_of_58_million),
     paper_130m=_paper.replace(depth=12, width=768, heads=12, mlp=2048, lr=5e-4),
 )
 
 # %% ../../nbs/grammar/07_presets.ipynb #556e3e27
 def stream(config: Config):
     "The sentences of the language, or the rows of the text."
-    return (
-        corpus.stream(config)
-        if config.language == "text"
-        else language.SentenceStream(**language_options(config))
-    )
+    if config.language == "text":
+        return corpus.stream(config)
+    return language.SentenceStream(**language_options(config))
 
-
+# %% ../../nbs/grammar/07_presets.ipynb #8143e620
 def model(config: Config):
     "A freshly initialised Llama."
     made = stream(config)
-    end, vocab_size = (
-        made.tokenizer.eos_token_id,
-        len(language.words) if config.language == "generated" else made.corpus.vocab_size,
-    )
+    end = made.tokenizer.eos_token_id
     return llama(
-        vocab_size,
+        len(language.words) if config.language == "generated" else made.corpus.vocab_size,
         config.width,
         config.mlp_width,
         config.depth,
@@ -299,9 +234,8 @@ def model(config: Config):
     )
 
 # %% ../../nbs/grammar/07_presets.ipynb #feec8dfc
-headline = dict(
-    probe="accuracy", paradigm="mean", group="unexposed", metric="accuracy"
-)  # the study's one curve
+# the study's one curve
+headline = dict(probe="accuracy", paradigm="mean", group="unexposed", metric="accuracy")
 
 unit = "share of unexposed pairs judged right"  # of the headline curve, in words
 
@@ -311,6 +245,5 @@ curves = {  # what happens when: label → selection of one curve of a run's tab
     "held-out loss": dict(probe="held_out", metric="loss"),
 }
 
-foreign_curves = {
-    "all pairs": headline | dict(group="all")
-}  # beside `curves`, of checkpoints that are not ours
+# beside `curves`, of checkpoints that are not ours
+foreign_curves = {"all pairs": headline | dict(group="all")}

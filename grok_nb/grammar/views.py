@@ -9,47 +9,51 @@ __all__ = ['separation_rows', 'sequence', 'flips', 'separation', 'context']
 import html
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 from .. import InputError
+from .concepts import concept_vectors, look_at_pairs, mean_direction
 from .judge import asked, checkpoint_probes, margins, placed_pairs
 from .presets import stream
 from ..see.scrubber import Panel, Shown, view
 from ..see.svg import box, line, note, palette, text, width
 from ..see.views import heads_panel, token_labels
 
+# %% ../../nbs/grammar/11_views.ipynb #b73adad6
+def _places(hidden, exposed):
+    "(unexposed pair, side) along the mean concept vector of the exposed ones, mean 0 and spread 1."
+    places = hidden[~exposed] @ mean_direction(concept_vectors(hidden)[exposed])
+    return (places - places.mean()) / (places.std() or 1)
+
 # %% ../../nbs/grammar/11_views.ipynb #516394e6
 def separation_rows(
     model,  # transformers causal language model
     context,  # of a run: has `config`
 ) -> list[dict]:  # paradigm, pair, sentence (good or bad), metric "place", value
-    "Probe: where the sentences of unexposed pairs lie along the mean concept vector of the exposed ones, final layer, mean 0 and spread 1."
-    from grok_nb.grammar.concepts import concept_vectors, look_at_pairs, mean_direction
+    """Probe: where the sentences of unexposed pairs lie along the mean concept vector of the exposed ones.
 
+    Of the final layer; mean 0 and spread 1."""
     pairs, tokens = placed_pairs(context.config)
     chosen, rows = pairs.set_index("pair").loc[tokens["pair"]].reset_index(), []
     for paradigm, i in chosen.groupby("paradigm", sort=False).indices.items():
-        exposed = chosen["exposed"].iloc[i].to_numpy(bool)
+        here = chosen.iloc[i]
+        exposed = here["exposed"].to_numpy(bool)
         if exposed.all() or not exposed.any():
             continue
-        hidden = look_at_pairs(model, tokens.iloc[i]).hidden[:, :, -1]
-        places = hidden[~exposed] @ mean_direction(concept_vectors(hidden)[exposed])
-        places = (places - places.mean()) / (places.std() or 1)
-        rows += [
-            dict(
-                paradigm=paradigm,
-                pair=int(chosen["pair"].iloc[i[~exposed][n]]),
-                sentence=("good", "bad")[side],
-                metric="place",
-                value=float(value),
-            )
-            for (n, side), value in np.ndenumerate(places)
-        ]
+        names = here["pair"].to_numpy()[~exposed]
+        places = _places(look_at_pairs(model, tokens.iloc[i]).hidden[:, :, -1], exposed)
+        for (n, side), value in np.ndenumerate(places):
+            sentence = ("good", "bad")[side]
+            keys = dict(paradigm=paradigm, pair=int(names[n]), sentence=sentence, metric="place")
+            rows.append(keys | dict(value=float(value)))
     return rows
 
 # %% ../../nbs/grammar/11_views.ipynb #0dadeb05
 def sequence(
     config,  # of a grammar run
 ) -> tuple:  # token ids; a label for each
-    "The first acceptable sentence with a context word and a critical word at least two tokens apart, if there is one."
+    """The acceptable sentence whose attention is watched.
+
+    The first with a context word and a critical word at least two tokens apart, if there is one."""
     tokens = placed_pairs(config)[1]
     placed = tokens.dropna(subset=["critical_token_good", "context_token_good"])
     if placed.empty:
@@ -58,106 +62,114 @@ def sequence(
     ids = tuple(int(i) for i in placed["ids_good"].iloc[int((apart < 2).argmin())])
     return ids, token_labels(ids, stream(config).tokenizer)
 
+# %% ../../nbs/grammar/11_views.ipynb #3dbac837
+def _differing(sentence, other):
+    "A sentence with the words marked that the other does not have in these places."
+    words, others = sentence.split(), other.split()
+    if len(words) != len(others):  # then places mean nothing
+        others = words
+    shown = []
+    for word, there in zip(words, others):
+        escaped = html.escape(word)
+        shown.append(escaped if word == there else f"<mark>{escaped}</mark>")
+    return " ".join(shown)
+
+# %% ../../nbs/grammar/11_views.ipynb #d3cd1dbb
+def _example(row):
+    good, bad = (
+        _differing(row.sentence_good, row.sentence_bad),
+        _differing(row.sentence_bad, row.sentence_good),
+    )
+    return f"<li>{good} <span class=soft>/ {bad}{' (exposed)' if row.exposed else ''}</span></li>"
+
+
+def _examples(pairs, most=3):
+    "A few pairs, spread over the paradigms."
+    some = pairs.groupby("paradigm", sort=False).head(1).head(most)
+    return f"<ul>{''.join(map(_example, some.itertuples()))}</ul>"
+
+
+def _turned(word, pairs):
+    return f'<b class="{word}">{len(pairs):,} have become {word}</b>{_examples(pairs)}'
+
 # %% ../../nbs/grammar/11_views.ipynb #32032292
 @view("Pairs that turn", lambda shown: dict(margins=margins), "grammar")
 def flips(shown: Shown, table: pd.DataFrame) -> Panel:
     "Which pairs have become right, and which wrong, since the last checkpoint."
-    all_pairs = asked(shown.run.config).set_index("pair")
+    pairs = asked(shown.run.config).set_index("pair")
     right = table.pivot(index="step", columns="pair", values="value") > 0
     frames, before = {}, None
     for step, now in right.iterrows():
         parts = [f"<b>{now.mean():.1%} of {len(now):,} pairs are judged right</b>"]
-        for word, css, turned in (
-            () if before is None else (("right", "right", now & ~before), ("wrong", "wrong", before & ~now))
-        ):
-            pairs = all_pairs.loc[turned.index[turned]]
-            parts.append(f'<b class="{css}">{len(pairs):,} have become {word}</b>' + _examples(pairs))
+        if before is not None:
+            parts.append(_turned("right", pairs.loc[now.index[now & ~before]]))
+            parts.append(_turned("wrong", pairs.loc[now.index[before & ~now]]))
         frames[int(step)], before = "".join(f"<div>{p}</div>" for p in parts), now
     return Panel(frames, alt="minimal pairs whose verdict has changed")
 
+# %% ../../nbs/grammar/11_views.ipynb #49638f92
+_left, _right, _furthest = 10, width - 10, 3  # edges of the histograms, and the spreads that they stand for
+_floor, _tallest = 174, 127.5  # where bars stand, and how high the highest is
+_tick_words, _axis_words, _bottom = _floor + 16, _floor + 34, _floor + 40
+_key_words, _key_size, _key_width = 14, 11, 110  # the line of the key, its squares, and room for each word
 
-def _examples(pairs, most=3):
-    "A few pairs, spread over the paradigms, with the words that differ marked."
-    some = pairs.groupby("paradigm", sort=False).head(1).head(most)
-    return (
-        "<ul>"
-        + "".join(
-            f"<li>{_differing(r.sentence_good, r.sentence_bad)} <span class=soft>/ {_differing(r.sentence_bad, r.sentence_good)}"
-            f"{' (exposed)' if r.exposed else ''}</span></li>"
-            for r in some.itertuples()
-        )
-        + "</ul>"
-    )
+_sides = {"good": ("acceptable", palette[0]), "bad": ("unacceptable", palette[1])}
 
 
-def _differing(sentence, other):
-    "A sentence with the words marked that the other does not have in these places."
-    words, others = sentence.split(), other.split()
-    same = len(words) == len(others)
-    return " ".join(
-        f"<mark>{html.escape(w)}</mark>" if same and w != others[i] else html.escape(w)
-        for i, w in enumerate(words)
-    )
+def _across(spreads):
+    return _left + (_right - _left) * (spreads + _furthest) / (2 * _furthest)
+
+# %% ../../nbs/grammar/11_views.ipynb #4abdc26c
+def _axis():
+    "The floor of the histograms with its ticks, and the key above."
+    middle = width / 2, _axis_words, "place along the mean concept vector (spreads)"
+    parts = [line([(_left, _floor), (_right, _floor)], stroke_opacity=".5"), note(*middle)]
+    parts += [note(_across(spreads), _tick_words, spreads) for spreads in (-2, 0, 2)]
+    for i, (words, colour) in enumerate(_sides.values()):
+        left = _left + _key_width * i
+        parts.append(box(left, _key_words - 10, _key_size, _key_size, colour, 0.6))
+        parts.append(text(left + _key_size + 6, _key_words, words))
+    return "".join(parts)
+
+
+def _bars(edges, shares, colour):
+    "A histogram as one shape; shares are of the tallest bar."
+    tops = "".join(f"V{_floor - _tallest * share:.4g}H{right:.4g}" for share, right in zip(shares, edges[1:]))
+    path = f"M{edges[0]:.4g} {_floor}{tops}V{_floor}z"
+    return f"<path d='{path}' fill='{colour}' fill-opacity='.5' stroke='{colour}'/>"
 
 # %% ../../nbs/grammar/11_views.ipynb #3ee9b548
 @view("Right and wrong apart", lambda shown: dict(separation=separation_rows), "grammar")
 def separation(shown: Shown, table: pd.DataFrame) -> Panel:
     "How far acceptable and unacceptable sentences come apart along the mean concept vector."
-    from sklearn.metrics import roc_auc_score
-
-    edges, high = np.linspace(-3, 3, 25), 150
-    x = lambda v: 10 + (width - 20) * (v + 3) / 6
-    base = line([(10, high + 24), (width - 10, high + 24)], stroke_opacity=".5") + note(
-        width / 2, high + 58, "place along the mean concept vector (spreads)"
-    )
-    base += "".join(note(x(v), high + 40, v) for v in (-2, 0, 2))
-    for i, (words, c) in enumerate((("acceptable", palette[0]), ("unacceptable", palette[1]))):
-        base += box(10 + 110 * i, 4, 11, 11, c, 0.6) + text(27 + 110 * i, 14, words)
-    frames = {}
-    for paradigm, rows in table.groupby("paradigm", sort=False):
-        counts = {
-            (int(s), side): np.histogram(part["value"].clip(-3, 3), edges)[0] / len(part)
-            for (s, side), part in rows.groupby(["step", "sentence"])
-        }
-        most = max(map(max, counts.values()))
-        of = frames[paradigm.replace("_", " ")] = {}
-        for step, part in rows.groupby("step"):
-            shapes = "".join(
-                _bars(x(edges), counts[int(step), side] / most, high, c)
-                for side, c in (("good", palette[0]), ("bad", palette[1]))
-            )
-            of[int(step)] = shapes + text(
-                width - 10,
-                14,
-                f"AUROC {roc_auc_score(part['sentence'] == 'good', part['value']):.2f}",
-                "end",
-                font_weight=600,
-            )
-    return Panel(
-        frames,
-        base,
-        (width, high + 64),
-        "histograms of acceptable and unacceptable sentences along the mean concept vector",
-    )
+    frames = {
+        paradigm.replace("_", " "): _histograms(rows)
+        for paradigm, rows in table.groupby("paradigm", sort=False)
+    }
+    alt = "histograms of acceptable and unacceptable sentences along the mean concept vector"
+    return Panel(frames, _axis(), (width, _bottom), alt)
 
 
-def _bars(x, shares, high, colour):
-    path = (
-        f"M{x[0]:.4g} {high + 24}"
-        + "".join(f"V{high + 24 - high * 0.85 * s:.4g}H{right:.4g}" for s, right in zip(shares, x[1:]))
-        + f"V{high + 24}z"
-    )
-    return f"<path d='{path}' fill='{colour}' fill-opacity='.5' stroke='{colour}'/>"
+def _histograms(rows):
+    "Step → both histograms of one paradigm, all to one scale, and their AUROC."
+    edges, counts, frames = np.linspace(-_furthest, _furthest, 25), {}, {}
+    for key, part in rows.groupby(["step", "sentence"]):
+        counts[key] = np.histogram(part["value"].clip(-_furthest, _furthest), edges)[0] / len(part)
+    most = max(map(max, counts.values()))
+    for step, part in rows.groupby("step"):
+        auroc = roc_auc_score(part["sentence"] == "good", part["value"])
+        both = [_bars(_across(edges), counts[step, side] / most, c) for side, (_, c) in _sides.items()]
+        words = text(_right, _key_words, f"AUROC {auroc:.2f}", "end", font_weight=600)
+        frames[int(step)] = "".join([*both, words])
+    return frames
 
 # %% ../../nbs/grammar/11_views.ipynb #70564e9a
 @view("Attention to the context word", lambda shown: checkpoint_probes(shown.run.config), "grammar")
 def context(shown: Shown, table: pd.DataFrame) -> Panel:
     "How much every head attends from the critical word to the word that decides it, in acceptable sentences."
-    rows = (
-        table[table["metric"].eq("to_context") & table["sentence"].eq("good")]
-        if "sentence" in table
-        else table[:0]
-    )
+    rows = table[:0]
+    if "sentence" in table:
+        rows = table[table["metric"].eq("to_context") & table["sentence"].eq("good")]
     if rows.empty:
         raise InputError("no pair has a context word before its critical word")
     rows = rows.assign(choice=rows["paradigm"].str.replace("_", " "))
