@@ -56,7 +56,7 @@ def asked(
     `unigram` (bool) whether token frequency alone gets it right."""
     from grok_nb.probes import fingerprint, save_table
 
-    folder, made_by = runs_root() / "exposures" / config.run_id, fingerprint(_asked)
+    folder, made_by = runs_root(config.root) / "exposures" / config.run_id, fingerprint(_asked)
     kept, index = folder / f"pairs-{made_by}.parquet", folder / f"index-{made_by}.parquet"
     if kept.is_file():
         return pd.read_parquet(kept)

@@ -57,6 +57,10 @@ class Config(corpus.Config):
         150, "generated: pairs of a paradigm in each group; text: pairs of a paradigm, 0: all", 0, 10**6
     )
 
+    @classmethod
+    def resolved(cls, options):
+        return options if options["language"] == "generated" else super().resolved(_resolved_text(options))
+
     def check(self):
         check_language = _check_generated if self.language == "generated" else _check_text
         check_language(self)
@@ -104,10 +108,17 @@ def _check_generated(config):
 
 def _check_text(config):
     config.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
-    if config.pairs and not config.pairs_fingerprint:
-        source = corpus.absolute_source(config.pairs)
-        object.__setattr__(config, "pairs", source)
-        object.__setattr__(config, "pairs_fingerprint", pairs_fingerprint_of(source, config.paradigms))
+
+
+def _resolved_text(options):
+    "Of a run on a text: what its minimal pairs are known by. The seed of a language follows into nothing."
+    if options["language_seed"] < 0:
+        options = options | dict(language_seed=0)
+    if not options["pairs"] or options["pairs_fingerprint"]:
+        return options
+    source = corpus.absolute_source(options["pairs"])
+    known = pairs_fingerprint_of(source, options["paradigms"])
+    return options | dict(pairs=source, pairs_fingerprint=known)
 
 # %% ../../nbs/grammar/07_presets.ipynb #78cd2d61
 def _columns_and_paradigms(path):
