@@ -303,6 +303,7 @@ def browser():
     if not formats.chromium(): pytest.skip("needs Chromium")
 
 
+@pytest.mark.slow
 def test_a_report_as_pdf(root, tmp_path, capsys, plain):
     browser()
     run = finished(root)[0]
