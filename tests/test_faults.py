@@ -381,22 +381,19 @@ def started(root, options, process, step=5):
 
 
 def test_signals_to_the_command(lab, runs_root, uninterrupted, hold):
-    "Ctrl-C and SIGTERM to `grok_nb_train` as a shell starts it."
+    "Ctrl-C to `grok_nb_train` as a shell starts it, and SIGTERM to a copy of a process that has all loaded."
     code = "from grok_nb.commands import grok_nb_train; grok_nb_train()"
     cases = {signal.SIGINT: 130, signal.SIGTERM: 143}
-    running = {}
-    for number in cases:
-        root = runs_root/number.name
-        running[number] = lab.python(code, *argv(root, TINY), slow=.03, hold=hold)
-    for number, process in running.items():
-        root = runs_root/number.name
-        started(root, TINY, process)
-        process.send_signal(number)
-    for number, process in running.items():
-        out, err = process.communicate(timeout=PATIENCE)
+    shell = lab.python(code, *argv(runs_root/"SIGINT", TINY), slow=.03, hold=hold)
+    copy = lab.command(runs_root/"SIGTERM", TINY, slow=.03, hold=hold)
+    for number, process in zip(cases, (shell, copy)): started(runs_root/number.name, TINY, process)
+    shell.send_signal(signal.SIGINT)
+    copy.kill(signal.SIGTERM)
+    ended = {signal.SIGINT: (shell.communicate(timeout=PATIENCE)[1], shell.returncode), signal.SIGTERM: (copy.wait() and copy.errors, copy.status)}
+    for number, (err, status) in ended.items():
         run = run_of(runs_root/number.name, TINY)
         stop = max(run.steps)
-        assert process.returncode == cases[number], err
+        assert status == cases[number], err
         assert 0 < stop < TINY["steps"] and run.resumable.step == stop and run.state == "interrupted"
         if number == signal.SIGINT: assert err == f"grok_nb_train: stopped at step {stop} of {TINY['steps']}; run it again to go on\n"
         else: assert "Traceback" not in err
@@ -454,6 +451,7 @@ def check_finished_later(lab, runs, uninterrupted):
         check_same(lab.finish(run.path.parent, TINY | dict(seed=run.config.seed)), reference, stops)
 
 
+@pytest.mark.slow
 def test_interrupted_sweep(lab, sweep, uninterrupted):
     "Ctrl-C to the parent: what is being trained is committed, what waits is not begun."
     job, workers, runs = sweep([0, 1, 2])

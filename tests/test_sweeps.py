@@ -142,18 +142,23 @@ def test_a_script_without_a_main_guard(untrained, runs_root, tmp_path):
     check_once([Run.create(tiny(seed=s)) for s in (0, 1)])
 
 
-def test_workers_end_with_their_parent(untrained, runs_root, tmp_path):
-    "kill -9 to the process that gives out the jobs, while one is being done."
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(untrained, runs_root, tmp_path, number):
+    "kill -9 or Ctrl-C to the process that gives out the jobs, while two are being done and one waits."
+    options = [TINY | dict(seed=1, lr=lr) for lr in (1e-3, 2e-3, 3e-3)]
     (tmp_path/"script.py").write_text(f"from grok_nb.modular.study import study\nfrom grok_nb.sweeps import run_all\n"
-                                      f"run_all([study.config('demo', **{TINY!r}, seed=s) for s in (0, 1)], {str(runs_root)!r}, workers=2, then='sweep_helpers:hangs', progress=False)\n")
-    parent = subprocess.Popen([sys.executable, tmp_path/"script.py"])
+                                      f"run_all([study.config('demo', **o) for o in {options!r}], {str(runs_root)!r}, workers=2, then='sweep_helpers:hangs', progress=False)\n")
+    parent = subprocess.Popen([sys.executable, tmp_path/"script.py"], stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(untrained()) == 2 or parent.poll() is not None, "both jobs")
     workers = {int(pid) for *_, pid in untrained()}
-    assert len(workers) == 2 and any(map(alive, workers))
-    parent.kill()
-    assert parent.wait() == -signal.SIGKILL
+    assert len(workers) == 2 and all(map(alive, workers))
+    parent.send_signal(number)
+    assert parent.wait(PATIENCE) == -number
     wait_for(lambda: not any(map(alive, workers)), "the end of the workers")
-    check_once([Run.create(tiny(seed=s)) for s in (0, 1)])
+    if number == signal.SIGINT: assert parent.stderr.read().endswith("KeyboardInterrupt: stopped; run it again to go on\n")
+    *done, waits = [Run.create(study.config("demo", **o)) for o in options]
+    check_once(done)
+    assert waits.state == "new"
 
 
 def test_a_holder_that_hangs(runs_root):
@@ -361,9 +366,11 @@ def test_submitit(runs_root, helpers):
     (dict(name="../x"), "must be of letters"), (dict(stall=60), "stall"), (dict(engine="serial", timeout_min=60), "takes no options such as timeout_min"),
     (dict(preset="phase_p29_depth2", grid=dict(depth=[1, 2])), "depth: is an axis"),
 ])
-def test_mistakes(runs_root, change, says):
+def test_mistakes(runs_root, monkeypatch, change, says):
     "One line, and nothing is written."
-    if "dask" in str(change.get("engine", "")): pytest.importorskip("distributed")
+    if "dask" in str(change.get("engine", "")):
+        client = pytest.importorskip("distributed").Client
+        monkeypatch.setattr("distributed.Client", lambda *a, **k: client(*a, **k | dict(timeout=1))) # who does not answer is not waited for
     if change.get("engine") == "slurm": pytest.importorskip("submitit")
     with pytest.raises(InputError) as error: sweep(**dict(study="modular", preset="demo", grid=dict(n_id=[12, 32])) | change, progress=False)
     assert says in str(error.value) and "\n" not in str(error.value)
