@@ -4,10 +4,12 @@ A case is what pytest collects, quick ones and slow ones apart. An assertion is 
 by numpy or pandas, wherever it stands in the file.
 """
 import ast
-import subprocess
 import sys
 from collections import Counter
+from contextlib import redirect_stdout
 from pathlib import Path
+
+import pytest
 
 HERE = Path(__file__).resolve().parent
 CHECKS = {"raises", "assert_allclose", "assert_array_equal", "assert_frame_equal", "assert_series_equal", "fail"}
@@ -20,16 +22,18 @@ def assertions(path):
     return sum(isinstance(n, ast.Assert) for n in nodes) + sum(isinstance(f, ast.Attribute) and f.attr in CHECKS for f in called)
 
 
-def cases(*options):
-    "File → how many cases pytest collects."
-    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options, str(HERE)]
-    done = subprocess.run(words, cwd=HERE.parent, capture_output=True, text=True)
-    return Counter(Path(line.partition("::")[0]).name for line in done.stdout.splitlines() if "::" in line)
+class Cases:
+    "A plugin that counts what pytest collects by file: all of it, and without what is marked slow."
+    def __init__(self): self.all, self.quick = Counter(), Counter()
+    def pytest_collection_finish(self, session):
+        self.all.update(item.path.name for item in session.items)
+        self.quick.update(item.path.name for item in session.items if not item.get_closest_marker("slow"))
 
 
 def main():
-    everything, quick = cases(), cases("-m", "not slow")
-    rows = [(p.name, everything[p.name], quick[p.name], assertions(p)) for p in sorted(HERE.glob("*.py")) if p != Path(__file__)]
+    cases = Cases()
+    with redirect_stdout(sys.stderr): pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", str(HERE)], plugins=[cases])
+    rows = [(p.name, cases.all[p.name], cases.quick[p.name], assertions(p)) for p in sorted(HERE.glob("*.py")) if p != Path(__file__)]
     rows.append(("in all", *map(sum, zip(*(r[1:] for r in rows)))))
     print(f"{'':32}{'cases':>8}{'quick':>8}{'assertions':>12}")
     for name, n, fast, checks in rows: print(f"{name:32}{n:8}{fast:8}{checks:12}")
