@@ -11,21 +11,26 @@ NB     ?= nbs
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test machines setup lab docs readme export notebooks clean
+.PHONY: help demo test test-slow test-all machines setup lab docs readme export notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(READY) ## train the demos of the three studies and their controls, write the report
 	grok_nb_demo $(ARGS)
 
 # Cheap checks come first: the package is what the notebooks export, notebooks are clean, README is fresh.
-test: $(READY) ## every check: repository, notebooks, tests
+test: $(READY) ## what every change must pass: repository, notebooks, quick tests
 	python -m pytest -q -x --durations=0 --durations-min=5 tests/test_repository.py
 	export GROK_NB_RUNS="$$(mktemp -d)"; trap 'rm -rf "$$GROK_NB_RUNS"' EXIT; \
 	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 python -m pytest -m "not slow" -n 2 --dist worksteal --deselect tests/test_repository.py $(ARGS)
+
+test-slow: $(READY) # the tests that `make test` leaves out
+	OMP_NUM_THREADS=1 python -m pytest -m slow -n 2 --dist worksteal $(ARGS)
+
+test-all: test test-slow ## every check, also those that take long and rarely find anything
 
 # A training takes another path on every CPU: the pages that train, and the presets, under the kernels of others.
 machines: $(READY) ## what the trainings come to under other CPUs' kernels and with two threads: about an hour

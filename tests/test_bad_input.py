@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Callable
@@ -29,6 +27,31 @@ from grok_nb.commands import *
 try: COMMAND()
 finally: print("loaded:", *sorted({set(HEAVY)} & set(sys.modules)))
 """
+
+# One process has loaded the commands and what is light, and forks for each case: nothing is left to the next one.
+SERVER = """
+import json, os, sys, traceback
+import numpy, pyarrow.parquet
+from grok_nb import studies
+from grok_nb.commands import *
+commands = {name: value for name, value in globals().items() if name.startswith("grok_nb_")}
+for name in studies: studies[name]
+for line in sys.stdin:
+    case = json.loads(line)
+    if not (pid := os.fork()):
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number, path in (1, case["out"]), (2, case["err"]): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(case["folder"])
+        os.environ.update(case["env"])
+        sys.argv[1:], code = case["typed"], 0
+        try: commands[case["command"]]()
+        except SystemExit as e: code = e.code or 0
+        except BaseException: traceback.print_exc(); code = 1
+        print("loaded:", *sorted(HEAVY & set(sys.modules)))
+        sys.stdout.flush(); sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+""".replace("HEAVY", repr(set(HEAVY)))
 
 
 @dataclass
@@ -300,47 +323,66 @@ class Outcome:
     out: str
     err: str
     loaded: list
-    seconds: float
     before: dict
     after: dict
 
 
-def run_case(case, folder):
+def places(folder):
+    "Where a command that is started in this folder writes, and how it is told."
+    return dict(GROK_NB_RUNS=str(folder/"runs"), HOME=str(folder), XDG_CACHE_HOME=str(folder/"cache"))
+
+
+def python(code, *typed, folder, **options):
+    "A Python of its own, in this folder."
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | places(folder) | dict(
+        HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1",
+        PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
+    return subprocess.Popen([sys.executable, "-c", code, *typed], cwd=folder, env=env, stdout=subprocess.PIPE, text=True, **options)
+
+
+def outcome(case, folder, run):
+    "What comes of a case in a new folder; `run` takes the words that are typed: status, stdout, stderr."
     folder.mkdir()
     make_existing(folder)
     case.prepare(folder)
     before = snapshot(folder)
-    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | dict(
-        GROK_NB_RUNS=str(folder/"runs"), HOME=str(folder), XDG_CACHE_HOME=str(folder/"cache"), HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1",
-        PYTHONDONTWRITEBYTECODE="1", PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-    typed = [existing(folder).name if word == "RUN" else word for word in case.typed]
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", CODE.replace("COMMAND", case.command), *typed], cwd=folder, env=env, capture_output=True,
-                          text=True, timeout=PATIENCE)
-    seconds = time.perf_counter() - began
-    out, _, loaded = done.stdout.rpartition("loaded:")
-    return Outcome(done.returncode, out, done.stderr, loaded.split(), seconds, before, snapshot(folder))
+    status, out, err = run([existing(folder).name if word == "RUN" else word for word in case.typed])
+    out, _, loaded = out.rpartition("loaded:")
+    return Outcome(status, out, err, loaded.split(), before, snapshot(folder))
+
+
+def run_alone(case, folder):
+    "As a shell starts it."
+    def run(typed):
+        process = python(CODE.replace("COMMAND", case.command), *typed, folder=folder, stderr=subprocess.PIPE)
+        out, err = process.communicate(timeout=PATIENCE)
+        return process.returncode, out, err
+    return outcome(case, folder, run)
 
 
 @pytest.fixture(scope="module")
-def outcomes(request, tmp_path_factory, pytestconfig):
-    "What came of every case that was selected; two run at a time."
-    mine = [item.callspec.params for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
-    chosen = [params["case"] for params in mine if "case" in params]
-    folder = tmp_path_factory.mktemp("cases")
-    with ThreadPoolExecutor(2) as pool: ended = list(pool.map(lambda i: run_case(chosen[i], folder/str(i)), range(len(chosen))))
-    outcomes = {case.name: outcome for case, outcome in zip(chosen, ended)}
-    times = sorted((o.seconds, name) for name, o in outcomes.items())
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        (median, _), (longest, name) = times[len(times) // 2], times[-1]
-        print(f" [{len(times)} commands, two at a time: median {median:.2f} s, longest {longest:.2f} s ({name})] ", end="")
-    return outcomes
+def run_case(tmp_path_factory):
+    "Runs a case in a copy of the process that has all loaded."
+    home = tmp_path_factory.mktemp("home")
+    server = python(SERVER, folder=home, stdin=subprocess.PIPE)
+    def run_case(case, folder):
+        out, err = home/"out", home/"err"
+        def run(typed):
+            job = dict(command=case.command, typed=typed, folder=str(folder), env=places(folder), out=str(out), err=str(err))
+            server.stdin.write(json.dumps(job) + "\n"); server.stdin.flush()
+            return int(server.stdout.readline()), out.read_text(), err.read_text()
+        return outcome(case, folder, run)
+    yield run_case
+    server.stdin.close()
+    assert server.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_mistake_is_one_line_and_writes_nothing(case, outcomes):
-    got = outcomes[case.name]
+def test_mistake_is_one_line_and_writes_nothing(case, run_case, tmp_path):
+    check_mistake(case, run_case(case, tmp_path/"here"))
+
+
+def check_mistake(case, got):
     assert got.status == 2, (got.status, got.out, got.err)
     assert got.err.endswith("\n") and len(got.err.splitlines()) == 1, got.err
     assert got.err.startswith(f"{case.command}: ")
@@ -352,11 +394,24 @@ def test_mistake_is_one_line_and_writes_nothing(case, outcomes):
 
 
 @pytest.mark.parametrize("case", FINE, ids=lambda case: case.name)
-def test_help_loads_nothing(case, outcomes):
-    got = outcomes[case.name]
+def test_help_loads_nothing(case, run_case, tmp_path): check_help(case, run_case(case, tmp_path/"here"))
+
+
+def check_help(case, got):
     assert got.status == 0 and got.err == ""
     for part in case.says: assert part in got.out
     assert not got.loaded and got.after == got.before
+
+
+FIRST = {case.command: case for case in reversed(CASES)} # of every command
+
+
+@pytest.mark.parametrize("case", [*FIRST.values(), FINE[0]], ids=lambda case: f"{case.command} {case.name}")
+def test_a_process_of_its_own_says_the_same(case, run_case, tmp_path):
+    "What a shell starts, and the copy of a process that the other cases have."
+    alone, here = run_alone(case, tmp_path/"alone"), run_case(case, tmp_path/"here")
+    (check_help if case in FINE else check_mistake)(case, alone)
+    assert (alone.status, alone.out, alone.err, alone.loaded) == (here.status, here.out, here.err, here.loaded)
 
 
 # ---- a configuration: values → text → values ----

@@ -397,6 +397,7 @@ def tab(browser, lab):
     assert not wrong
 
 
+@pytest.mark.slow
 def test_the_first_tutorial_in_jupyterlab(lab, tab, shots):
     page = tab(1280)
     lab.open(page)

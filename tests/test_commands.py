@@ -287,6 +287,7 @@ def plain(monkeypatch):
     monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 20))
 
 
+@pytest.mark.slow
 def test_a_report_as_markdown(root, tmp_path, capsys, plain):
     run, out = finished(root)[0], tmp_path/"a page.md"
     for _ in range(2): assert said(capsys, commands.grok_nb_report, run.path, "--out", out) == f"{out}\n"
@@ -303,6 +304,7 @@ def browser():
     if not formats.chromium(): pytest.skip("needs Chromium")
 
 
+@pytest.mark.slow
 def test_a_report_as_pdf(root, tmp_path, capsys, plain):
     browser()
     run = finished(root)[0]

@@ -482,6 +482,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 + 11*4*sum(p.numel
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 def test_the_paper_s_size_fits_into_two_gigabytes():
     "One layer of the paper's model is run, in fp32; the weights of the other eleven are added to the peak."

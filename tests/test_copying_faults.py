@@ -382,6 +382,7 @@ def test_the_report_of_a_run_and_its_control(copying, control, tmp_path, small_p
     assert {r.run_id for r in (copying, control)} <= set(re.findall(r"copying-[\w.-]+", text))
 
 
+@pytest.mark.slow
 def test_the_report_of_a_text_beside_the_modular_study(text_run, modular_run, tmp_path, small_pictures, monkeypatch):
     monkeypatch.setattr(modular, "checkpoint_figures", lambda *_: []) # test_inside.py looks at these
     headings, text = check_page(report.report([modular_run, text_run], tmp_path/"two.html"), small_pictures)

@@ -128,7 +128,7 @@ class Job:
 
 class Lab:
     def __init__(self, folder):
-        self.folder, self.jobs = folder, []
+        self.folder, self.jobs, self.made = folder, [], {}
         (folder/"slow_study.py").write_text(SLOW_STUDY)
         (folder/"slow_study-1.dist-info").mkdir()
         (folder/"slow_study-1.dist-info"/"METADATA").write_text("Metadata-Version: 2.1\nName: slow-study\nVersion: 1\n")
@@ -182,15 +182,20 @@ def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 def one_line(text): return len(text.splitlines()) == 1 and text.endswith("\n") and "Traceback" not in text
 
 
+LABS = [] # one, once it is needed, for all files
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    lab = Lab(tmp_path_factory.mktemp("lab"))
+def lab(tmp_path_factory, pytestconfig):
+    if not LABS:
+        LABS.append(Lab(tmp_path_factory.mktemp("lab")))
+        pytestconfig.add_cleanup(LABS[0].close)
+    [lab] = LABS
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(lab.folder)
         studies["slow"] = importlib.import_module("slow_study").study
         yield lab
     del studies["slow"], sys.modules["slow_study"]
-    lab.close()
 
 
 @pytest.fixture
@@ -204,11 +209,10 @@ def hold(tmp_path):
 @pytest.fixture(scope="module")
 def uninterrupted(lab, tmp_path_factory):
     "Runs that nothing happened to, every optimiser state kept; made once for each set of options."
-    made = {}
     def make(options):
         key = json.dumps(options)
-        if key not in made: made[key] = lab.finish(tmp_path_factory.mktemp("uninterrupted"), options | dict(keep_states=1000))
-        return made[key]
+        if key not in lab.made: lab.made[key] = lab.finish(tmp_path_factory.mktemp("uninterrupted"), options | dict(keep_states=1000)).path
+        return Run(lab.made[key])
     return make
 
 
@@ -252,6 +256,7 @@ old, ModularStream.batch = ModularStream.batch, batch
 
 # ---- kill -9 ----
 
+@pytest.mark.slow
 def test_killed_at_random_moments(lab, runs_root, uninterrupted, hold, capsys):
     options, draw, kills, last = TINY | dict(checkpoint_on_change=1e-6), random.Random(0), 0, 0
     reference = uninterrupted(options)
@@ -302,11 +307,12 @@ sys.addaudithook(hook)
 '''
 
 
-def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, capsys):
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 8])
+def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, capsys, every):
     "The whole life of a run: making it, step 0, checkpoints that replace an optimiser state, the end."
     reference, kills, moments, number = uninterrupted(SHORT), 0, set(), 0
     while True:
-        number += 1
+        number += every
         killed = []
         for cut in (False, True):
             root = runs_root/f"{number}{cut}"
@@ -326,6 +332,8 @@ def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, capsy
             except AssertionError as e: raise AssertionError(f"{how}: {e}") from e
         if job.status == 0 and not killed: break
     with capsys.disabled(): print(f" [{kills} kills survived]", end="")
+    assert kills*every > 30
+    if every > 1: return
     # the moments that matter were among them
     assert {("os.rename", "step-00000004.partial"), ("os.rename", "MANIFEST.json.partial"), ("os.remove", STATE), ("os.remove", FACTS),
             ("open", "metrics.jsonl"), ("os.mkdir", "step-00000008.partial")} <= moments
@@ -373,22 +381,19 @@ def started(root, options, process, step=5):
 
 
 def test_signals_to_the_command(lab, runs_root, uninterrupted, hold):
-    "Ctrl-C and SIGTERM to `grok_nb_train` as a shell starts it."
+    "Ctrl-C to `grok_nb_train` as a shell starts it, and SIGTERM to a copy of a process that has all loaded."
     code = "from grok_nb.commands import grok_nb_train; grok_nb_train()"
     cases = {signal.SIGINT: 130, signal.SIGTERM: 143}
-    running = {}
-    for number in cases:
-        root = runs_root/number.name
-        running[number] = lab.python(code, *argv(root, TINY), slow=.03, hold=hold)
-    for number, process in running.items():
-        root = runs_root/number.name
-        started(root, TINY, process)
-        process.send_signal(number)
-    for number, process in running.items():
-        out, err = process.communicate(timeout=PATIENCE)
+    shell = lab.python(code, *argv(runs_root/"SIGINT", TINY), slow=.03, hold=hold)
+    copy = lab.command(runs_root/"SIGTERM", TINY, slow=.03, hold=hold)
+    for number, process in zip(cases, (shell, copy)): started(runs_root/number.name, TINY, process)
+    shell.send_signal(signal.SIGINT)
+    copy.kill(signal.SIGTERM)
+    ended = {signal.SIGINT: (shell.communicate(timeout=PATIENCE)[1], shell.returncode), signal.SIGTERM: (copy.wait() and copy.errors, copy.status)}
+    for number, (err, status) in ended.items():
         run = run_of(runs_root/number.name, TINY)
         stop = max(run.steps)
-        assert process.returncode == cases[number], err
+        assert status == cases[number], err
         assert 0 < stop < TINY["steps"] and run.resumable.step == stop and run.state == "interrupted"
         if number == signal.SIGINT: assert err == f"grok_nb_train: stopped at step {stop} of {TINY['steps']}; run it again to go on\n"
         else: assert "Traceback" not in err
@@ -446,6 +451,7 @@ def check_finished_later(lab, runs, uninterrupted):
         check_same(lab.finish(run.path.parent, TINY | dict(seed=run.config.seed)), reference, stops)
 
 
+@pytest.mark.slow
 def test_interrupted_sweep(lab, sweep, uninterrupted):
     "Ctrl-C to the parent: what is being trained is committed, what waits is not begun."
     job, workers, runs = sweep([0, 1, 2])
@@ -457,6 +463,7 @@ def test_interrupted_sweep(lab, sweep, uninterrupted):
     check_finished_later(lab, runs[:2], uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_worker(lab, sweep, uninterrupted, hold):
     "kill -9 to one of two workers: its run goes on in another one; both come out as if nothing had been."
     job, workers, runs = sweep()
@@ -468,6 +475,7 @@ def test_killed_worker(lab, sweep, uninterrupted, hold):
     for run in runs: check_same(run, uninterrupted(TINY | dict(seed=run.config.seed)))
 
 
+@pytest.mark.slow
 def test_killed_parent(lab, sweep, uninterrupted):
     "kill -9 to the parent: the workers commit, let go of their runs, and end."
     job, workers, runs = sweep()
@@ -502,7 +510,7 @@ def test_bits_and_threads(lab, runs_root, uninterrupted):
     job = lab.start(terminate_in(5) + two_threads, root=str(runs_root/"two"), options=SHORT)
     assert job.wait() == 143, job.errors
     resumed = lab.finish(runs_root/"two", SHORT)
-    assert [(s["step"], s["threads"]) for s in resumed.sessions()] == [(0, 2), (6, 2)]
+    assert [(s["step"], s["threads"], s["compiled"]) for s in resumed.sessions()] == [(0, 2, "no"), (6, 2, "no")]
     whole = lab.start(two_threads, root=str(runs_root/"whole"), options=SHORT | dict(keep_states=1000))
     assert whole.wait() == 0, whole.errors
     check_same(resumed, run_of(runs_root/"whole", SHORT), [6])
@@ -543,6 +551,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_disk_really_full(lab, small_disk, uninterrupted):
     "Ballast is added at every checkpoint until some write fails, wherever it is: weights, optimiser state, metrics, manifest."
     reference = uninterrupted(TINY)

@@ -1,15 +1,17 @@
 "The phase diagram, wrong labels, and what the command and the report make of a sweep."
 import json
+import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import PATIENCE
 
-from grok_nb import InputError
+from grok_nb import InputError, commands
 from grok_nb.modular import phases, tasks
 from grok_nb.modular.study import study
 from grok_nb.runs import Run
@@ -116,60 +118,74 @@ def swept(tmp_path_factory):
 
 
 def command(name, *words):
+    "In a process of its own."
     code = f"from grok_nb.commands import {name}; {name}()"
     return subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True,
                           timeout=PATIENCE)
 
 
-def test_the_command(swept):
+@pytest.fixture
+def here(capsys, monkeypatch):
+    "The same in this process."
+    monkeypatch.setenv("GROK_NB_RUNS", os.environ["GROK_NB_RUNS"]) # `--runs` changes it
+    def here(name, *words):
+        capsys.readouterr()
+        try: status = getattr(commands, name)([*map(str, words)]) or 0
+        except SystemExit as e: status = e.code
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=said.out, stderr=said.err)
+    return here
+
+
+def test_the_command(swept, here):
     root, words, done = swept
     table = pd.DataFrame(json.loads(done.stdout))
     assert len(table) == 8 and set(table.state) == {"finished"} and {*map(type, table.n_id)} == {int}
     about = r"(less than a minute|about [\d,]+ min)" # as this machine is now
     assert re.search(f"8 runs, 0 of them finished; the others take {about} of one process", done.stderr)
-    again = command("grok_nb_sweep", *words)
+    again = here("grok_nb_sweep", *words)
     assert again.returncode == 0 and "8 runs, 8 of them finished" in again.stderr and len(again.stdout.splitlines()) == 9
     [folder] = (root/"sweeps").iterdir()
     from_python = sweep("modular", "demo", dict(n_id=[12, 32], alpha=[.6, .85], task_choice=["rectangular", "random"]), root=root, fixed=TINY_SWEEP, engine="serial", progress=False)
     assert from_python.attrs["folder"] == str(folder) # the same sweep, asked for in another way
 
 
-def test_a_failure_has_status_1(tmp_path):
+def test_a_failure_has_status_1(tmp_path, here):
     tiny = [f"{k}={v}" for k, v in (TINY_SWEEP | dict(steps=40, evaluate_every=10, lr=10., beta1=0., eps=0.)).items()]
-    done = command("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *tiny, "--engine", "serial", "--runs", tmp_path)
+    done = here("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *tiny, "--engine", "serial", "--runs", tmp_path)
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("grok_nb_sweep: 2 of 2 runs failed: ") and "Traceback" not in done.stderr
     assert "failed" in done.stdout
 
 
-def test_report_of_a_sweep_over_other_options(tmp_path):
+def test_report_of_a_sweep_over_other_options(tmp_path, here):
     "Without n_id and alpha there is no diagram, and no claim that needs one is judged."
     words = ["modular", "--grid", "lr=1e-3,3e-3", "--set", *(f"{k}={v}" for k, v in TINY_SWEEP.items()), "--engine", "serial", "--runs", tmp_path]
-    assert command("grok_nb_sweep", *words).returncode == 0
+    assert here("grok_nb_sweep", *words).returncode == 0
     [folder] = (tmp_path/"sweeps").iterdir()
-    assert command("grok_nb_report", folder).returncode == 0
+    assert here("grok_nb_report", folder).returncode == 0
     text = (folder/"report.html").read_text()
     assert "<img" not in text and "needs n_id, alpha in the table sweep" in text and "2 finished" in text
 
 
-def test_dry_run_writes_nothing(tmp_path):
-    done = command("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *(f"{k}={v}" for k, v in TINY_SWEEP.items()), "--runs", tmp_path, "--dry-run")
+def test_dry_run_writes_nothing(tmp_path, here):
+    done = here("grok_nb_sweep", "modular", "--grid", "n_id=12,32", "--set", *(f"{k}={v}" for k, v in TINY_SWEEP.items()), "--runs", tmp_path, "--dry-run")
     assert done.returncode == 0 and "2 runs, 0 of them finished" in done.stderr and not list(tmp_path.iterdir())
 
 
-def test_report_of_a_sweep(swept):
+def test_report_of_a_sweep(swept, here):
     root, *_ = swept
     [folder] = (root/"sweeps").iterdir()
-    for name in (folder, folder.name):
-        done = command("grok_nb_report", name, "--runs", root)
+    for name, start in {folder: command, folder.name: here}.items(): # one in a process of its own
+        done = start("grok_nb_report", name, "--runs", root)
         assert done.returncode == 0, done.stderr
     text = (folder/"report.html").read_text()
     assert done.stdout.strip() == str(folder/"report.html") and text.count("<img") == 8 # four for each way to choose tasks
     assert "Phases: task_choice = random" in text and "8 finished" in text and "more tasks, over the grid" in text
     assert "<script" not in text and 'src="http' not in text
     run = read_sweep(folder)[1][0].run_id
-    done = command("grok_nb_report", folder.name, run, "--runs", root)
+    done = here("grok_nb_report", folder.name, run, "--runs", root)
     assert done.returncode == 2 and "a sweep has a report of its own" in done.stderr
     (root/"sweeps"/"empty").mkdir()
     (root/"sweeps"/"empty"/"sweep.json").write_text((folder/"sweep.json").read_text().replace("modular-p7", "gone-p7"))
-    done = command("grok_nb_report", "empty", "--runs", root)
+    done = here("grok_nb_report", "empty", "--runs", root)
     assert done.returncode == 2 and "no run of the sweep empty has been evaluated yet" in done.stderr

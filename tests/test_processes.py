@@ -155,6 +155,7 @@ def launch(launcher, *words, **env):
     return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_accelerate(tmp_path):
     "accelerate's launcher (with `--multi_gpu` also on CPUs): the losses of one process, printed and written once."
     launcher = "accelerate launch --multi_gpu --num_processes 2 --main_process_port 0 --no_python"

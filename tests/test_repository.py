@@ -154,8 +154,8 @@ def test_every_page_is_in_the_sidebar():
 
 
 def test_readme_names_what_exists():
-    text, commands = read("README.md"), re.findall(r"^(\w+):.*##", read("Makefile"), re.M)
-    for command in re.findall(r"(?:^|`)make (\w+)", text, re.M):
+    text, commands = read("README.md"), re.findall(r"^([\w-]+):.*##", read("Makefile"), re.M)
+    for command in re.findall(r"(?:^|`)make ([\w-]+)", text, re.M):
         assert command in commands, f"README says make {command}"
     assert {"demo", "test"} <= set(re.findall(r"^make (\w+)$", text, re.M)), "the two commands stand on lines of their own"
     scripts = {script.split("=")[0] for script in CFG.get("console_scripts", "").split()}
@@ -178,4 +178,5 @@ def test_the_page_on_citing_is_fresh():
 def test_ci_runs_the_test_command_of_readme():
     path = ROOT/".ci"/"run"
     assert path.stat().st_mode & stat.S_IXUSR, ".ci/run is executable"
-    assert read(".ci/run").rstrip().splitlines()[-1] == "make test"
+    assert read(".ci/run").rstrip().splitlines()[-2:] == ["make test", "make test-slow"]
+    assert re.search(r"^test-all: test test-slow ##", read("Makefile"), re.M), "which is all of it"

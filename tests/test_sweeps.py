@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE, wait_for
+from test_faults import alive
 
 from grok_nb import InputError, RunError, runs, sweeps
 from grok_nb.engines import Serial
@@ -62,6 +63,28 @@ def at_once(curve): return len(curve) > 1
     return lambda: [line.split() for line in log.read_text().splitlines()] if log.exists() else []
 
 
+@pytest.fixture
+def untrained(helpers, tmp_path):
+    "Workers do not load torch: they write down what a training would have left. What an engine does with a job is the same."
+    (tmp_path/"helpers"/"sitecustomize.py").write_text("""
+import sys, types
+def train(config, root=None, **_):
+    from grok_nb.files import atomic_folder
+    from grok_nb.runs import Run
+    assert "torch" not in sys.modules
+    run = Run.create(config, root)
+    if run.finished: return run
+    with run.lock(wait=True):
+        for step in (0, 2, 4): run.append(step=step, tokens=8*step, seconds=0., rows=[dict(probe="train", metric="loss", value=1.)])
+        with atomic_folder(run.folder(4), step=4, tokens=32, run=run.run_id) as folder:
+            for name in ("config.json", "model.safetensors"): (folder/name).write_text("{}")
+    return run
+sys.modules["grok_nb.training"] = types.ModuleType("grok_nb.training")
+sys.modules["grok_nb.training"].train = train
+""")
+    return helpers
+
+
 def reference(root, config):
     [task] = run_all([config], root, "serial", progress=False)
     return file_hash(task.run.at(config.steps).path/"model.safetensors")
@@ -87,29 +110,29 @@ def test_a_run_that_ends_is_told_of_at_once(runs_root, monkeypatch, capsys):
 
 @pytest.mark.parametrize("then, error", [("fails", "OSError: never"), ("hangs", "no step for 1,800 seconds"),
                                          ("kills_itself", "its process was killed")])
-def test_one_bad_job_stops_no_other(helpers, runs_root, monkeypatch, then, error):
+def test_one_bad_job_stops_no_other(untrained, runs_root, monkeypatch, then, error):
     "One run of four fails, hangs or is killed: it is tried twice, its error shown; the others are trained."
     look, hours = sweeps._look, count(1)
     def hangs(task):
-        calls = [run for run, *_ in helpers()].count(task.run.run_id)
+        calls = [run for run, *_ in untrained()].count(task.run.run_id)
         return then == "hangs" and task.run.config.seed == 1 and calls > task.tries
     def later(task, now, *rest): look(task, now + 3600*next(hours) if hangs(task) else now, *rest)
     monkeypatch.setattr(sweeps, "_look", later) # for the job that hangs, an hour goes by between two looks
     tasks = run_all([tiny(seed=s) for s in range(4)], None, workers=2, then=f"sweep_helpers:{then}", **QUIET)
     assert [t.state for t in tasks] == ["finished", "failed", "finished", "finished"]
     assert tasks[1].error.endswith(error) and "\n" not in tasks[1].error and tasks[1].tries == 2
-    assert [run for run, *_ in helpers()].count(tasks[1].run.run_id) == 2
+    assert [run for run, *_ in untrained()].count(tasks[1].run.run_id) == 2
     check_once([t.run for t in tasks])
 
 
-def test_a_worker_that_is_told_to_stop(helpers, runs_root):
+def test_a_worker_that_is_told_to_stop(untrained, runs_root):
     "SIGTERM to a process ends no other: its run is tried again."
     (Path(sys.path[0])/"stops.py").write_text("import os, signal\ndef stops(run):\n    if run.config.seed == 1 and not (run.path/'told').exists(): (run.path/'told').touch(); raise SystemExit(143)\n")
     tasks = run_all([tiny(seed=s) for s in range(3)], None, workers=2, then="stops:stops", **QUIET)
     assert [(t.state, t.tries) for t in tasks] == [("finished", 0), ("finished", 1), ("finished", 0)]
 
 
-def test_a_script_without_a_main_guard(runs_root, tmp_path):
+def test_a_script_without_a_main_guard(untrained, runs_root, tmp_path):
     "Workers do not run the script again."
     (tmp_path/"script.py").write_text(f"from grok_nb.modular.study import study\nfrom grok_nb.sweeps import train_all\nprint('once')\n"
                                       f"train_all([study.config('demo', **{TINY!r}, seed=s) for s in (0, 1)], {str(runs_root)!r}, progress=False)\n")
@@ -117,6 +140,25 @@ def test_a_script_without_a_main_guard(runs_root, tmp_path):
                           timeout=PATIENCE)
     assert done.returncode == 0 and done.stdout == "once\n", done.stderr
     check_once([Run.create(tiny(seed=s)) for s in (0, 1)])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(untrained, runs_root, tmp_path, number):
+    "kill -9 or Ctrl-C to the process that gives out the jobs, while two are being done and one waits."
+    options = [TINY | dict(seed=1, lr=lr) for lr in (1e-3, 2e-3, 3e-3)]
+    (tmp_path/"script.py").write_text(f"from grok_nb.modular.study import study\nfrom grok_nb.sweeps import run_all\n"
+                                      f"run_all([study.config('demo', **o) for o in {options!r}], {str(runs_root)!r}, workers=2, then='sweep_helpers:hangs', progress=False)\n")
+    parent = subprocess.Popen([sys.executable, tmp_path/"script.py"], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(untrained()) == 2 or parent.poll() is not None, "both jobs")
+    workers = {int(pid) for *_, pid in untrained()}
+    assert len(workers) == 2 and all(map(alive, workers))
+    parent.send_signal(number)
+    assert parent.wait(PATIENCE) == -number
+    wait_for(lambda: not any(map(alive, workers)), "the end of the workers")
+    if number == signal.SIGINT: assert parent.stderr.read().endswith("KeyboardInterrupt: stopped; run it again to go on\n")
+    *done, waits = [Run.create(study.config("demo", **o)) for o in options]
+    check_once(done)
+    assert waits.state == "new"
 
 
 def test_a_holder_that_hangs(runs_root):
@@ -147,7 +189,7 @@ def test_a_claim_that_was_lost(runs_root, monkeypatch):
     assert Run.create(tiny(checkpoints=2), runs_root).steps == [0]
 
 
-def test_tried_again(helpers, runs_root):
+def test_tried_again(untrained, runs_root):
     tasks = run_all([tiny(seed=s) for s in range(2)], None, workers=1, then="sweep_helpers:fails_once", **QUIET)
     assert [(t.state, t.tries) for t in tasks] == [("finished", 0), ("finished", 1)]
     assert not sweeps.summarise([tasks[1].run]).error.item() # what came right is not shown as wrong
@@ -165,11 +207,11 @@ def test_a_rule_ends_runs_early(helpers, runs_root, tmp_path):
     assert file_hash(tasks[0].run.at(4).path/"model.safetensors") == reference(tmp_path/"serial", configs[0])
 
 
-def test_processes_are_used_again(helpers, runs_root):
+def test_processes_are_used_again(untrained, runs_root):
     "Two processes share all jobs; each does one at a time."
     tasks = run_all([tiny(seed=s) for s in range(6)], None, workers=2, then="sweep_helpers:done", **QUIET)
     check_once([t.run for t in tasks])
-    assert len({pid for *_, pid in helpers()}) == 2 and len(helpers()) == 6
+    assert len({pid for *_, pid in untrained()}) == 2 and len(untrained()) == 6
 
 
 def test_same_bits_on_every_engine(runs_root, tmp_path):
@@ -255,6 +297,7 @@ def cluster(tmp_path):
     made.close()
 
 
+@pytest.mark.slow
 def test_killed_at_random(helpers, cluster, runs_root, tmp_path):
     "Fifty jobs on Dask; a worker is killed in the middle, later the scheduler. Another engine finishes them, and every run is trained once."
     # However late the kills come, some runs are left to be trained: the workers rest once forty are finished.
@@ -286,7 +329,7 @@ def test_killed_at_random(helpers, cluster, runs_root, tmp_path):
     assert file_hash(some.run.at(4).path/"model.safetensors") == reference(tmp_path/"serial", some.run.config)
 
 
-def test_dask_client_of_ones_own(cluster, runs_root, helpers):
+def test_dask_client_of_ones_own(untrained, cluster, runs_root):
     "A client is used and left open; a job that fails there is tried again, as a new job."
     from distributed import Client
     with Client(cluster.address, timeout=PATIENCE) as client:
@@ -298,6 +341,7 @@ def test_dask_client_of_ones_own(cluster, runs_root, helpers):
 
 # ---- submitit ----
 
+@pytest.mark.slow
 def test_submitit(runs_root, helpers):
     "Its local executor, as it would be used on Slurm: options passed through, one job a run, errors in a line."
     pytest.importorskip("submitit", reason="needs submitit: pip install 'grok_nb[slurm]'")
@@ -322,9 +366,11 @@ def test_submitit(runs_root, helpers):
     (dict(name="../x"), "must be of letters"), (dict(stall=60), "stall"), (dict(engine="serial", timeout_min=60), "takes no options such as timeout_min"),
     (dict(preset="phase_p29_depth2", grid=dict(depth=[1, 2])), "depth: is an axis"),
 ])
-def test_mistakes(runs_root, change, says):
+def test_mistakes(runs_root, monkeypatch, change, says):
     "One line, and nothing is written."
-    if "dask" in str(change.get("engine", "")): pytest.importorskip("distributed")
+    if "dask" in str(change.get("engine", "")):
+        client = pytest.importorskip("distributed").Client
+        monkeypatch.setattr("distributed.Client", lambda *a, **k: client(*a, **k | dict(timeout=1))) # who does not answer is not waited for
     if change.get("engine") == "slurm": pytest.importorskip("submitit")
     with pytest.raises(InputError) as error: sweep(**dict(study="modular", preset="demo", grid=dict(n_id=[12, 32])) | change, progress=False)
     assert says in str(error.value) and "\n" not in str(error.value)

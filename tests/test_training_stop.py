@@ -147,6 +147,7 @@ def test_few_false_alarms_though_asked_after_each_evaluation():
     assert arrived((np.arange(40), np.where(np.arange(40) < 15, 0, 5) + curves[0]))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_noted(lab, runs_root, uninterrupted):
     "accelerate's own switch changes rounding at most, may be left out when a run goes on, and each session says what it was."
     run = until(lab, runs_root, OPTIONS, 33, setup="\nimport os\nos.environ['ACCELERATE_DYNAMO_BACKEND'] = 'aot_eager'")
