@@ -55,7 +55,10 @@ class Config(corpus.Config):
     test_samples: int = option(100, "copy test: samples", 1, 10**6)
 
     def check(self):
-        _check_generated(self) if self.language == "generated" else _check_text(self)
+        if self.language == "generated":
+            _check_generated(self)
+        else:
+            _check_text(self)
         _check_rows(self)
         _check_copy_test(self)
         super().check()
