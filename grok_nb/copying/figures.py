@@ -25,8 +25,8 @@ def _in_one_run(table):
     )
     where = (
         f"{first}: of every head, over training, how much it attends to the previous token; to what "
-        "followed the last occurrence; how positively its weights map a token to its own logit; and the product of "
-        "the last two."
+        "followed the last occurrence; how positively its weights map a token to its own logit; and "
+        "the product of the last two."
     )
     copied = copy_figure({name: last[last["probe"] == probe] for name, probe in alphabets.items()})
     return [("Which sequence", which, copied), ("In which heads", where, scores_figure(heads))]
@@ -66,8 +66,8 @@ def _formation(name, run):
     heads, least = _heads_of(run), formation.thresholds["induction_score"]
     caption = (
         f"{name}. Left: every head's induction score over training, and when it has formed: from there on "
-        f"it stays above {least:g}. Right: of the best head, how positively it copies (EP, read off its weights) "
-        "and where it attends, beside copying."
+        f"it stays above {least:g}. Right: of the best head, how positively it copies (EP, read off its "
+        "weights) and where it attends, beside copying."
     )
     copying = curve(run.metrics(), **headline)
     figure = formation.formation_figure(heads, formation.formation(heads), copying)
