@@ -111,7 +111,7 @@ def _check_enough(name, length, symbols, n):
 
 # %% ../../nbs/copying/01_copy_test.ipynb #f3b09bf4
 class CopyTest:
-    "Random sequences, and the question how some of them went on. Source: Lv et al. 2025, arXiv 2409.09281, §2."
+    "Random sequences, and the question how some went on. Source: Lv et al. 2025, arXiv 2409.09281, §2."
 
     def __init__(
         self,
@@ -220,7 +220,7 @@ def chance(self: CopyTest) -> dict[str, np.ndarray]:  # metric → value for eac
 
 # %% ../../nbs/copying/01_copy_test.ipynb #64744371
 def _layout(test):
-    "Of the row with branches: whose each token is, (1, position), and where the suffixes are predicted, (query, suffix)."
+    "Whose each token of the row with branches is, (1, position), and the scored ones, (query, suffix)."
     trunk, branch = test.contexts.shape[1], test.prefix + test.suffix - 1
     query = np.arange(len(test.queried))
     whose = np.concatenate([np.zeros(trunk, int), np.repeat(query + 1, branch)])
@@ -391,9 +391,9 @@ def accuracy(
     method: str = "teacher",  # teacher, rows or generate
     tokens_per_pass: int | None = None,  # see `answers`
 ) -> list[dict]:  # position (number of the queried sequence, as text, or "mean"), distance, metric, value
-    """How often a model copies, by queried sequence and on average; beside it what guessing scores, see `chance`.
+    """How often a model copies, by queried sequence and on average; beside it what guessing scores.
 
-    The distance, in tokens, is that from a suffix to where it is to be said again.
+    The distance, in tokens, is that from a suffix to where it is to be said again. For guessing see `chance`.
     """
     right = self.answers(model, method, tokens_per_pass) == self.asked[:, :, self.prefix :]
     metrics = dict(exact=right.all(-1).mean(0), token=right.mean((0, 2))) | self.chance()
@@ -465,7 +465,7 @@ def copier(
     rope_base: float = 10_000.0,  # RoPE's θ; the smaller, the worse far matches are found
     seed: int = 0,  # of the codes
 ):  # LlamaForCausalLM on the CPU, fp32, in evaluation mode
-    "A Llama that copies, made by hand: a previous-token head, then an induction head. Other weights are zero."
+    "A Llama that copies, made by hand: a previous-token head, then an induction head. The rest is zero."
     model = _silent(vocab_size, context, width, rope_base)
     # The residual stream holds this token, the one before, and what to say.
     token, before, copied = (slice(i * width, (i + 1) * width) for i in range(3))
