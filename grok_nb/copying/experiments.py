@@ -158,7 +158,7 @@ def _reached(ax, grid):
     ax.plot(product / grid.index, at, **style, label=f"lr × steps = {product:.2g}")
     ax.legend(loc="upper right", fontsize=8)
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #81df1f75
 def _map_figure(table, rates):
     "Mean copying over seeds, learning rate by steps; grey: not trained, white: where it first copies."
     rows = table[(table["probe"] == "copy") & (table["position"] == "mean") & (table["metric"] == "exact")]
@@ -238,7 +238,7 @@ def _begins(rows):
     when = emergence(rows)
     return when.mid if when.reached else np.nan
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #4dc62b73
 def regularisation(
     presets: Sequence[str] = ("batch32", "dropout", "decay0", "decay1"),  # the first is the base
     seeds: Sequence[int] = (0, 1, 2),
@@ -318,7 +318,7 @@ _says = {
     "not tested": "not tested",
 }
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #664332d2
 def _happens_figure(rows):
     "A line for each observation, and what is said of it."
     from grok_nb.claims import marks
@@ -359,7 +359,7 @@ def _leaves_chance(rows):
     chance = curve(rows, test="recall", metric="chance").iloc[0]
     return crossing(curve(rows, test="recall", metric="accuracy"), chance + basic_copying)
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #dc2091ee
 def beyond_copying(
     presets: Sequence[str] = ("demo", "control"),
     seeds: Sequence[int] = (0, 1, 2),
@@ -401,7 +401,7 @@ def _sizes_figure(table, about):
     axes[-1].legend([handles[d] for d in depths], depths, title="blocks", frameon=False, fontsize=9)
     return finish(fig)
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #1b3bf8fe
 def _about(run):
     c = run.config
     size = dict(depth=c.depth, width=c.width, parameters=c.n_parameters)

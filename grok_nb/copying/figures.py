@@ -41,7 +41,7 @@ _captions = {
     "and the ICL score: how much less a late token costs than an early one.",
 }
 
-
+# %% ../../nbs/copying/08_figures.ipynb #0546819b
 def figures(
     table,  # long table of one or more runs, pandas; `run` holds the name to show
     transitions: dict,  # run → its transitions on the headline curve
@@ -58,7 +58,7 @@ def _heads_of(run):
     metrics = run.metrics()
     return metrics[metrics["probe"] == "induction"].astype(dict(layer=int, head=int))
 
-
+# %% ../../nbs/copying/08_figures.ipynb #2bec73be
 def _formation(name, run):
     from grok_nb.copying import formation
     from grok_nb.probes import curve

@@ -90,7 +90,7 @@ def _floors(previous, depth):
     came = previous[previous["formed"]]
     return np.array([came.loc[came["layer"] < layer, "onset_lo"].min() for layer in range(depth)], float)
 
-
+# %% ../../nbs/copying/03_formation.ipynb #1b18aad0
 def _later(onsets):
     "(head, head): 1 where the second came later for certain, −1 where earlier, 0 where nobody can tell."
     lo, hi = onsets.T
