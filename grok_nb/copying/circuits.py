@@ -19,16 +19,10 @@ from .formation import check_table
 from .induction import check_weights, induction_scores
 from .language import evaluation_rows, token_losses
 from ..lens import checked_token_ids, ablate_heads
+from ..see.panels import finish, panels
 from ..streams import rng as generator
 
 # %% ../../nbs/copying/03_circuits.ipynb #4139dbaa
-def _induction(model, s=None):
-    "Induction scores, on a sequence as long as the model allows and the paper's at most."
-    return induction_scores(
-        model, s=s or min(100, model.config.vocab_size - 3, model.config.max_position_embeddings // 2)
-    )
-
-
 def rank_heads(
     scores,  # rows of `induction_scores` of one checkpoint
     *by: str,  # metric; with several, the best of each in turn
@@ -37,36 +31,31 @@ def rank_heads(
     table = pd.DataFrame(scores)
     if table.empty or "metric" not in table:
         raise InputError("scores: must be the rows of induction_scores")
+    ordered = []
     for metric in by:
         if metric not in set(table["metric"]):
             raise InputError(f"by: metric {nearest(metric, set(table['metric']))}")
-    ordered = [
-        table[table["metric"] == m]
-        .sort_values("value", ascending=False, kind="stable")[["layer", "head"]]
-        .astype(int)
-        for m in by
-    ]
-    return list(
-        dict.fromkeys(
-            head for turn in zip(*(o.itertuples(index=False, name=None) for o in ordered)) for head in turn
-        )
-    )
+        best_first = table[table["metric"] == metric].sort_values("value", ascending=False, kind="stable")
+        ordered.append(best_first[["layer", "head"]].astype(int).itertuples(index=False, name=None))
+    return list(dict.fromkeys(head for turn in zip(*ordered) for head in turn))
 
-
+# %% ../../nbs/copying/03_circuits.ipynb #2c6e33fe
 def _others(named, heads, draws, rng, same_layers):
     "Different random sets of as many heads, or of as many in each layer."
     pools = [(heads, len(named))]
     if same_layers:
-        pools = [
-            ([h for h in heads if h[0] == layer], n)
-            for layer, n in Counter(layer for layer, _ in named).items()
-        ]
+        each = Counter(layer for layer, _ in named)
+        pools = [([h for h in heads if h[0] == layer], n) for layer, n in each.items()]
     found = {}
     for _ in range(20 * draws):  # there may be fewer than `draws`
         drawn = tuple(sorted(pool[i] for pool, n in pools for i in rng.choice(len(pool), n, replace=False)))
         if drawn != tuple(sorted(named)) and len(found) < draws:
             found[drawn] = list(drawn)
     return list(found.values())
+
+# %% ../../nbs/copying/03_circuits.ipynb #214e4e45
+def _set(kind, by, n, draw, heads):
+    return dict(kind=kind, by=by, n=n, draw=draw, heads=heads)
 
 
 def head_sets(
@@ -81,19 +70,17 @@ def head_sets(
     for n in top:
         if not 1 <= n < len(heads):
             raise InputError(f"top = {n}: must be from 1 to {len(heads) - 1}, of {len(heads)} heads")
-    sets = [dict(kind="single", by="", n=1, draw=0, heads=[head]) for head in heads]
+    sets = [_set("single", "", 1, 0, [head]) for head in heads]
     for layer in sorted({layer for layer, _ in heads}):
         members = [head for head in heads if head[0] == layer]
-        sets.append(dict(kind="layer", by="", n=len(members), draw=0, heads=members))
-    for metric in by:
-        for n in top:
-            named = rank_heads(scores, metric)[:n]
-            sets.append(dict(kind="top", by=metric, n=n, draw=0, heads=named))
-            for kind in ("random", "same layers"):
-                others = _others(named, heads, draws, generator(seed, metric, n, kind), kind == "same layers")
-                sets += [
-                    dict(kind=kind, by=metric, n=n, draw=i, heads=drawn) for i, drawn in enumerate(others)
-                ]
+        sets.append(_set("layer", "", len(members), 0, members))
+    for metric, n in [(metric, n) for metric in by for n in top]:
+        named = rank_heads(scores, metric)[:n]
+        sets.append(_set("top", metric, n, 0, named))
+        for kind in ("random", "same layers"):
+            rng = generator(seed, metric, n, kind)
+            others = _others(named, heads, draws, rng, kind == "same layers")
+            sets += [_set(kind, metric, n, i, drawn) for i, drawn in enumerate(others)]
     return sets
 
 # %% ../../nbs/copying/03_circuits.ipynb #da467812
@@ -108,13 +95,12 @@ def _text(model, input_ids, copyable):
     if copyable is not None:
         mask = np.asarray(copyable)
         if mask.shape != ids.shape or mask.dtype != bool:
-            raise InputError(
-                f"copyable: {mask.dtype} of shape {mask.shape}: must be bool, {tuple(ids.shape)}, as input_ids"
-            )
+            wanted = f"must be bool, {tuple(ids.shape)}, as input_ids"
+            raise InputError(f"copyable: {mask.dtype} of shape {mask.shape}: {wanted}")
         masks |= dict(loss_copyable=mask, loss_other=~mask)
     return ids, {name: mask[:, 1:] for name, mask in masks.items()}
 
-
+# %% ../../nbs/copying/03_circuits.ipynb #ca589574
 def _copied(model, test):
     "Accuracy over all queries."
     right = test.answers(model) == test.asked[:, :, test.prefix :]
@@ -122,12 +108,12 @@ def _copied(model, test):
 
 
 def _own_sequences(model, test, room=2**27):
-    "Contexts of the test with one query each, every query in its turn, (sample, position); `room`: numbers held at once."
+    "Contexts of the test with one query each, every query in its turn; `room`: numbers held at once."
     size = test.longest * model.config.hidden_size * model.config.num_hidden_layers
     samples = np.arange(min(test.n_samples, max(16, room // size)))
     return np.hstack([test.contexts[samples], test.asked[samples, samples % len(test.queried), :-1]])
 
-
+# %% ../../nbs/copying/03_circuits.ipynb #44ba51ae
 def _asker(model, test, text=None, mean_over=None):
     "A function: heads that are gone, and how → what is measured. No set is measured twice."
     own = _own_sequences(model, test)
@@ -135,9 +121,8 @@ def _asker(model, test, text=None, mean_over=None):
     @cache
     def ask(heads, mode):
         def gone(over):
-            return ablate_heads(
-                model, heads, mode, (over if mean_over is None else mean_over) if mode == "mean" else None
-            )
+            over = over if mean_over is None else mean_over
+            return ablate_heads(model, heads, mode, over if mode == "mean" else None)
 
         with gone(own):
             found = _copied(model, test)
@@ -150,7 +135,7 @@ def _asker(model, test, text=None, mean_over=None):
 
     return ask
 
-
+# %% ../../nbs/copying/03_circuits.ipynb #e4d5ffff
 def _within(model, heads):
     "Heads as pairs of whole numbers that the model has."
     layers, n = model.config.num_hidden_layers, model.config.num_attention_heads
@@ -160,16 +145,15 @@ def _within(model, heads):
         raise InputError(f"heads = {heads}: must be a list of (layer, head)") from None
     for layer, head in pairs:
         if not (0 <= layer < layers and 0 <= head < n):
-            raise InputError(
-                f"heads = ({layer}, {head}): must be (layer, head), layer 0 to {layers - 1}, head 0 to {n - 1}"
-            )
+            allowed = f"must be (layer, head), layer 0 to {layers - 1}, head 0 to {n - 1}"
+            raise InputError(f"heads = ({layer}, {head}): {allowed}")
     return tuple(pairs)
 
 
 def _named(heads):
     return " ".join(f"{layer}.{head}" for layer, head in heads)
 
-
+# %% ../../nbs/copying/03_circuits.ipynb #16813692
 def ablation(
     model,  # transformers causal language model, in evaluation mode
     test,  # `CopyTest`
@@ -179,70 +163,62 @@ def ablation(
     copyable=None,  # which of its tokens could be copied, (row, position) bool
     mean_over=None,  # token ids, (row, position), for every mean; None: see the text
 ) -> list[dict]:  # kind, by, n, draw, heads, mode, metric, value
-    "Copying accuracy and loss without sets of heads: exact, token, loss, loss_copyable, loss_other (nats), and the `…_change` of each."
+    """Copying accuracy and loss without sets of heads.
+
+    Metrics are exact, token, loss, loss_copyable, loss_other (nats), and the `…_change` of each.
+    """
     check_weights(model)
     if wrong := [m for m in modes if m not in ("mean", "zero")]:
         raise InputError(f"modes: {nearest(wrong[0], ('mean', 'zero'))}")
-    text, sets = (
-        _text(model, input_ids, copyable),
-        [s | dict(heads=_within(model, s.get("heads"))) for s in sets],
-    )
+    text = _text(model, input_ids, copyable)
+    sets = [s | dict(heads=_within(model, s.get("heads"))) for s in sets]
     ask = _asker(model, test, text, mean_over)
     intact = ask((), "zero")
-    rows = [
-        dict(kind="intact", by="", n=0, draw=0, heads="", mode="", metric=metric, value=value)
-        for metric, value in intact.items()
-    ]
-    for one in sets:
-        for mode in modes:
-            about = (
-                dict(kind="chosen", by="", n=len(one["heads"]), draw=0)
-                | one
-                | dict(heads=_named(one["heads"]), mode=mode)
-            )
-            for metric, value in ask(one["heads"], mode).items():
-                rows += [
-                    about | dict(metric=metric, value=value),
-                    about | dict(metric=f"{metric}_change", value=value - intact[metric]),
-                ]
+    whole = _set("intact", "", 0, 0, "") | dict(mode="")
+    rows = [whole | dict(metric=metric, value=value) for metric, value in intact.items()]
+    for one, mode in [(one, mode) for one in sets for mode in modes]:
+        heads = one["heads"]
+        about = _set("chosen", "", len(heads), 0, "") | one | dict(heads=_named(heads), mode=mode)
+        for metric, value in ask(heads, mode).items():
+            change = value - intact[metric]
+            rows.append(about | dict(metric=metric, value=value))
+            rows.append(about | dict(metric=f"{metric}_change", value=change))
     return rows
 
 # %% ../../nbs/copying/03_circuits.ipynb #2a2ec504
+def _excess(run, top, others, called):
+    "One run's row."
+    if len(top) != 1:
+        found = f"{len(top)} sets of {called} in run {run!r}"
+        raise InputError(f"table: {found}; one checkpoint a run is needed")
+    mean, as_much = others.mean() if len(others) else np.nan, (others >= top[0]).sum()
+    p_value = (1 + as_much) / (1 + len(others))
+    return dict(run=run, top=top[0], others=mean, sets=len(others), p_value=p_value)
+
+# %% ../../nbs/copying/03_circuits.ipynb #37c8e9ec
 def excess(
-    table: pd.DataFrame,  # rows of `ablation` of one checkpoint a run, with a column `run` if there are several
+    table: pd.DataFrame,  # rows of `ablation` of one checkpoint a run, with `run` if there are several
     null: str = "same layers",  # or "random"
     by: str = "induction_score",  # the score whose top heads are meant
     n: int = 1,  # how many
     mode: str = "mean",  # or "zero"
     metric: str = "exact",  # or "token", "loss", "loss_copyable", "loss_other"
 ) -> pd.DataFrame:  # run, top, others, excess, sets, p_value
-    "How much more is lost (in accuracy or nats) without the top heads than without others, and how often others are missed as much."
+    """How much more is lost (in accuracy or nats) without the top heads than without others.
+
+    The p value says how often others are missed as much.
+    """
     check_table(table, ("kind", "by", "n", "mode", "metric", "value"))
     if null not in ("random", "same layers"):
         raise InputError(f"null: {nearest(null, ('random', 'same layers'))}")
     table = table if "run" in table else table.assign(run="")
-    table = table[
-        (table["by"] == by)
-        & (table["n"] == n)
-        & (table["mode"] == mode)
-        & (table["metric"] == f"{metric}_change")
-    ]
+    wanted = dict(by=by, n=n, mode=mode, metric=f"{metric}_change")
+    for column, value in wanted.items():
+        table = table[table[column] == value]
     sign, rows = 1 if metric.startswith("loss") else -1, []
     for run, part in table.groupby("run"):
-        top, others = (sign * part.loc[part["kind"] == kind, "value"].to_numpy() for kind in ("top", null))
-        if len(top) != 1:
-            raise InputError(
-                f"table: {len(top)} sets of {n} top heads by {by} in run {run!r}; one checkpoint a run is needed"
-            )
-        rows.append(
-            dict(
-                run=run,
-                top=top[0],
-                others=others.mean() if len(others) else np.nan,
-                sets=len(others),
-                p_value=(1 + (others >= top[0]).sum()) / (1 + len(others)),
-            )
-        )
+        lost = (sign * part.loc[part["kind"] == kind, "value"].to_numpy() for kind in ("top", null))
+        rows.append(_excess(run, *lost, f"{n} top heads by {by}"))
     if not rows:
         raise InputError(f"table: no rows with by={by}, n={n}, mode={mode}, metric={metric}_change")
     table = pd.DataFrame(rows)
@@ -257,6 +233,13 @@ _styles = {
     "layer": dict(marker="s", color=_green),
     "top": dict(marker="D", color=_red),
 }
+_names = {
+    "random": "random heads",
+    "same layers": "others of the same layers",
+    "single": "one head",
+    "layer": "a layer",
+    "top": "top heads",
+}
 _axes = dict(
     exact="exact accuracy",
     token="token accuracy",
@@ -265,7 +248,32 @@ _axes = dict(
     loss_other="loss on other tokens, nats",
 )
 
+# %% ../../nbs/copying/03_circuits.ipynb #f6050c6b
+def _marks(kinds):
+    "What the legend explains: kinds by shape and colour, modes by filling."
+    from matplotlib.lines import Line2D
 
+    def mark(**style):
+        return Line2D([], [], linestyle="", **style)
+
+    marks = [mark(markersize=5, **_styles[kind], label=_names[kind]) for kind in _styles if kind in kinds]
+    for mode, face in (("mean", "grey"), ("zero", "white")):
+        marks.append(mark(marker="s", color="grey", markerfacecolor=face, label=mode))
+    return marks
+
+# %% ../../nbs/copying/03_circuits.ipynb #4f32301d
+def _draw_sets(ax, few, y, kind, mode):
+    "The sets of one kind, and over several runs the interval of the mean of the top heads."
+    style = _styles.get(kind, _styles["top"])
+    face = "white" if mode == "zero" else style["color"]
+    at, look = np.full(len(few), y), dict(linestyle="", markersize=5, alpha=0.8, markerfacecolor=face)
+    ax.plot(few["value"], at, **look, **style)
+    if kind == "top" and "run" in few and few["run"].nunique() > 1:
+        means = few.groupby("run")["value"].mean()
+        low, high = over_seeds(dict(enumerate(means))).interval
+        ax.hlines(y, low, high, color=style["color"], linewidth=1.5)
+
+# %% ../../nbs/copying/03_circuits.ipynb #1f364804
 def _group(kind, by, n):
     "The line of the figure on which a set is drawn."
     named = f"best {'head' if n == 1 else n} by {by.replace('_', ' ')}" if by else "chosen"
@@ -273,142 +281,31 @@ def _group(kind, by, n):
 
 
 def ablation_figure(
-    table: pd.DataFrame,  # rows of `ablation` of one checkpoint a run, with a column `run` if there are several
-    metrics: tuple = (
-        "exact",
-        "loss_copyable",
-        "loss_other",
-    ),  # of which the change is shown, where they were measured
+    table: pd.DataFrame,  # rows of `ablation` of one checkpoint a run, with `run` if there are several
+    metrics: tuple = ("exact", "loss_copyable", "loss_other"),  # shown where they were measured
 ):  # → matplotlib Figure
-    "A mark for each removed set of heads, filled: mean, open: zero; a bar: 95 % interval of the mean over runs."
-    import matplotlib.pyplot as plt
-
+    "A mark for each removed set, filled: mean, open: zero; a bar: 95 % interval of the mean over runs."
     check_table(table, ("kind", "by", "n", "mode", "metric", "value"))
+    table = table.assign(group=[_group(*row) for row in zip(table["kind"], table["by"], table["n"])])
     parts = {m: table[table["metric"] == f"{m}_change"] for m in metrics}
-    parts = {
-        m: part.assign(group=[_group(*row) for row in zip(part["kind"], part["by"], part["n"])])
-        for m, part in parts.items()
-        if len(part)
-    }
+    parts = {m: part for m, part in parts.items() if len(part)}
     if not parts:
         raise InputError(f"table: no changes of {', '.join(metrics)}; it must hold rows of ablation")
     groups = list(dict.fromkeys(next(iter(parts.values()))["group"]))
-    fig, axes = plt.subplots(
-        1,
-        len(parts),
-        figsize=(3.4 * len(parts) + 1.2, 0.55 * len(groups) + 1.6),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
-    for ax, (metric, part) in zip(axes[0], parts.items()):
+    size = dict(width=3.4, height=0.55 * len(groups), beside=1.2, below=1.6)
+    fig, axes = panels(len(parts), **size, sharey=True)
+    for ax, (metric, part) in zip(axes, parts.items()):
         for (group, kind, mode), few in part.groupby(["group", "kind", "mode"]):
-            y = (
-                groups.index(group)
-                + (0.2 if mode == "zero" else -0.2)
-                + {"top": -0.12, "random": 0.12}.get(kind, 0)
-            )
-            style = _styles.get(kind, _styles["top"])
-            face = "white" if mode == "zero" else style["color"]
-            ax.plot(
-                few["value"],
-                np.full(len(few), y),
-                linestyle="",
-                markersize=5,
-                alpha=0.8,
-                markerfacecolor=face,
-                **style,
-            )
-            if kind == "top" and "run" in few and few["run"].nunique() > 1:
-                ax.hlines(
-                    y,
-                    *over_seeds(dict(enumerate(few.groupby("run")["value"].mean()))).interval,
-                    color=style["color"],
-                    linewidth=1.5,
-                )
+            beside = (0.2 if mode == "zero" else -0.2) + dict(top=-0.12, random=0.12).get(kind, 0)
+            _draw_sets(ax, few, groups.index(group) + beside, kind, mode)
         ax.axvline(0, color="grey", linewidth=0.8)
         ax.set_xlabel(f"change of {_axes[metric]}")
-    axes[0, 0].set_yticks(range(len(groups)), groups)
-    axes[0, 0].invert_yaxis()
-    kinds = [kind for kind in _styles if (table["kind"] == kind).any()]
-    names = dict(random="random heads", layer="a layer", top="top heads", single="one head") | {
-        "same layers": "others of the same layers"
-    }
-    marks = [
-        plt.Line2D([], [], linestyle="", markersize=5, **_styles[kind], label=names[kind]) for kind in kinds
-    ]
-    for mode, face in (("mean", "grey"), ("zero", "white")):
-        marks.append(
-            plt.Line2D([], [], linestyle="", marker="s", color="grey", markerfacecolor=face, label=mode)
-        )
-    fig.legend(
-        handles=marks, loc="outside lower center", ncols=3 + 4 * (len(parts) > 1), frameon=False, fontsize=8
-    )
-    plt.close(fig)
-    return fig
+    axes[0].set_yticks(range(len(groups)), groups)
+    axes[0].invert_yaxis()
+    marks = _marks(set(table["kind"]))
+    return finish(fig, "below", marks, ncols=3 + 4 * (len(parts) > 1), fontsize=8)
 
 # %% ../../nbs/copying/03_circuits.ipynb #1b718dad
-def keep_only(
-    model,  # transformers causal language model, in evaluation mode
-    test,  # `CopyTest`
-    ranking: list[tuple[int, int]]
-    | None = None,  # all heads, the most wanted first; None: induction score and previous token in turn
-    search: tuple = (
-        "backward",
-        "ranked",
-        "random",
-    ),  # ways of choosing what is kept; backward only up to `most` heads
-    sizes: tuple
-    | None = None,  # how many heads are kept, ranked and random; None: all numbers up to 16, then some
-    mode: str = "mean",  # or "zero", see `ablation`
-    draws: int = 5,  # random sets of each size
-    seed: int = 0,  # of the draws
-    most: int = 32,  # heads that backward elimination is tried with
-) -> list[dict]:  # search, n, draw, heads (kept), mode, metric (exact, token), value
-    "Copying accuracy with all heads removed but n."
-    check_weights(model)
-    if wrong := set(search) - {"backward", "ranked", "random"}:
-        raise InputError(f"search: {nearest(min(wrong), ('backward', 'ranked', 'random'))}")
-    every = [
-        (layer, head)
-        for layer in range(model.config.num_hidden_layers)
-        for head in range(model.config.num_attention_heads)
-    ]
-    ranking = (
-        rank_heads(_induction(model), "induction_score", "previous_token")
-        if ranking is None
-        else list(dict.fromkeys(ranking))
-    )
-    if _within(model, ranking) != tuple(every):
-        raise InputError(f"ranking: {len(ranking)} heads; must hold each of the {len(every)} once")
-    if sizes is None:
-        sizes = np.unique(
-            np.r_[np.arange(min(17, len(every) + 1)), np.geomspace(1, len(every), 17).round().astype(int)]
-        )
-    for n in sizes:
-        if not 0 <= n <= len(every):
-            raise InputError(f"sizes = {n}: must be from 0 to {len(every)}, the heads of the model")
-    g, ask, chosen = generator(seed, "keep"), _asker(model, _fresh(test)), []
-    if "ranked" in search:
-        chosen = [("ranked", 0, ranking[:n]) for n in sizes]
-
-    def some(n):
-        return [every[i] for i in g.choice(len(every), n, replace=False)]
-
-    if "random" in search:
-        chosen += [("random", i, some(n)) for n in sizes for i in range(draws)]
-    if "backward" in search and len(every) <= most:
-        chosen += [("backward", 0, kept) for kept in _backward(model, test, ranking, mode)]
-    rows = []
-    for name, draw, kept in chosen:
-        about = dict(search=name, n=len(kept), draw=draw, heads=_named(sorted(kept)), mode=mode)
-        rows += [
-            about | dict(metric=m, value=value)
-            for m, value in ask(tuple(h for h in every if h not in kept), mode).items()
-        ]
-    return rows
-
-
 def _fresh(test):
     "The same test with other sequences."
     other = copy(test)
@@ -417,7 +314,7 @@ def _fresh(test):
         vars(other).pop(drawn, None)
     return other
 
-
+# %% ../../nbs/copying/03_circuits.ipynb #9cf6193e
 def _backward(model, test, ranking, mode):
     "Sets of heads, each smaller by the head that costs least; among equals the last of the ranking goes."
     kept, sets, ask = list(ranking), [list(ranking)], _asker(model, test)
@@ -431,7 +328,74 @@ def _backward(model, test, ranking, mode):
         sets.append(list(kept))
     return sets
 
+# %% ../../nbs/copying/03_circuits.ipynb #f481cb02
+_searches = "backward", "ranked", "random"
 
+
+def _induction(model, s=None):
+    "Induction scores, on a sequence as long as the model allows and the paper's at most."
+    longest = min(100, model.config.vocab_size - 3, model.config.max_position_embeddings // 2)
+    return induction_scores(model, s=s or longest)
+
+# %% ../../nbs/copying/03_circuits.ipynb #c2f8e5d1
+def _all_ranked(model, ranking):
+    "All heads of the model in order; and as they are ranked, checked."
+    every = list(np.ndindex(model.config.num_hidden_layers, model.config.num_attention_heads))
+    if ranking is None:
+        ranking = rank_heads(_induction(model), "induction_score", "previous_token")
+    ranking = list(dict.fromkeys(ranking))
+    if _within(model, ranking) != tuple(every):
+        raise InputError(f"ranking: {len(ranking)} heads; must hold each of the {len(every)} once")
+    return every, ranking
+
+# %% ../../nbs/copying/03_circuits.ipynb #fa1e5031
+def _kept_sizes(sizes, most):
+    "How many heads are kept: as given, checked; else all numbers up to 16, then some."
+    if sizes is None:
+        sizes = np.r_[np.arange(min(17, most + 1)), np.geomspace(1, most, 17).round().astype(int)]
+        sizes = np.unique(sizes)
+    for n in sizes:
+        if not 0 <= n <= most:
+            raise InputError(f"sizes = {n}: must be from 0 to {most}, the heads of the model")
+    return sizes
+
+# %% ../../nbs/copying/03_circuits.ipynb #f59ba42b
+def keep_only(
+    model,  # transformers causal language model, in evaluation mode
+    test,  # `CopyTest`
+    ranking: list[tuple[int, int]] | None = None,  # all heads, the best first; None: by both scores in turn
+    search: tuple = _searches,  # ways of choosing what is kept; backward only up to `most` heads
+    sizes: tuple | None = None,  # how many are kept, ranked and random; None: up to 16, then some
+    mode: str = "mean",  # or "zero", see `ablation`
+    draws: int = 5,  # random sets of each size
+    seed: int = 0,  # of the draws
+    most: int = 32,  # heads that backward elimination is tried with
+) -> list[dict]:  # search, n, draw, heads (kept), mode, metric (exact, token), value
+    "Copying accuracy with all heads removed but n."
+    check_weights(model)
+    if wrong := set(search) - set(_searches):
+        raise InputError(f"search: {nearest(min(wrong), _searches)}")
+    every, ranking = _all_ranked(model, ranking)
+    sizes = _kept_sizes(sizes, len(every))
+    g, ask, chosen = generator(seed, "keep"), _asker(model, _fresh(test)), []
+
+    def some(n):
+        return [every[i] for i in g.choice(len(every), n, replace=False)]
+
+    if "ranked" in search:
+        chosen = [("ranked", 0, ranking[:n]) for n in sizes]
+    if "random" in search:
+        chosen += [("random", i, some(n)) for n in sizes for i in range(draws)]
+    if "backward" in search and len(every) <= most:
+        chosen += [("backward", 0, kept) for kept in _backward(model, test, ranking, mode)]
+    rows = []
+    for name, draw, kept in chosen:
+        about = dict(search=name, n=len(kept), draw=draw, heads=_named(sorted(kept)), mode=mode)
+        found = ask(tuple(h for h in every if h not in kept), mode)
+        rows += [about | dict(metric=metric, value=value) for metric, value in found.items()]
+    return rows
+
+# %% ../../nbs/copying/03_circuits.ipynb #37d29323
 def smallest_circuit(
     table: pd.DataFrame,  # rows of `keep_only`, of one model
     share: float = 0.9,  # of the intact accuracy that has to be preserved
@@ -452,49 +416,34 @@ def smallest_circuit(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/copying/03_circuits.ipynb #8bec2603
+def _each_run(rows):
+    return [one for _, one in rows.groupby("run")] if "run" in rows else [rows]
+
+# %% ../../nbs/copying/03_circuits.ipynb #f72cd6e6
 def keep_only_figure(
     table: pd.DataFrame,  # rows of `keep_only`, with a column `run` if there are several
     metric: str = "exact",  # or "token"
     share: float = 0.9,  # of the intact accuracy, drawn as a line
 ):  # → matplotlib Figure
     "Copying accuracy over the number of heads that are kept."
-    import matplotlib.pyplot as plt
-
     check_table(table, ("search", "n", "metric", "value"), [metric])
     part = table[table["metric"] == metric]
-    fig, ax = plt.subplots(figsize=(5.6, 3), layout="constrained")
-    few = part[part["search"] == "random"]
-    ax.plot(
-        few["n"],
-        few["value"],
-        "o",
-        color="#7A7A7A",
-        markersize=9,
-        markerfacecolor="none",
-        label="random heads",
-    )
+    fig, [ax] = panels(1, width=5.6)
+    random = part[part["search"] == "random"]
+    open_ = dict(color="#7A7A7A", markersize=9, markerfacecolor="none")
+    ax.plot(random["n"], random["value"], "o", **open_, label="random heads")
     for name, label, style in (
         ("ranked", "in the order of scores", dict(color=_blue, marker="s", markersize=7)),
         ("backward", "backward elimination", dict(color=_red, marker="D", markersize=4, linestyle="--")),
     ):
-        runs = part[part["search"] == name]
-        for i, (_, one) in enumerate(runs.groupby("run") if "run" in runs else [("", runs)]):
+        for i, one in enumerate(_each_run(part[part["search"] == name])):
             ax.plot(one["n"], one["value"], label=None if i else label, **style)
-    whole = part[part["n"] == part["n"].max()]
-    for i, value in enumerate(
-        whole.groupby("run")["value"].mean() if "run" in whole else [whole["value"].mean()]
-    ):
-        ax.axhline(
-            share * value,
-            color="black",
-            linestyle=":",
-            linewidth=1,
-            label=None if i else f"{share:.0%} of the intact model",
-        )
+    for i, whole in enumerate(_each_run(part[part["n"] == part["n"].max()])):
+        label = None if i else f"{share:.0%} of the intact model"
+        level = share * whole["value"].mean()
+        ax.axhline(level, color="black", linestyle=":", linewidth=1, label=label)
     ax.set(xlabel="heads kept", ylabel=f"{_axes[metric]} of copying", ylim=(-0.03, 1.03))
-    fig.legend(loc="outside right center", frameon=False, fontsize=8)
-    plt.close(fig)
-    return fig
+    return finish(fig, "right", fontsize=8)
 
 # %% ../../nbs/copying/03_circuits.ipynb #b95ed399
 def causes(
@@ -510,41 +459,33 @@ def causes(
     "A probe: what the heads of this checkpoint are needed for."
     if test is None:
         raise InputError("test: a CopyTest is needed: partial(causes, test=CopyTest(…))")
-    ids, copyable = (
-        evaluation_rows(context.stream, rows)
-        if getattr(context, "stream", None) is not None
-        else (None, None)
-    )
+    stream = getattr(context, "stream", None)
+    ids, copyable = (None, None) if stream is None else evaluation_rows(stream, rows)
     return ablation(model, test, head_sets(_induction(model, s), top, draws=draws), modes, ids, copyable)
 
+# %% ../../nbs/copying/03_circuits.ipynb #41a94e7b
+def _without(i, heads):
+    "The line of the i-th head in the order of what is lost: four are named, the others one grey crowd."
+    if i < 4:
+        color = (_red, _blue, _green, _orange)[i]
+        return dict(color=color, marker="o", markersize=3, label=f"without {heads}")
+    return dict(color="#B5B5B5", linewidth=0.8, label="without another head" if i == 4 else None)
 
+# %% ../../nbs/copying/03_circuits.ipynb #dd761cdd
 def course_figure(
     table: pd.DataFrame,  # rows of the probe `causes`, one run, several checkpoints
     mode: str = "mean",  # or "zero"
     metric: str = "exact",  # or another
 ):  # → matplotlib Figure
     "The intact model over training, and without each single head."
-    import matplotlib.pyplot as plt
-
     check_table(table, ("step", "kind", "heads", "mode", "metric", "value"), [metric])
     part = table[(table["metric"] == metric) & (table["mode"].isin(["", mode]))]
-    fig, ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
+    fig, [ax] = panels(1, width=6.4, height=2.8)
     single = part[part["kind"] == "single"]
-    lost = (
-        single.groupby("heads")["value"].last().sort_values(ascending=metric in ("exact", "token"))
-    )  # the most missed first
-    for i, heads in enumerate(lost.index):
-        few = single[single["heads"] == heads].set_index("step")["value"]
-        style = (
-            dict(color=(_red, _blue, _green, _orange)[i], marker="o", markersize=3, label=f"without {heads}")
-            if i < 4
-            else dict(color="#B5B5B5", linewidth=0.8, label="without another head" if i == 4 else None)
-        )
-        ax.plot(few, **style)
-    ax.plot(
-        part[part["kind"] == "intact"].set_index("step")["value"], color="black", linewidth=2, label="intact"
-    )
+    at_end = single.groupby("heads")["value"].last()
+    for i, heads in enumerate(at_end.sort_values(ascending=metric in ("exact", "token")).index):
+        ax.plot(single[single["heads"] == heads].set_index("step")["value"], **_without(i, heads))
+    intact = part[part["kind"] == "intact"].set_index("step")["value"]
+    ax.plot(intact, color="black", linewidth=2, label="intact")
     ax.set(xlabel="optimizer steps", ylabel=_axes[metric])
-    fig.legend(loc="outside right center", frameon=False, fontsize=8)
-    plt.close(fig)
-    return fig
+    return finish(fig, "right", fontsize=8)

@@ -6,7 +6,13 @@
 __all__ = ['basic_copying', 'batches', 'emergence', 'flat', 'fitted', 'exponent', 'claims']
 
 # %% ../../nbs/copying/11_claims.ipynb #c020fef5
+import numpy as np
+from ..claims import NotTested, by_seed, claim, over_seeds, paired, share_of_seeds
+from .formation import formation, layer_order, lead
 from .presets import curves, headline
+from ..intervals import Interval
+from ..probes import curve
+from ..transitions import transition
 
 # %% ../../nbs/copying/11_claims.ipynb #c189fe8f
 basic_copying = 0.2  # share of suffixes copied whole, above which a model is said to copy
@@ -17,11 +23,6 @@ def emergence(
     level: float = basic_copying,  # which its rise must exceed
 ):  # → intervals.Interval, steps; not reached: `hi` is infinite
     "When a model begins to copy: half-way up the rise."
-    import numpy as np
-    from grok_nb.probes import curve
-    from grok_nb.intervals import Interval
-    from grok_nb.transitions import transition
-
     copying = curve(table, **headline)
     rise = transition(copying, "up")
     return rise.midpoint if rise and rise.plateau > level else Interval(copying.index[-1], np.inf)
@@ -31,322 +32,353 @@ def flat(
     loss,  # pandas Series over steps, nats
     share: float = 0.05,  # of the loss
 ):  # → intervals.Interval, steps
-    "When a loss goes flat: the first evaluation, once it has fallen by `share`, from which twice the steps bring less than `share` of it."
-    import numpy as np
-    from grok_nb.intervals import Interval
+    """When a loss goes flat.
 
+    The first evaluation, once it has fallen by `share`, from which twice the steps bring less than `share` of
+    it.
+    """
     steps, values = loss.index.to_numpy(float), loss.to_numpy()
     inside = (steps > 0) & (2 * steps <= steps[-1])
-    still = (values[inside] < (1 - share) * values[0]) & (
-        values[inside] - np.interp(2 * steps[inside], steps, values) < share * values[inside]
-    )
+    fallen = values[inside] < (1 - share) * values[0]
+    to_come = values[inside] - np.interp(2 * steps[inside], steps, values)
+    still = fallen & (to_come < share * values[inside])
     if not still.any():
         return Interval(steps[inside][-1] if inside.any() else steps[0], np.inf)
     first = steps[inside][still.argmax()]
     return Interval(steps[steps < first][-1], first)
 
-
+# %% ../../nbs/copying/11_claims.ipynb #ca7c2faf
 def fitted(
     table,  # long table of one run, pandas
 ) -> dict:  # "loss", "ICL score" → intervals.Interval, steps; None where the curve shows no fall
-    "When the text is fitted, by the plateau of its loss and by the ICL score, which settles at nine tenths of its fall."
-    from grok_nb.probes import curve
-    from grok_nb.transitions import transition
+    """When the text is fitted, by the plateau of its loss and by the ICL score.
 
+    The score settles at nine tenths of its fall.
+    """
     fall = transition(curve(table, **curves["ICL score"]), "down")
     return {"loss": flat(curve(table, **curves["held-out loss"])), "ICL score": fall and fall.saturation}
 
-# %% ../../nbs/copying/11_claims.ipynb #f4f5bbc1
+# %% ../../nbs/copying/11_claims.ipynb #ec64c539
+_paper = "arXiv 2409.09281, finding "
+
+
+def _of(tables, measure, preset="demo", probe="copy"):
+    "Seed → what a function makes of the rows of one probe."
+    return by_seed(tables, probe, measure, preset=preset)
+
+
 def _ends(rows, **where):
     "Mean of the last three evaluations."
-    from grok_nb.probes import curve
-
     return curve(rows, **{k: v for k, v in where.items() if k != "probe"}).iloc[-3:].mean()
 
 
 def _copies(rows):
     return _ends(rows, **headline)
 
+# %% ../../nbs/copying/11_claims.ipynb #75bbc1ec
+def _loss_is_flat(rows):
+    return flat(curve(rows, scored="all", metric="loss"))
 
+
+@claim("delay", "Copying begins after the loss has gone flat.", _paper + "1", ["copy", "losses"])
+def _delay(tables):
+    return over_seeds(paired(_of(tables, _loss_is_flat, probe="losses"), _of(tables, emergence)), "steps")
+
+# %% ../../nbs/copying/11_claims.ipynb #68e02844
+def _settled(rows):
+    "When the ICL score has come to rest; never, if it does not fall."
+    score = curve(rows, metric="icl_score")
+    fall = transition(score, "down")
+    return fall.saturation if fall else Interval(score.index[-1], float("inf"))
+
+
+@claim(
+    "delay, ICL score",
+    "Copying begins after the ICL score has settled.",
+    _paper + "1",
+    ["copy", "in_context"],
+)
+def _delay_after_icl(tables):
+    settled = _of(tables, _settled, probe="in_context")
+    return over_seeds(paired(settled, _of(tables, emergence)), "steps")
+
+# %% ../../nbs/copying/11_claims.ipynb #1715fe0c
+def _copiers(tables, preset):
+    "The tables without the runs of a preset that do not copy in the end; `claims.NotTested` if none does."
+    shares, runs = _of(tables, _copies, preset), tables["runs"]
+    seeds = [seed for seed, share in shares.items() if share > basic_copying]
+    if not seeds:
+        raise NotTested(f"no run of {preset} copies")
+    return tables | dict(runs=runs[(runs.preset != preset) | runs.seed.isin(seeds)])
+
+
+def _of_copiers(tables, measure, probe="copy"):
+    return _of(_copiers(tables, "demo"), measure, probe=probe)
+
+# %% ../../nbs/copying/11_claims.ipynb #7d58c28d
+def _jumps(rows):
+    rise = transition(curve(rows, position="mean", metric="exact"), "up")
+    return rise is not None and rise.shape == "abrupt"
+
+
+@claim("surge", "Copying surges: it does not rise smoothly.", _paper + "1", ["copy"], 0.5)
+def _surge(tables):
+    return share_of_seeds(_of_copiers(tables, _jumps))
+
+# %% ../../nbs/copying/11_claims.ipynb #c0a3594d
+def _straight(rows):
+    "Share of the variance of copying that a straight line over tokens explains."
+    line = curve(rows, position="mean", metric="exact")
+    return float(np.corrcoef(line.index, line)[0, 1] ** 2)
+
+
+@claim(
+    "not linear",
+    "Copying does not grow linearly with the tokens seen: a straight line explains less than nine tenths of "
+    "its variance.",
+    _paper + "1",
+    ["copy"],
+    0.9,
+    "below",
+)
+def _not_linear(tables):
+    return over_seeds(_of_copiers(tables, _straight), "explained by a line")
+
+# %% ../../nbs/copying/11_claims.ipynb #f4f5bbc1
 def exponent(
     when: dict,  # batch size, or learning rate → emergence in steps, intervals.Interval
 ) -> float:  # over batch size 0: a number of steps decides, −1: a number of tokens
-    "The slope of log steps over log batch size, through the middles of the intervals. Raises `claims.NotTested` where copying did not begin."
-    import numpy as np
-    from grok_nb.claims import NotTested
+    """The slope of log steps over log batch size, through the middles of the intervals.
 
+    Raises `claims.NotTested` where copying did not begin.
+    """
     if late := [x for x, t in when.items() if not t.reached]:
         raise NotTested(f"copying did not begin at {late[0]:g}")
     return float(np.polyfit(np.log(list(when)), np.log([max(t.mid, 1) for t in when.values()]), 1)[0])
 
-
+# %% ../../nbs/copying/11_claims.ipynb #064753e3
 batches = {16: "batch16", 32: "batch32", 64: "batch64", 128: "batch128"}  # batch size → preset
 
-# %% ../../nbs/copying/11_claims.ipynb #064753e3
+
 def _exponents(tables, presets):
     "Seed → exponent, of the seeds that every preset was run with."
-    from grok_nb.claims import NotTested, by_seed
-
-    when = {x: by_seed(tables, "copy", emergence, preset=name) for x, name in presets.items()}
+    when = {x: _of(tables, emergence, name) for x, name in presets.items()}
     seeds = set.intersection(*map(set, when.values()))
     if not seeds:
         raise NotTested("no seed was run with every preset")
     return {seed: exponent({x: times[seed] for x, times in when.items()}) for seed in sorted(seeds)}
 
+# %% ../../nbs/copying/11_claims.ipynb #0efefe40
+@claim(
+    "steps, not tokens",
+    "Whatever the batch, copying begins after as many steps: the exponent of steps over batch size is nearer "
+    "to 0 than to −1.",
+    _paper + "2",
+    ["copy"],
+    -0.5,
+)
+def _steps_not_tokens(tables):
+    return over_seeds(_exponents(tables, batches), "exponent")
 
-def _straight(rows):
-    "Share of the variance of copying that a straight line over tokens explains."
-    import numpy as np
-    from grok_nb.probes import curve
-
-    line = curve(rows, position="mean", metric="exact")
-    return float(np.corrcoef(line.index, line)[0, 1] ** 2)
+# %% ../../nbs/copying/11_claims.ipynb #c6f9ca58
+def _sooner(tables, slow, fast):
+    "By how many steps copying begins later in the second preset."
+    return over_seeds(paired(_of(tables, emergence, slow), _of(tables, emergence, fast)), "steps")
 
 
+@claim(
+    "learning rate",
+    "A larger learning rate brings copying earlier (3e-3 against 1e-3).",
+    _paper + "3",
+    ["copy"],
+    0,
+    "below",
+)
+def _learning_rate(tables):
+    return _sooner(tables, "lr1e-3", "batch32")
+
+# %% ../../nbs/copying/11_claims.ipynb #fe0007ec
+@claim(
+    "intensity",
+    "Below the optimum lr × steps decides: the exponent of steps over lr is nearer to −1 than to 0 "
+    "(1e-3, 3e-3).",
+    "arXiv 2409.09281, conjecture",
+    ["copy"],
+    -0.5,
+    "below",
+)
+def _intensity(tables):
+    return over_seeds(_exponents(tables, {1e-3: "lr1e-3", 3e-3: "batch32"}), "exponent")
+
+# %% ../../nbs/copying/11_claims.ipynb #89e92ff1
+@claim(
+    "too large a rate",
+    "Beyond an optimum it comes later again, though lr × steps is larger (1e-2 against 3e-3).",
+    "ours",
+    ["copy"],
+)
+def _too_large_a_rate(tables):
+    return _sooner(tables, "batch32", "lr1e-2")
+
+# %% ../../nbs/copying/11_claims.ipynb #71a5b9d8
+def _shift(tables, before, after):
+    "How much more the second preset copies in the end."
+    one, other = _of(tables, _copies, before), _of(tables, _copies, after)
+    if max(*one.values(), *other.values()) <= basic_copying:
+        raise NotTested(f"no run of {before} or {after} copies")
+    return over_seeds(paired(one, other), "exact copies")
+
+# %% ../../nbs/copying/11_claims.ipynb #88a22c54
+@claim("dropout", "Attention dropout of 10 % makes a better copier at the same step.", _paper + "5", ["copy"])
+def _dropout(tables):
+    return _shift(tables, "batch32", "dropout")
+
+
+@claim(
+    "weight decay",
+    "Weight decay of 0.1 makes a better copier than none at the same step.",
+    _paper + "5",
+    ["copy"],
+)
+def _weight_decay(tables):
+    return _shift(tables, "decay0", "batch32")
+
+# %% ../../nbs/copying/11_claims.ipynb #adaab711
+@claim(
+    "copies to learn from",
+    "Trained on the same language without copied spans, the model does not copy.",
+    "ours",
+    ["copy"],
+    0.05,
+    "below",
+)
+def _copies_to_learn_from(tables):
+    return over_seeds(_of(tables, _copies, "control"), "exact copies")
+
+
+@claim("two blocks", "One block does not copy.", "ours", ["copy"], 0.05, "below")
+def _two_blocks(tables):
+    return over_seeds(_of(tables, _copies, "depth1"), "exact copies")
+
+# %% ../../nbs/copying/11_claims.ipynb #82a4dd9d
 def _order(rows):
     "Rank correlation of layer and onset, less what the structure alone gives."
-    from grok_nb.claims import NotTested
-    from grok_nb.copying.formation import formation, layer_order
-
     found = layer_order(formation(rows)).iloc[0]
     if not found["tau"] == found["tau"]:
         raise NotTested(found["reason"])
     return float(found["tau"] - found["null"])
 
 
+@claim(
+    "shallow to deep",
+    "Induction heads form from shallow to deep layers, beyond the order that the circuit forces "
+    "(four blocks).",
+    _paper + "4",
+    ["induction"],
+)
+def _shallow_to_deep(tables):
+    return over_seeds(_of(tables, _order, "depth4", "induction"), "rank correlation above the null")
+
+# %% ../../nbs/copying/11_claims.ipynb #761400bc
 def _ahead(rows):
     "By how many steps EP is half-way before attention, of the best head."
-    from grok_nb.copying.formation import lead
-    from grok_nb.intervals import Interval
-
     found = lead(rows, shares=(0.5,)).set_index("measure").loc["eigenvalue_positivity"]
     return Interval(found["before_attention_lo"], found["before_attention_hi"])
 
+
+@claim(
+    "EP first",
+    "Of the best head, eigenvalue positivity has come half-way before its attention has.",
+    "ours",
+    ["induction"],
+)
+def _ep_first(tables):
+    return over_seeds(_of_copiers(tables, _ahead, "induction"), "steps")
+
+# %% ../../nbs/copying/11_claims.ipynb #33fb61d1
+def _best_score(rows):
+    last = rows["step"] == rows["step"].max()
+    return rows[last & (rows["metric"] == "induction_score")]["value"].max()
+
+
+@claim(
+    "a head at work",
+    "A model that copies has a head with an induction score above 0.3.",
+    _paper + "4",
+    ["induction"],
+    0.3,
+)
+def _head_at_work(tables):
+    return over_seeds(_of_copiers(tables, _best_score, "induction"), "induction score")
+
 # %% ../../nbs/copying/11_claims.ipynb #303dc183
 def _lost(rows, column):
-    "What is lost at the last checkpoint without the best induction head: as it is (top), or more than without others of its layer (excess)."
-    from grok_nb.copying.circuits import excess
+    """What is lost at the last checkpoint without the best induction head.
+
+    As it is (top), or more than without others of its layer (excess).
+    """
+    from grok_nb.copying.circuits import excess  # which loads torch
 
     return float(excess(rows[rows["step"] == rows["step"].max()])[column].iloc[0])
 
+# %% ../../nbs/copying/11_claims.ipynb #25ace09d
+@claim("a cause", "Without its best induction head a model copies less.", "ours", ["causes"], 0.1)
+def _cause(tables):
+    def lost(rows):
+        return _lost(rows, "top")
 
-def _settled(rows):
-    "When the ICL score has come to rest; never, if it does not fall."
-    from grok_nb.probes import curve
-    from grok_nb.intervals import Interval
-    from grok_nb.transitions import transition
-
-    score = curve(rows, metric="icl_score")
-    fall = transition(score, "down")
-    return fall.saturation if fall else Interval(score.index[-1], float("inf"))
+    return over_seeds(_of_copiers(tables, lost, "causes"), "exact copies lost")
 
 
-def _copiers(tables, *presets):
-    "The tables without those runs of the presets that do not copy in the end. Raises `claims.NotTested` if none does."
-    from grok_nb.claims import NotTested, by_seed
+@claim(
+    "that head",
+    "Without its best induction head a model copies less than without another head of the same layer.",
+    "ours",
+    ["causes"],
+    0.1,
+)
+def _that_head(tables):
+    def lost(rows):
+        return _lost(rows, "excess")
 
-    runs = tables["runs"]
-    for name in presets:
-        seeds = [
-            seed
-            for seed, share in by_seed(tables, "copy", _copies, preset=name).items()
-            if share > basic_copying
-        ]
-        if not seeds:
-            raise NotTested(f"no run of {name} copies")
-        runs = runs[(runs.preset != name) | runs.seed.isin(seeds)]
-    return tables | dict(runs=runs)
+    return over_seeds(_of_copiers(tables, lost, "causes"), "exact copies lost, more than without the other")
+
+# %% ../../nbs/copying/11_claims.ipynb #d686e1ca
+def _above_chance(tables, test):
+    "By how much models that copy are better than chance at a test."
+
+    def accuracy(rows):
+        return _ends(rows, test=test, metric="accuracy") - _ends(rows, test=test, metric="chance")
+
+    return over_seeds(_of_copiers(tables, accuracy, "abilities"), "accuracy above chance")
+
+# %% ../../nbs/copying/11_claims.ipynb #a3847128
+@claim(
+    "recall follows",
+    "A model that copies also recalls a value by its key, better than by naming one of the values shown.",
+    "ours",
+    ["abilities"],
+    0.1,
+)
+def _recall_follows(tables):
+    return _above_chance(tables, "recall")
+
+
+@claim(
+    "few-shot follows",
+    "A model that copies also labels by a rule that it sees eight examples of.",
+    "ours",
+    ["abilities"],
+    0.1,
+)
+def _few_shot_follows(tables):
+    return _above_chance(tables, "few-shot")
 
 # %% ../../nbs/copying/11_claims.ipynb #a015a292
 def claims() -> list:
     "The paper's claims that this package can test, and ours, each with its number and threshold."
-    from grok_nb.claims import Claim, NotTested, by_seed, over_seeds, paired, share_of_seeds
-    from grok_nb.probes import curve
-    from grok_nb.transitions import transition
-
-    of = lambda t, measure, preset="demo", probe="copy": by_seed(t, probe, measure, preset=preset)
-
-    def shift(t, before, after):
-        one, other = of(t, _copies, before), of(t, _copies, after)
-        if max(*one.values(), *other.values()) <= basic_copying:
-            raise NotTested(f"no run of {before} or {after} copies")
-        return over_seeds(paired(one, other), "exact copies")
-
-    sooner = lambda t, slow, fast: over_seeds(paired(of(t, emergence, slow), of(t, emergence, fast)), "steps")
-    loss = lambda rows: flat(curve(rows, scored="all", metric="loss"))
-    jump = lambda rows: (
-        (found := transition(curve(rows, position="mean", metric="exact"), "up")) is not None
-        and found.shape == "abrupt"
-    )
-    best = lambda rows: rows[(rows["step"] == rows["step"].max()) & (rows["metric"] == "induction_score")][
-        "value"
-    ].max()
-    accuracy = lambda rows, test: (
-        _ends(rows, test=test, metric="accuracy") - _ends(rows, test=test, metric="chance")
-    )
-    paper = "arXiv 2409.09281, finding "
-    return [
-        Claim(
-            "delay",
-            "Copying begins after the loss has gone flat.",
-            paper + "1",
-            lambda t: over_seeds(paired(of(t, loss, probe="losses"), of(t, emergence)), "steps"),
-            ["copy", "losses"],
-        ),
-        Claim(
-            "delay, ICL score",
-            "Copying begins after the ICL score has settled.",
-            paper + "1",
-            lambda t: over_seeds(paired(of(t, _settled, probe="in_context"), of(t, emergence)), "steps"),
-            ["copy", "in_context"],
-        ),
-        Claim(
-            "surge",
-            "Copying surges: it does not rise smoothly.",
-            paper + "1",
-            lambda t: share_of_seeds(of(_copiers(t, "demo"), jump)),
-            ["copy"],
-            0.5,
-        ),
-        Claim(
-            "steps, not tokens",
-            "Whatever the batch, copying begins after as many steps: the exponent of steps over batch size is nearer to 0 than to −1.",
-            paper + "2",
-            lambda t: over_seeds(_exponents(t, batches), "exponent"),
-            ["copy"],
-            -0.5,
-        ),
-        Claim(
-            "learning rate",
-            "A larger learning rate brings copying earlier (3e-3 against 1e-3).",
-            paper + "3",
-            lambda t: sooner(t, "lr1e-3", "batch32"),
-            ["copy"],
-            0,
-            "below",
-        ),
-        Claim(
-            "intensity",
-            "Below the optimum lr × steps decides: the exponent of steps over lr is nearer to −1 than to 0 (1e-3, 3e-3).",
-            "arXiv 2409.09281, conjecture",
-            lambda t: over_seeds(_exponents(t, {1e-3: "lr1e-3", 3e-3: "batch32"}), "exponent"),
-            ["copy"],
-            -0.5,
-            "below",
-        ),
-        Claim(
-            "too large a rate",
-            "Beyond an optimum it comes later again, though lr × steps is larger (1e-2 against 3e-3).",
-            "ours",
-            lambda t: sooner(t, "batch32", "lr1e-2"),
-            ["copy"],
-        ),
-        Claim(
-            "dropout",
-            "Attention dropout of 10 % makes a better copier at the same step.",
-            paper + "5",
-            lambda t: shift(t, "batch32", "dropout"),
-            ["copy"],
-        ),
-        Claim(
-            "weight decay",
-            "Weight decay of 0.1 makes a better copier than none at the same step.",
-            paper + "5",
-            lambda t: shift(t, "decay0", "batch32"),
-            ["copy"],
-        ),
-        Claim(
-            "copies to learn from",
-            "Trained on the same language without copied spans, the model does not copy.",
-            "ours",
-            lambda t: over_seeds(of(t, _copies, "control"), "exact copies"),
-            ["copy"],
-            0.05,
-            "below",
-        ),
-        Claim(
-            "two blocks",
-            "One block does not copy.",
-            "ours",
-            lambda t: over_seeds(of(t, _copies, "depth1"), "exact copies"),
-            ["copy"],
-            0.05,
-            "below",
-        ),
-        Claim(
-            "not linear",
-            "Copying does not grow linearly with the tokens seen: a straight line explains less than nine tenths of its variance.",
-            paper + "1",
-            lambda t: over_seeds(of(_copiers(t, "demo"), _straight), "explained by a line"),
-            ["copy"],
-            0.9,
-            "below",
-        ),
-        Claim(
-            "shallow to deep",
-            "Induction heads form from shallow to deep layers, beyond the order that the circuit forces (four blocks).",
-            paper + "4",
-            lambda t: over_seeds(
-                by_seed(t, "induction", _order, preset="depth4"), "rank correlation above the null"
-            ),
-            ["induction"],
-        ),
-        Claim(
-            "EP first",
-            "Of the best head, eigenvalue positivity has come half-way before its attention has.",
-            "ours",
-            lambda t: over_seeds(of(_copiers(t, "demo"), _ahead, probe="induction"), "steps"),
-            ["induction"],
-        ),
-        Claim(
-            "a head at work",
-            "A model that copies has a head with an induction score above 0.3.",
-            paper + "4",
-            lambda t: over_seeds(of(_copiers(t, "demo"), best, probe="induction"), "induction score"),
-            ["induction"],
-            0.3,
-        ),
-        Claim(
-            "a cause",
-            "Without its best induction head a model copies less.",
-            "ours",
-            lambda t: over_seeds(
-                of(_copiers(t, "demo"), lambda r: _lost(r, "top"), probe="causes"), "exact copies lost"
-            ),
-            ["causes"],
-            0.1,
-        ),
-        Claim(
-            "that head",
-            "Without its best induction head a model copies less than without another head of the same layer.",
-            "ours",
-            lambda t: over_seeds(
-                of(_copiers(t, "demo"), lambda r: _lost(r, "excess"), probe="causes"),
-                "exact copies lost, more than without the other",
-            ),
-            ["causes"],
-            0.1,
-        ),
-        Claim(
-            "recall follows",
-            "A model that copies also recalls a value by its key, better than by naming one of the values shown.",
-            "ours",
-            lambda t: over_seeds(
-                of(_copiers(t, "demo"), lambda r: accuracy(r, "recall"), probe="abilities"),
-                "accuracy above chance",
-            ),
-            ["abilities"],
-            0.1,
-        ),
-        Claim(
-            "few-shot follows",
-            "A model that copies also labels by a rule that it sees eight examples of.",
-            "ours",
-            lambda t: over_seeds(
-                of(_copiers(t, "demo"), lambda r: accuracy(r, "few-shot"), probe="abilities"),
-                "accuracy above chance",
-            ),
-            ["abilities"],
-            0.1,
-        ),
-    ]
+    when = [_delay, _delay_after_icl, _surge]
+    moved_by = [_steps_not_tokens, _learning_rate, _intensity, _too_large_a_rate, _dropout, _weight_decay]
+    takes = [_copies_to_learn_from, _two_blocks, _not_linear]
+    heads = [_shallow_to_deep, _ep_first, _head_at_work, _cause, _that_head]
+    return [*when, *moved_by, *takes, *heads, _recall_follows, _few_shot_follows]

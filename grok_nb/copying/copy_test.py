@@ -16,13 +16,27 @@ from fastcore.basics import patch
 from .. import InputError, nearest
 from ..lens import left_as_found, adapters
 from ..models import logits_at, tree_inputs
+from ..see.panels import finish, panels
 from ..streams import rng
 
 # %% ../../nbs/copying/01_copy_test.ipynb #a46e5714
 alphabets = "vocabulary", "hex"
 hex_characters = "0123456789abcdef\n"  # the newline ends each sequence
+_spellings = {"\n": ("\n", "Ċ", "<0x0A>")}  # in a byte-level vocabulary, or as a byte
 
 
+def _ordinary(vocab_size, tokenizer, special):
+    "Tokens by name, and the ids of those that may be drawn."
+    if tokenizer is None:
+        named = {str(i): i for i in range(vocab_size)}
+    else:
+        named = tokenizer.get_vocab()
+        # Not all are among `all_special_ids`, such as those reserved for later.
+        marked = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
+        special = {*special, *tokenizer.all_special_ids, *marked}
+    return named, sorted({i for i in named.values() if i < vocab_size} - set(special))
+
+# %% ../../nbs/copying/01_copy_test.ipynb #2487b854
 def drawable_tokens(
     vocab_size: int,  # tokens of the model's vocabulary
     alphabet: str = "vocabulary",  # vocabulary, or hex: sixteen characters and a newline
@@ -35,39 +49,30 @@ def drawable_tokens(
     if beyond := [i for i in special if not 0 <= i < vocab_size]:
         raise InputError(f"special = {beyond[0]}: must be from 0 to {vocab_size - 1}")
     if tokenizer is not None and not hasattr(tokenizer, "get_vocab"):
-        raise InputError(
-            f"tokenizer = {tokenizer!r}: must be a tokenizer of transformers, such as AutoTokenizer.from_pretrained makes"
-        )
-    if tokenizer is None:
-        named, special = {str(i): i for i in range(vocab_size)}, set(special)
-    else:
-        named, special = tokenizer.get_vocab(), {*special, *tokenizer.all_special_ids, *_marked(tokenizer)}
-    usable = sorted({i for i in named.values() if i < vocab_size} - special)
-    if len(usable) < 2:
+        wanted = "must be a tokenizer of transformers, such as AutoTokenizer.from_pretrained makes"
+        raise InputError(f"tokenizer = {tokenizer!r}: {wanted}")
+    named, usable = _ordinary(vocab_size, tokenizer, special)
+    if (left := len(usable)) < 2:
         who = "special" if tokenizer is None else "tokenizer"
         raise InputError(
-            f"{who}: leaves {len(usable)} of {vocab_size} tokens that may be drawn, at least 2 are needed"
+            f"{who}: leaves {left} of {vocab_size} tokens that may be drawn, at least 2 are needed"
         )
     if alphabet == "vocabulary":
         return np.array(usable)
-    if tokenizer is None:
+    return _hex_tokens(usable, None if tokenizer is None else named)
+
+# %% ../../nbs/copying/01_copy_test.ipynb #96f130d9
+def _hex_tokens(usable, named):
+    "Of sixteen characters and the newline: as they are named, or else the first tokens there are."
+    if named is None:
         found = dict(zip(hex_characters, usable))
     else:
-        found = {
-            c: i for c in hex_characters for name in _spellings.get(c, c) if (i := named.get(name)) in usable
-        }
+        names = [(c, name) for c in hex_characters for name in _spellings.get(c, c)]
+        found = {c: named[name] for c, name in names if named.get(name) in usable}
     if missing := [c for c in hex_characters if c not in found]:
-        raise InputError(
-            f"alphabet = 'hex': no token for {', '.join(map(repr, missing))}; sixteen characters and the newline need one each"
-        )
+        lacking, wanted = ", ".join(map(repr, missing)), "sixteen characters and the newline need one each"
+        raise InputError(f"alphabet = 'hex': no token for {lacking}; {wanted}")
     return np.array([found[c] for c in hex_characters])
-
-
-_spellings = {"\n": ("\n", "Ċ", "<0x0A>")}  # in a byte-level vocabulary, or as a byte
-
-
-def _marked(tokenizer):  # not all of them are among `all_special_ids`, such as those reserved for later
-    return [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
 
 # %% ../../nbs/copying/01_copy_test.ipynb #56cb78d3
 def _distinct(
@@ -83,8 +88,30 @@ def _distinct(
     return np.hstack([generator.integers(symbols, size=(count, length - tail)), last])
 
 # %% ../../nbs/copying/01_copy_test.ipynb #eff2b8e4
+def _counts(**options):
+    "Options as whole numbers, at least 1 but for the seed; and every queried number exists."
+    for name, value in options.items():
+        try:
+            options[name] = operator.index(value)
+        except TypeError:
+            raise InputError(f"{name} = {value!r}: must be a whole number") from None
+        if name != "seed" and options[name] < 1:
+            raise InputError(f"{name} = {value}: must be at least 1")
+    if (every := options["every"]) > (n := options["n_sequences"]):
+        raise InputError(f"every = {every}: must be at most n_sequences = {n}, or nothing is asked")
+    return options
+
+# %% ../../nbs/copying/01_copy_test.ipynb #da13f49d
+def _check_enough(name, length, symbols, n):
+    if (different := symbols**length) < n:
+        raise InputError(
+            f"{name} = {length}: {symbols} tokens make {different} different ones, "
+            f"n_sequences = {n} are needed; take a longer {name} or a larger vocabulary"
+        )
+
+# %% ../../nbs/copying/01_copy_test.ipynb #f3b09bf4
 class CopyTest:
-    "Random sequences, and the question how some of them went on. Source: Lv et al. 2025, arXiv 2409.09281, §2."
+    "Random sequences, and the question how some went on. Source: Lv et al. 2025, arXiv 2409.09281, §2."
 
     def __init__(
         self,
@@ -99,45 +126,21 @@ class CopyTest:
         tokenizer=None,  # see `drawable_tokens`
         special: tuple = (),  # see `drawable_tokens`
     ):
-        options = dict(
-            vocab_size=vocab_size,
-            n_sequences=n_sequences,
-            prefix=prefix,
-            suffix=suffix,
-            n_samples=n_samples,
-            every=every,
-            seed=seed,
-        )
-        for name, value in options.items():
-            try:
-                options[name] = operator.index(value)
-            except TypeError:
-                raise InputError(f"{name} = {value!r}: must be a whole number") from None
-            if name != "seed" and options[name] < 1:
-                raise InputError(f"{name} = {value}: must be at least 1")
-        if every > n_sequences:
-            raise InputError(
-                f"every = {every}: must be at most n_sequences = {n_sequences}, or nothing is asked"
-            )
-        vars(self).update(options, alphabet=alphabet, tokenizer=tokenizer)
+        size = dict(vocab_size=vocab_size, n_sequences=n_sequences, prefix=prefix, suffix=suffix)
+        vars(self).update(_counts(**size, n_samples=n_samples, every=every, seed=seed))
+        self.alphabet, self.tokenizer = alphabet, tokenizer
         self.tokens = drawable_tokens(self.vocab_size, alphabet, tokenizer, tuple(special))
-        self.newline = (
-            self.tokens[16:] if alphabet == "hex" else self.tokens[:0]
-        )  # what ends a sequence, (0 or 1 token,)
-        self.symbols = self.tokens[:16] if alphabet == "hex" else self.tokens  # what it is made of
-        for name, length in dict(prefix=self.prefix, suffix=self.suffix).items():
-            if (different := len(self.symbols) ** length) < self.n_sequences:
-                raise InputError(
-                    f"{name} = {length}: {len(self.symbols)} tokens make {different} different ones, "
-                    f"n_sequences = {self.n_sequences} are needed; take a longer {name} or a larger vocabulary"
-                )
-        self.queried = np.arange(
-            self.every, self.n_sequences + 1, self.every
-        )  # numbers of the queried sequences, from 1
-        self.each = self.prefix + self.suffix + len(self.newline)  # tokens of a sequence
-        self.longest = (
-            self.n_sequences * self.each + self.prefix + self.suffix - 1
-        )  # tokens that a model reads for one query
+        made_of = 16 if alphabet == "hex" else len(self.tokens)
+        self.symbols, self.newline = (
+            self.tokens[:made_of],
+            self.tokens[made_of:],
+        )  # what ends a sequence, if any
+        for name in ("prefix", "suffix"):
+            _check_enough(name, getattr(self, name), made_of, self.n_sequences)
+        query = self.prefix + self.suffix
+        self.queried = np.arange(self.every, self.n_sequences + 1, self.every)  # their numbers, from 1
+        self.each = query + len(self.newline)  # tokens of a sequence
+        self.longest = self.n_sequences * self.each + query - 1  # tokens that are read for one query
 
     def __repr__(self):
         options = ("vocab_size", "n_sequences", "prefix", "suffix", "n_samples", "every", "seed", "alphabet")
@@ -147,17 +150,11 @@ class CopyTest:
     @cached_property
     def sequences(self) -> np.ndarray:
         "Token ids of every sequence, (sample, sequence, prefix + suffix)."
-
-        def sample(i):
+        symbols, lengths, samples = len(self.symbols), (self.prefix, self.suffix), []
+        for i in range(self.n_samples):
             generator = rng(self.seed, "copy test", i)
-            return np.hstack(
-                [
-                    _distinct(generator, len(self.symbols), self.n_sequences, n)
-                    for n in (self.prefix, self.suffix)
-                ]
-            )
-
-        return self.symbols[np.stack([sample(i) for i in range(self.n_samples)])]
+            samples.append(np.hstack([_distinct(generator, symbols, self.n_sequences, n) for n in lengths]))
+        return self.symbols[np.stack(samples)]
 
     @cached_property
     def contexts(self) -> np.ndarray:
@@ -195,16 +192,13 @@ def ambiguity(
     self: CopyTest,
     most: int = 4,  # tokens at the end of a prefix, at most
     samples: int = 50,  # samples to count in, the first ones
-) -> list[
-    dict
-]:  # rows: tokens, elsewhere (places besides the right one, mean), unique (share of the queries without such a place)
+) -> list[dict]:  # tokens, elsewhere (places besides the right one, mean), unique (share without one)
     "Where else the last tokens of a query have occurred before."
     asked, contexts = self.asked[:samples, :, : self.prefix], self.contexts[:samples]
+    each = np.repeat(contexts[:, None], len(self.queried), 1)
+    read = np.concatenate([each, asked], 2)  # (sample, query, position)
     rows = []
     for m in range(1, min(most, self.prefix) + 1):
-        read = np.concatenate(
-            [np.repeat(contexts[:, None], len(self.queried), 1), asked], 2
-        )  # (sample, query, position)
         earlier = np.lib.stride_tricks.sliding_window_view(read[..., :-1], m, axis=2)
         elsewhere = (earlier == asked[:, :, None, -m:]).all(-1).sum(-1) - 1  # the right place is one of them
         rows.append(dict(tokens=m, elsewhere=float(elsewhere.mean()), unique=float((elsewhere == 0).mean())))
@@ -226,7 +220,7 @@ def chance(self: CopyTest) -> dict[str, np.ndarray]:  # metric → value for eac
 
 # %% ../../nbs/copying/01_copy_test.ipynb #64744371
 def _layout(test):
-    "Of the row with branches: whose each token is, (1, position), and where the suffixes are predicted, (query, suffix)."
+    "Whose each token of the row with branches is, (1, position), and the scored ones, (query, suffix)."
     trunk, branch = test.contexts.shape[1], test.prefix + test.suffix - 1
     query = np.arange(len(test.queried))
     whose = np.concatenate([np.zeros(trunk, int), np.repeat(query + 1, branch)])
@@ -237,35 +231,22 @@ def tree_figure(
     test: CopyTest,  # a small one
 ):  # → matplotlib Figure
     "Who sees whom in the row with branches."
-    import matplotlib.pyplot as plt
     from matplotlib.colors import ListedColormap
 
     whose, scored = _layout(test)
     seen = tree_inputs(whose, torch.float32)["attention_mask"][0, 0].numpy() == 0
-    fig, ax = plt.subplots(figsize=(4.8, 4.2), layout="constrained")
-    ax.imshow(
-        seen * np.where(whose[0] == 0, 1, 2),
-        cmap=ListedColormap(["white", "#56B4E9", "#0072B2"]),
-        interpolation="nearest",
-    )
-    ax.plot(
-        np.full(scored.size, len(whose[0]) + 1),
-        scored.ravel(),
-        linestyle="",
-        marker="<",
-        markersize=3,
-        color="#D55E00",
-        clip_on=False,
-        label="a suffix token is predicted",
-    )
+    fig, [ax] = panels(1, width=4.8, height=4.2)
+    colours = ListedColormap(["white", "#56B4E9", "#0072B2"])
+    ax.imshow(seen * np.where(whose[0] == 0, 1, 2), cmap=colours, interpolation="nearest")
+    mark = dict(linestyle="", marker="<", markersize=3, color="#D55E00", clip_on=False)
+    beside = np.full(scored.size, len(whose[0]) + 1)
+    ax.plot(beside, scored.ravel(), **mark, label="a suffix token is predicted")
     starts = np.flatnonzero(np.diff(whose[0], prepend=-1))
     ax.set_yticks(starts, ["context", *(f"query {i}" for i in test.queried)])
     ax.set(xlabel="seen token (position in the row)", xlim=(-0.5, len(whose[0]) + 2))
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper right", frameon=False, fontsize=8)
-    plt.close(fig)
-    return fig
+    return finish(fig)
 
 # %% ../../nbs/copying/01_copy_test.ipynb #27585058
 @patch
@@ -277,41 +258,37 @@ def check(
     config = getattr(model, "module", model).config
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"model: {config.model_type!r} has an encoder; the copy test asks a decoder alone")
-    if config.vocab_size <= self.tokens.max():
-        raise InputError(
-            f"vocab_size = {self.vocab_size}: the test draws token {self.tokens.max()}, the model's vocabulary has {config.vocab_size}"
-        )
+    if config.vocab_size <= (highest := self.tokens.max()):
+        has = f"the test draws token {highest}, the model's vocabulary has {config.vocab_size}"
+        raise InputError(f"vocab_size = {self.vocab_size}: {has}")
     context = getattr(config, "max_position_embeddings", None)
     if context and self.longest > context:
         most = (context - self.prefix - self.suffix + 1) // self.each
-        advice = (
-            f"the largest that fits is n_sequences = {most}"
-            if most > 0
-            else f"not even one sequence of {self.each} fits"
-        )
+        advice = f"the largest that fits is n_sequences = {most}"
+        if most <= 0:
+            advice = f"not even one sequence of {self.each} fits"
         raise InputError(
-            f"n_sequences = {self.n_sequences}: the test reads {self.longest} tokens, the model's context holds {context}; {advice}"
+            f"n_sequences = {self.n_sequences}: the test reads {self.longest} tokens, "
+            f"the model's context holds {context}; {advice}"
         )
+
+# %% ../../nbs/copying/01_copy_test.ipynb #a7d22359
+_not_numbers = "model: its logits are not numbers (NaN); so the weights, or their precision, are broken"
 
 
 def _check_causal(test, model):
     "Raise `InputError` if logits are not numbers, or if they know of later tokens."
     half = min(16, test.longest // 2)
     first = torch.as_tensor(test.contexts[:1, :half])
-    rows = [
-        torch.cat([first, torch.full_like(first, token)], 1).to(model.device)
-        for token in test.tokens[:2].tolist()
-    ]
-    one, other = (model(input_ids=row, use_cache=False).logits[:, :half] for row in rows)
+    rows = [torch.cat([first, torch.full_like(first, token)], 1) for token in test.tokens[:2].tolist()]
+    one, other = (model(input_ids=row.to(model.device), use_cache=False).logits[:, :half] for row in rows)
     if one.isnan().any():
         raise InputError(_not_numbers)
     if (one - other).abs().max() > max(1e-4, 2 * torch.finfo(one.dtype).eps) * one.abs().max():
         raise InputError(
-            "model: its logits change when later tokens do, so it has no causal mask, and the copy test would show it the answer"
+            "model: its logits change when later tokens do, so it has no causal mask, "
+            "and the copy test would show it the answer"
         )
-
-
-_not_numbers = "model: its logits are not numbers (NaN); so the weights, or their precision, are broken"
 
 # %% ../../nbs/copying/01_copy_test.ipynb #d1a7576b
 def _best(logits):
@@ -321,51 +298,25 @@ def _best(logits):
         raise InputError(_not_numbers)
     return highest.indices
 
-
+# %% ../../nbs/copying/01_copy_test.ipynb #716168f1
 def _tree(test, model, samples):  # which, (sample,) → (sample, query·suffix)
     whose, scored = _layout(test)
     queries = test.asked[samples, :, :-1].reshape(len(samples), -1)
     ids = torch.as_tensor(np.hstack([test.contexts[samples], queries]), device=model.device)
-    return _best(
-        logits_at(
-            model,
-            torch.as_tensor(scored.ravel()),
-            input_ids=ids,
-            use_cache=False,
-            **tree_inputs(whose, model.dtype, model.device),
-        )
-    )
+    inputs = tree_inputs(whose, model.dtype, model.device)
+    return _best(logits_at(model, torch.as_tensor(scored.ravel()), input_ids=ids, use_cache=False, **inputs))
 
-
+# %% ../../nbs/copying/01_copy_test.ipynb #c3e3a609
 def _plain(test, model, queries):  # which, counted over samples, (query,) → token ids, (query, position)
     sample, query = np.divmod(queries, len(test.queried))
     return torch.as_tensor(np.hstack([test.contexts[sample], test.asked[sample, query]]), device=model.device)
 
-
+# %% ../../nbs/copying/01_copy_test.ipynb #54d4b6ff
 def _rows(test, model, queries):  # → (query, suffix)
-    return _best(
-        logits_at(
-            model, range(-test.suffix, 0), input_ids=_plain(test, model, queries)[:, :-1], use_cache=False
-        )
-    )
+    ids = _plain(test, model, queries)[:, :-1]
+    return _best(logits_at(model, range(-test.suffix, 0), input_ids=ids, use_cache=False))
 
 # %% ../../nbs/copying/01_copy_test.ipynb #b11747f3
-def _generate(test, model, queries):  # → (query, suffix)
-    ids = _plain(test, model, queries)[:, : -test.suffix]
-    with _own_settings(model):
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=test.suffix,
-            do_sample=False,
-            use_cache=True,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-    _best(torch.stack(out.logits, 1))
-    return out.sequences[:, -test.suffix :]
-
-
 @contextmanager
 def _own_settings(model):
     "While open, a model generates without the settings that it came with."
@@ -378,7 +329,17 @@ def _own_settings(model):
     finally:
         model.generation_config = settings
 
+# %% ../../nbs/copying/01_copy_test.ipynb #3f8fe619
+def _generate(test, model, queries):  # → (query, suffix)
+    ids = _plain(test, model, queries)[:, : -test.suffix]
+    greedy = dict(max_new_tokens=test.suffix, do_sample=False, use_cache=True)
+    told = dict(return_dict_in_generate=True, output_logits=True)
+    with _own_settings(model):
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **greedy, **told)
+    _best(torch.stack(out.logits, 1))
+    return out.sequences[:, -test.suffix :]
 
+# %% ../../nbs/copying/01_copy_test.ipynb #c68eea67
 def _branches_are_exact(test, model):
     "Is a row with branches the same as a row for each?"
     window = getattr(model.config, "sliding_window", None)
@@ -399,27 +360,27 @@ def answers(
     method: str = "teacher",  # teacher, rows or generate
     tokens_per_pass: int | None = None,  # which bounds the memory; None: 4096 on a CPU, 65 536 elsewhere
 ) -> np.ndarray:  # the model's tokens in the places of the suffixes, int64, (sample, query, suffix)
-    "What a model says. The places after its first mistake are not alike: `generate` goes on from the mistake, the others from the true token."
+    """What a model says.
+
+    The places after its first mistake are not alike: `generate` goes on from the mistake, the others from the
+    true token.
+    """
     if method not in methods:
         raise InputError(f"method {nearest(method, methods)}")
     self.check(model)
     model = getattr(model, "module", model)  # inside DistributedDataParallel
     queries = len(self.queried)
-    if method == "teacher" and _branches_are_exact(self, model):
+    ask, count, tokens = _rows, self.n_samples * queries, self.longest
+    if method == "generate":
+        ask = _generate
+    elif method == "teacher" and _branches_are_exact(self, model):
         ask, count, tokens = _tree, self.n_samples, _layout(self)[0].size
-    else:
-        ask, count, tokens = (
-            _generate if method == "generate" else _rows,
-            self.n_samples * queries,
-            self.longest,
-        )
-    at_once = max(1, (tokens_per_pass or (4096 if model.device.type == "cpu" else 65_536)) // tokens)
+    room = tokens_per_pass or (4096 if model.device.type == "cpu" else 65_536)
+    at_once = max(1, room // tokens)
+    parts = np.split(np.arange(count), range(at_once, count, at_once))
     with torch.no_grad(), left_as_found(model, eager=False):
         _check_causal(self, model)
-        said = [
-            ask(self, model, which).cpu()
-            for which in np.split(np.arange(count), range(at_once, count, at_once))
-        ]
+        said = [ask(self, model, which).cpu() for which in parts]
     return torch.cat(said).reshape(self.n_samples, queries, self.suffix).numpy()
 
 # %% ../../nbs/copying/01_copy_test.ipynb #9f749eed
@@ -429,26 +390,23 @@ def accuracy(
     model,  # transformers causal language model
     method: str = "teacher",  # teacher, rows or generate
     tokens_per_pass: int | None = None,  # see `answers`
-) -> list[
-    dict
-]:  # rows: position (number of the queried sequence, as text, or "mean"), distance (tokens), metric, value
-    "How often a model copies, by queried sequence and on average; beside it what guessing scores, see `chance`."
+) -> list[dict]:  # position (number of the queried sequence, as text, or "mean"), distance, metric, value
+    """How often a model copies, by queried sequence and on average; beside it what guessing scores.
+
+    The distance, in tokens, is that from a suffix to where it is to be said again. For guessing see `chance`.
+    """
     right = self.answers(model, method, tokens_per_pass) == self.asked[:, :, self.prefix :]
     metrics = dict(exact=right.all(-1).mean(0), token=right.mean((0, 2))) | self.chance()
-    distances = (
-        self.n_sequences - self.queried + 1
-    ) * self.each  # from a suffix to where it is to be said again
-    places = [
-        *zip(map(str, self.queried), distances, np.arange(len(self.queried))),
-        ("mean", distances.mean(), slice(None)),
-    ]
+    distances = (self.n_sequences - self.queried + 1) * self.each
+    places = list(zip(map(str, self.queried), distances, np.arange(len(self.queried))))
+    places.append(("mean", distances.mean(), slice(None)))
     return [
         dict(position=position, distance=float(distance), metric=metric, value=float(values[i].mean()))
         for position, distance, i in places
         for metric, values in metrics.items()
     ]
 
-
+# %% ../../nbs/copying/01_copy_test.ipynb #11d0e42c
 @patch
 def __call__(
     self: CopyTest,
@@ -460,6 +418,45 @@ def __call__(
     return self.accuracy(model, **how)
 
 # %% ../../nbs/copying/01_copy_test.ipynb #51c02008
+def _silent(vocab_size, context, width, rope_base):
+    "A Llama of two blocks with one head each, in which everything but the norms is zero."
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=3 * width,
+        intermediate_size=1,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        head_dim=2 * width,
+        attention_bias=True,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        rope_parameters=dict(rope_type="default", rope_theta=rope_base),
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    for name, p in model.named_parameters():
+        p.fill_(1.0 if "norm" in name else 0.0)
+    return model
+
+# %% ../../nbs/copying/01_copy_test.ipynb #a970a544
+def _attend_to_previous(head, width, rope_base):
+    "By position alone: keys are turned by one position against queries, in the fast half of the dimensions."
+    half = width // 2
+    angle = rope_base ** -(torch.arange(half) / width)
+    head.q_proj.bias[:half] = 12
+    head.k_proj.bias[:half] = 12 * angle.cos()
+    head.k_proj.bias[width : width + half] = 12 * angle.sin()
+
+# %% ../../nbs/copying/01_copy_test.ipynb #ce828d66
+def _attend_to_match(head, width, strength, token, before):
+    "By what stood before a key, in the dimensions that are hardly turned at all."
+    slow = [*range(width // 2, width), *range(width + width // 2, 2 * width)]
+    head.q_proj.weight[slow, token] = head.k_proj.weight[slow, before] = strength * torch.eye(width)
+
+# %% ../../nbs/copying/01_copy_test.ipynb #5aae9faf
 def copier(
     vocab_size: int,  # tokens
     context: int = 1024,  # longest sequence, tokens
@@ -468,55 +465,19 @@ def copier(
     rope_base: float = 10_000.0,  # RoPE's θ; the smaller, the worse far matches are found
     seed: int = 0,  # of the codes
 ):  # LlamaForCausalLM on the CPU, fp32, in evaluation mode
-    "A Llama that copies, made by hand: a previous-token head, then an induction head. Other weights are zero."
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    model = (
-        LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=vocab_size,
-                hidden_size=3 * width,
-                intermediate_size=1,
-                num_hidden_layers=2,
-                num_attention_heads=1,
-                head_dim=2 * width,
-                attention_bias=True,
-                max_position_embeddings=context,
-                tie_word_embeddings=False,
-                bos_token_id=None,
-                eos_token_id=None,
-                rope_parameters=dict(rope_type="default", rope_theta=rope_base),
-            )
-        )
-        .eval()
-        .requires_grad_(False)
-    )
-    for name, p in model.named_parameters():
-        p.fill_(1.0 if "norm" in name else 0.0)
-    token, before, copied = (
-        slice(i * width, (i + 1) * width) for i in range(3)
-    )  # of the residual stream: this token, the one before, what to say
-    code = torch.nn.functional.normalize(
-        torch.randn(vocab_size, width, generator=torch.Generator().manual_seed(seed)), dim=1
-    )
-    model.model.embed_tokens.weight[:, token], model.lm_head.weight[:, copied] = code, code
+    "A Llama that copies, made by hand: a previous-token head, then an induction head. The rest is zero."
+    model = _silent(vocab_size, context, width, rope_base)
+    # The residual stream holds this token, the one before, and what to say.
+    token, before, copied = (slice(i * width, (i + 1) * width) for i in range(3))
+    drawn = torch.randn(vocab_size, width, generator=torch.Generator().manual_seed(seed))
+    code = torch.nn.functional.normalize(drawn, dim=1)
+    model.model.embed_tokens.weight[:, token] = model.lm_head.weight[:, copied] = code
     first, second = (layer.self_attn for layer in model.model.layers)
-    eye, half, norms = (
-        torch.eye(width),
-        width // 2,
-        ((3 * width) ** 0.5, (1.5 * width) ** 0.5),
-    )  # a code's length behind the first and the second norm
-    angle = rope_base ** -(
-        torch.arange(half) / width
-    )  # by which one position turns the fast half of the dimensions
-    first.q_proj.bias[:half] = first.k_proj.bias[:half] = 12
-    first.k_proj.bias[:half], first.k_proj.bias[width : width + half] = (
-        12 * angle.cos(),
-        12 * angle.sin(),
-    )  # turned by one position
-    slow = [*range(half, width), *range(width + half, 2 * width)]  # hardly turned at all
+    norms = (3 * width) ** 0.5, (1.5 * width) ** 0.5  # a code's length behind the first and the second norm
+    _attend_to_previous(first, width, rope_base)
     strength = (sharpness * (2 * width) ** 0.5) ** 0.5 / norms[1]
-    second.q_proj.weight[slow, token], second.k_proj.weight[slow, before] = strength * eye, strength * eye
+    _attend_to_match(second, width, strength, token, before)
+    eye = torch.eye(width)
     for head, target, norm in ((first, before, norms[0]), (second, copied, norms[1])):
         head.v_proj.weight[:width, token], head.o_proj.weight[target, :width] = eye, eye / norm
     return model
@@ -525,12 +486,8 @@ def copier(
 _colours = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
 
-def copy_figure(
-    tables: dict,  # name → rows of `accuracy`, of one model or checkpoint each
-    metric: str = "exact",  # exact or token
-):  # → matplotlib Figure
-    "Accuracy by queried sequence, with what guessing scores."
-    import matplotlib.pyplot as plt
+def _one_each(tables, metric):
+    "Rows of queried sequences, checked: pandas tables by name."
     import pandas as pd
 
     if metric not in ("exact", "token"):
@@ -539,27 +496,31 @@ def copy_figure(
     for name, table in tables.items():
         if table.duplicated(["position", "metric"]).any():
             raise InputError(f"tables: {name!r} holds more than one model or checkpoint")
-    fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    colours = (
-        _colours
-        if len(tables) <= len(_colours)
-        else plt.get_cmap("viridis")(np.linspace(0, 0.9, len(tables)))
-    )  # many: in order of training
+    return tables
+
+# %% ../../nbs/copying/01_copy_test.ipynb #76407513
+def copy_figure(
+    tables: dict,  # name → rows of `accuracy`, of one model or checkpoint each
+    metric: str = "exact",  # exact or token
+):  # → matplotlib Figure
+    "Accuracy by queried sequence, with what guessing scores."
+    import matplotlib.pyplot as plt
+
+    tables = _one_each(tables, metric)
+    fig, [ax] = panels(1, width=6, height=3.6)
+    colours = _colours
+    if len(tables) > len(_colours):  # many: in order of training
+        colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(tables)))
     for (name, table), colour in zip(tables.items(), colours):
-        wide = table.assign(position=table["position"].astype(int)).pivot(
-            index="position", columns="metric", values="value"
-        )
+        table = table.assign(position=table["position"].astype(int))
+        wide = table.pivot(index="position", columns="metric", values="value")
         ax.plot(wide[metric], color=colour, marker="o", markersize=4, label=name)
         for kind, style in (("any_suffix", "--"), ("chance", ":")):
             ax.plot(wide[f"{kind}_{metric}"], color=colour, linestyle=style, linewidth=1)
     for label, style in (("guess: a suffix of the sample", "--"), ("guess: a token each time", ":")):
         ax.plot([], [], color="black", linestyle=style, linewidth=1, label=label)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(
-        xlabel="queried sequence, by number (the last is the nearest)",
-        ylim=(-0.03, 1.03),
-        ylabel={"exact": "share of suffixes copied whole", "token": "share of suffix tokens copied"}[metric],
-    )
-    fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    plt.close(fig)
-    return fig
+    said = dict(exact="share of suffixes copied whole", token="share of suffix tokens copied")
+    ax.set(xlabel="queried sequence, by number (the last is the nearest)", ylabel=said[metric])
+    ax.set_ylim(-0.03, 1.03)
+    return finish(fig, "below", ncols=2, fontsize=8)

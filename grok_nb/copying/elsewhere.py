@@ -12,16 +12,15 @@ from .presets import in_context
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #71ea38d4
 def foreign_probes(
-    corpus=(),  # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name; the losses are measured on it
+    corpus=(),  # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name
     samples: int = 100,  # of the copy test
 ) -> dict:  # name → probe
-    "What can be asked of checkpoints that are not ours."
+    "What can be asked of checkpoints that are not ours; the losses are measured on the text."
     from functools import partial
     from grok_nb.texts import open_texts
 
-    found = dict(
-        induction=heads_of_its_own, copy=partial(copies_of_its_own, samples=samples)
-    )  # heads first: not every architecture shows them
+    # Heads first: not every architecture shows them.
+    found = dict(induction=heads_of_its_own, copy=partial(copies_of_its_own, samples=samples))
     if not corpus:
         return found
     sources = [corpus] if isinstance(corpus, str) else [*corpus]
@@ -29,10 +28,8 @@ def foreign_probes(
     return found | {name: partial(on_text, name, **text) for name in ("losses", "in_context")}
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #647013f0
-def _positions(model):
-    return getattr(
-        model.config, "max_position_embeddings", 1024
-    )  # that it holds; some architectures have no limit
+def _positions(model):  # that it holds; some architectures have no limit
+    return getattr(model.config, "max_position_embeddings", 1024)
 
 
 def copies_of_its_own(
@@ -41,24 +38,20 @@ def copies_of_its_own(
     *,
     samples: int = 100,
 ) -> list[dict]:  # the rows of `CopyTest.accuracy`
-    "The copy test in the model's own tokens, 50 sequences of 12 + 6 as in the paper, or as many as its context holds; of 5 + 3 below 256 positions."
+    """The copy test in the model's own tokens.
+
+    50 sequences of 12 + 6 as in the paper, or as many as its context holds; of 5 + 3 below 256 positions.
+    """
     from grok_nb.copying.copy_test import CopyTest
     from grok_nb.series import tokenizer_of
 
     longest = _positions(model)
     prefix, suffix = (12, 6) if longest >= 256 else (5, 3)
     n = min(50, max(1, (longest - prefix - suffix + 1) // (prefix + suffix)))
-    return CopyTest(
-        model.config.vocab_size,
-        n,
-        prefix,
-        suffix,
-        samples,
-        5 if n >= 10 else 1,
-        tokenizer=tokenizer_of(model),
-    ).accuracy(model)
+    size, every = (n, prefix, suffix, samples), 5 if n >= 10 else 1
+    return CopyTest(model.config.vocab_size, *size, every, tokenizer=tokenizer_of(model)).accuracy(model)
 
-
+# %% ../../nbs/copying/09_elsewhere.ipynb #e380a2c0
 def heads_of_its_own(
     model,  # transformers causal language model
     context=None,  # of a probe, not needed
@@ -85,8 +78,7 @@ def on_text(
 
     if (tokenizer := tokenizer_of(model)) is None:
         raise InputError(f"corpus: no tokenizer lies beside the model in {model.name_or_path}")
-    text = prepare_corpus(
-        corpus, runs_root() / "corpora", tokenizer, limit_tokens=200_000, held_out=0.5, fingerprint=known
-    )
+    options = dict(limit_tokens=200_000, held_out=0.5, fingerprint=known)
+    text = prepare_corpus(corpus, runs_root() / "corpora", tokenizer, **options)
     here = replace(context, stream=TextStream(text, min(512, _positions(model)), 1))
     return dict(losses=language.losses, in_context=in_context)[name](model, here)

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from html import escape
 import numpy as np
 import pandas as pd
-from .. import InputError
-from ..claims import Ledger, NotTested, ledger, over_seeds
+from ..claims import Ledger, ledger, over_seeds
 from . import language
 from .claims import basic_copying, batches, emergence, fitted
 from .study import study
+from ..intervals import Interval
 from ..probes import curve
 from ..runs import Run, describe
+from ..see.panels import finish, panels
 from ..sweeps import train_all
-from ..intervals import Interval
 
 # %% ../../nbs/copying/06_experiments.ipynb #249f2aa3
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Finding:
     def _repr_html_(self):
         from grok_nb.see.report import picture, table_html
 
-        return f"<p><b>{escape(self.question)}</b></p>{picture(self.figure, self.question, 90)}{table_html(self.table)}{self.verdicts._repr_html_()}"
+        shown = picture(self.figure, self.question, 90), table_html(self.table), self.verdicts._repr_html_()
+        return f"<p><b>{escape(self.question)}</b></p>{''.join(shown)}"
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #5cbc7394
 def trained(
     presets: Sequence[str],  # of the study
     seeds: Sequence[int] = (0, 1, 2),
@@ -55,39 +56,31 @@ def together(
     about = describe(runs)[["run", "study", "preset", "fidelity", "seed"]]
     return pd.concat([r.metrics() for r in runs], ignore_index=True).merge(about, on="run")
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #d6e7fde7
 def _judged(table, *names):
     return ledger([c for c in study.claims() if c.name in names], table)
 
 
 def _per_run(table, **measures):
     "One row for each run: preset, seed, and what each function makes of the run's rows."
-    groups = table.groupby(["preset", "seed"], sort=False)
-    return pd.DataFrame(
-        [
-            dict(preset=preset, seed=seed) | {name: measure(rows) for name, measure in measures.items()}
-            for (preset, seed), rows in groups
-        ]
-    )
+    found = []
+    for (preset, seed), rows in table.groupby(["preset", "seed"], sort=False):
+        measured = {name: measure(rows) for name, measure in measures.items()}
+        found.append(dict(preset=preset, seed=seed) | measured)
+    return pd.DataFrame(found)
 
+# %% ../../nbs/copying/06_experiments.ipynb #d40a5d66
+def _last(**where):
+    "A measure: the mean of a curve's last three evaluations."
 
-def _over_seeds(per_run, column, unit=""):
-    "Preset → mean over seeds with its 95 % interval, as text."
+    def mean(rows):
+        return curve(rows, **where).iloc[-3:].mean()
 
-    def said(rows):
-        found = over_seeds(dict(zip(rows["seed"], rows[column])), unit)
-        low, high = found.interval
-        return f"{found.effect:.3g}" + (f" [{low:.3g}, {high:.3g}]" if np.isfinite([low, high]).all() else "")
-
-    return {preset: said(rows) for preset, rows in per_run.groupby("preset", sort=False)}
-
-
-def _when(rows):
-    return emergence(rows)
+    return mean
 
 
 def _at_end(name):
-    return lambda rows: curve(rows, **study.curves[name]).iloc[-3:].mean()
+    return _last(**study.curves[name])
 
 # %% ../../nbs/copying/06_experiments.ipynb #4b1b835c
 def delay(
@@ -98,22 +91,16 @@ def delay(
     "How long after the loss goes flat does copying begin? Source: arXiv 2409.09281, figure 2."
     runs = trained(presets, seeds, root)
     table = together(runs)
-    times = {(p, s): fitted(rows) for (p, s), rows in table.groupby(["preset", "seed"])}
-    per_run = _per_run(table, **{"copying begins (step)": _when})
-    per_run["loss is flat (step)"] = [times[p, s]["loss"] for p, s in zip(per_run["preset"], per_run["seed"])]
-    per_run["ICL score has settled (step)"] = [
-        times[p, s]["ICL score"] or "no fall" for p, s in zip(per_run["preset"], per_run["seed"])
-    ]
-    per_run["copied whole at the end"] = list(_per_run(table, x=_at_end("copying"))["x"])
+    per_run = _per_run(table, when=fitted, **{"copying begins (step)": emergence})
+    times = per_run.pop("when")
+    per_run["loss is flat (step)"] = [t["loss"] for t in times]
+    per_run["ICL score has settled (step)"] = [t["ICL score"] or "no fall" for t in times]
+    per_run["copied whole at the end"] = _per_run(table, x=_at_end("copying"))["x"]
     first = table[table["seed"] == min(seeds)]
     figure = language.delay_figure(first.assign(run=first["preset"]))
-    return Finding(
-        "Does a model begin to copy after its text is fitted?",
-        runs,
-        per_run,
-        figure,
-        _judged(table, "delay", "delay, ICL score", "surge", "copies to learn from"),
-    )
+    verdicts = _judged(table, "delay", "delay, ICL score", "surge", "copies to learn from")
+    question = "Does a model begin to copy after its text is fitted?"
+    return Finding(question, runs, per_run, figure, verdicts)
 
 # %% ../../nbs/copying/06_experiments.ipynb #5f51dbfd
 def _curves_figure(table, names, axes_of, label):
@@ -121,35 +108,21 @@ def _curves_figure(table, names, axes_of, label):
     import matplotlib.pyplot as plt
 
     colors = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(names)))
-    fig, axes = plt.subplots(
-        1,
-        len(axes_of),
-        figsize=(0.8 + 4.2 * len(axes_of), 3.2),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, (clock, said) in zip(axes[0], axes_of.items()):
+    copying = table[(table["probe"] == "copy") & (table["position"] == "mean") & (table["metric"] == "exact")]
+    fig, axes = panels(len(axes_of), width=4.2, height=3.2, beside=0.8, sharey=True)
+    for ax, (clock, said) in zip(axes, axes_of.items()):
+        unit = 1e6 if clock == "tokens" else 1
         for (name, shown), color in zip(names.items(), colors):
-            for i, (_, rows) in enumerate(table[table["preset"] == name].groupby("seed")):
-                copying = rows[
-                    (rows["probe"] == "copy") & (rows["position"] == "mean") & (rows["metric"] == "exact")
-                ]
-                ax.plot(
-                    copying[clock] / (1e6 if clock == "tokens" else 1),
-                    copying["value"],
-                    color=color,
-                    linewidth=1.2,
-                    label=None if i else shown,
-                )
+            for i, (_, rows) in enumerate(copying[copying["preset"] == name].groupby("seed")):
+                style = dict(color=color, linewidth=1.2, label=None if i else shown)
+                ax.plot(rows[clock] / unit, rows["value"], **style)
         ax.axhline(basic_copying, color="grey", linestyle=":", linewidth=1)
         ax.set(xlabel=said, ylim=(0, 1))
-    axes[0, 0].set_ylabel("suffixes copied whole")
-    axes[0, -1].legend(frameon=False, title=label, fontsize=9)
-    plt.close(fig)
-    return fig
+    axes[0].set_ylabel("suffixes copied whole")
+    axes[-1].legend(frameon=False, title=label, fontsize=9)
+    return finish(fig)
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #45e7c0e3
 def steps_or_tokens(
     presets: Mapping[int, str] = batches,  # batch size → preset
     seeds: Sequence[int] = (0, 1, 2),
@@ -158,66 +131,50 @@ def steps_or_tokens(
     "Does copying take a number of steps, or of tokens? Source: arXiv 2409.09281, finding 2."
     runs = trained([*presets.values()], seeds, root)
     table = together(runs)
-    sizes, tokens = (
-        {name: n for n, name in presets.items()},
-        {r.preset: r.stream.tokens_per_batch for r in runs},
-    )
-    per_run = _per_run(table, **{"copying begins (step)": _when})
+    sizes = {name: n for n, name in presets.items()}
+    millions = {r.preset: r.stream.tokens_per_batch / 1e6 for r in runs}
+    per_run = _per_run(table, **{"copying begins (step)": emergence})
     per_run.insert(0, "batch", per_run["preset"].map(sizes))
-    per_run["after tokens (millions)"] = [
-        t * (tokens[p] / 1e6) for p, t in zip(per_run["preset"], per_run["copying begins (step)"])
-    ]
-    return Finding(
-        "Does copying take a number of steps, or of tokens?",
-        runs,
-        per_run.sort_values(["seed", "batch"], ignore_index=True),
-        _curves_figure(
-            table,
-            {p: f"{n} documents" for n, p in presets.items()},
-            dict(step="optimizer steps", tokens="training tokens (millions)"),
-            "batch",
-        ),
-        _judged(table, "steps, not tokens"),
-    )
+    begins = zip(per_run["preset"], per_run["copying begins (step)"])
+    per_run["after tokens (millions)"] = [t * millions[p] for p, t in begins]
+    names = {p: f"{n} documents" for n, p in presets.items()}
+    clocks = dict(step="optimizer steps", tokens="training tokens (millions)")
+    figure = _curves_figure(table, names, clocks, "batch")
+    per_run = per_run.sort_values(["seed", "batch"], ignore_index=True)
+    question = "Does copying take a number of steps, or of tokens?"
+    return Finding(question, runs, per_run, figure, _judged(table, "steps, not tokens"))
 
 # %% ../../nbs/copying/06_experiments.ipynb #b3d17958
-def _map_figure(table, rates):
-    "Mean copying over seeds, learning rate by steps; grey: not trained, white: where it first is that of a model said to copy; and a line of equal lr × steps."
-    import matplotlib.pyplot as plt
+def _reached(ax, grid):
+    "Where each rate first copies, in white; and a line of equal lr × steps, through the median."
+    copies, at = grid >= basic_copying, np.arange(len(grid))
+    reached = {i: row.idxmax() for i, (_, row) in enumerate(copies.iterrows()) if row.any()}
+    if not reached:
+        return
+    rows = np.array([*reached])
+    ax.vlines([*reached.values()], rows - 0.5, rows + 0.5, color="white", linewidth=2)
+    product = np.median([grid.index[i] * step for i, step in reached.items()])
+    style = dict(color="#D55E00", linestyle="--", linewidth=1.5)
+    ax.plot(product / grid.index, at, **style, label=f"lr × steps = {product:.2g}")
+    ax.legend(loc="upper right", fontsize=8)
 
+# %% ../../nbs/copying/06_experiments.ipynb #81df1f75
+def _map_figure(table, rates):
+    "Mean copying over seeds, learning rate by steps; grey: not trained, white: where it first copies."
     rows = table[(table["probe"] == "copy") & (table["position"] == "mean") & (table["metric"] == "exact")]
     grid = rows.assign(lr=rows["preset"].map(rates)).pivot_table(index="lr", columns="step", values="value")
     grid = grid.interpolate(axis=1, limit_area="inside")
-    fig, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-    at = np.arange(len(grid))
-    image = ax.pcolormesh(
-        grid.columns, at, grid, cmap="viridis", vmin=0, vmax=max(0.5, grid.max(axis=None)), shading="nearest"
-    )
-    copies = grid >= basic_copying
-    reached = {i: row.idxmax() for i, (_, row) in enumerate(copies.iterrows()) if row.any()}
-    if reached:
-        ax.vlines(
-            [*reached.values()],
-            np.array([*reached]) - 0.5,
-            np.array([*reached]) + 0.5,
-            color="white",
-            linewidth=2,
-        )
-        product = np.median([grid.index[i] * step for i, step in reached.items()])
-        ax.plot(
-            product / grid.index,
-            at,
-            color="#D55E00",
-            linestyle="--",
-            linewidth=1.5,
-            label=f"lr × steps = {product:.2g}",
-        )
-        ax.legend(loc="upper right", fontsize=8)
+    fig, [ax] = panels(1, width=6.4, height=3.2)
+    at, scale = np.arange(len(grid)), dict(vmin=0, vmax=max(0.5, grid.max(axis=None)))
+    image = ax.pcolormesh(grid.columns, at, grid, cmap="viridis", **scale, shading="nearest")
+    _reached(ax, grid)
     ax.set(xlabel="optimizer steps", ylabel="learning rate", xlim=(0, grid.columns[-1]), facecolor="#DDDDDD")
     ax.set_yticks(at, [f"{lr:g}" for lr in grid.index])
     fig.colorbar(image, label="suffixes copied whole")
-    plt.close(fig)
-    return fig
+    return finish(fig)
+
+# %% ../../nbs/copying/06_experiments.ipynb #8db11218
+_rates = {1e-3: "lr1e-3", 3e-3: "batch32", 6e-3: "lr6e-3", 1e-2: "lr1e-2"}
 
 
 def optimisation_intensity(
@@ -225,22 +182,18 @@ def optimisation_intensity(
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None,  # folder of runs
 ) -> Finding:
-    "Where does copying begin as a function of learning rate and steps? Source: arXiv 2409.09281, open question."
-    presets = presets or {1e-3: "lr1e-3", 3e-3: "batch32", 6e-3: "lr6e-3", 1e-2: "lr1e-2"}
+    "Where does copying begin, in learning rate and steps? Source: arXiv 2409.09281, open question."
+    presets = presets or _rates
     runs = trained([*presets.values()], seeds, root)
     table, rates = together(runs), {name: lr for lr, name in presets.items()}
-    per_run = _per_run(
-        table, **{"copying begins (step)": _when, "copied whole at the end": _at_end("copying")}
-    )
+    measures = {"copying begins (step)": emergence, "copied whole at the end": _at_end("copying")}
+    per_run = _per_run(table, **measures)
     per_run.insert(0, "lr", per_run["preset"].map(rates))
     per_run["lr × steps"] = [t * lr for lr, t in zip(per_run["lr"], per_run["copying begins (step)"])]
-    return Finding(
-        "At which learning rate, after how many steps, does copying begin?",
-        runs,
-        per_run.sort_values(["seed", "lr"], ignore_index=True),
-        _map_figure(table, rates),
-        _judged(table, "learning rate", "too large a rate", "intensity"),
-    )
+    per_run = per_run.sort_values(["seed", "lr"], ignore_index=True)
+    verdicts = _judged(table, "learning rate", "too large a rate", "intensity")
+    question = "At which learning rate, after how many steps, does copying begin?"
+    return Finding(question, runs, per_run, _map_figure(table, rates), verdicts)
 
 # %% ../../nbs/copying/06_experiments.ipynb #e1aa78f5
 def differences(
@@ -253,34 +206,21 @@ def differences(
         a, b = (here[here["preset"] == p] for p in (base, preset))
         for quantity in [c for c in per_run if c not in ("preset", "seed")]:
             both = (b[quantity] - a[quantity]).dropna()
-            found = over_seeds(both.to_dict()) if len(both) else None
-            rows.append(
-                dict(
-                    preset=preset,
-                    quantity=quantity,
-                    mean=found.effect if found else np.nan,
-                    low=found.interval[0] if found else np.nan,
-                    high=found.interval[1] if found else np.nan,
-                    seeds=len(both),
-                )
-            )
+            mean, (low, high) = np.nan, (np.nan, np.nan)
+            if len(both):
+                found = over_seeds(both.to_dict())
+                mean, (low, high) = found.effect, found.interval
+            row = dict(preset=preset, quantity=quantity, mean=mean, low=low, high=high, seeds=len(both))
+            rows.append(row)
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/copying/06_experiments.ipynb #2aa34f85
 def _forest(table):
     "Differences with their intervals, a panel for each quantity."
-    import matplotlib.pyplot as plt
-
     quantities, presets = list(table["quantity"].unique()), list(table["preset"].unique())
-    fig, axes = plt.subplots(
-        1,
-        len(quantities),
-        figsize=(1.2 + 1.75 * len(quantities), 0.5 * len(presets) + 1.3),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, quantity in zip(axes[0], quantities):
+    size = dict(width=1.75, height=0.5 * len(presets), beside=1.2, below=1.3)
+    fig, axes = panels(len(quantities), **size, sharey=True)
+    for ax, quantity in zip(axes, quantities):
         rows = table[table["quantity"] == quantity].set_index("preset").loc[presets]
         away = np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]), posinf=0)
         ax.errorbar(rows["mean"], range(len(presets)), xerr=away, fmt="o", color="#0072B2", capsize=3)
@@ -288,250 +228,202 @@ def _forest(table):
         ax.set_title(quantity.replace(", ", ",\n"), fontsize=9)
         ax.tick_params(axis="x", labelsize=8)
         ax.margins(x=0.25, y=0.25)
-    axes[0, 0].set_yticks(range(len(presets)), presets)
+    axes[0].set_yticks(range(len(presets)), presets)
     fig.supxlabel("difference to the base, mean and 95 % interval over seeds", fontsize=9)
-    plt.close(fig)
-    return fig
+    return finish(fig)
 
+# %% ../../nbs/copying/06_experiments.ipynb #26a608e9
+def _begins(rows):
+    "The step, or not a number."
+    when = emergence(rows)
+    return when.mid if when.reached else np.nan
 
+# %% ../../nbs/copying/06_experiments.ipynb #4dc62b73
 def regularisation(
-    presets: Sequence[str] = (
-        "batch32",
-        "dropout",
-        "decay0",
-        "decay1",
-    ),  # the first is what the others are compared with
+    presets: Sequence[str] = ("batch32", "dropout", "decay0", "decay1"),  # the first is the base
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None,  # folder of runs
 ) -> Finding:
-    "Does regularisation move copying apart from losses, ICL score and recall? Source: arXiv 2409.09281, finding 5 and open question."
+    """Does regularisation move copying apart from losses, ICL score and recall?
+
+    Source: arXiv 2409.09281, finding 5 and open question.
+    """
     runs = trained(presets, seeds, root)
     table = together(runs)
-    last = lambda **where: lambda rows: curve(rows, **where).iloc[-3:].mean()
-    per_run = _per_run(
-        table,
-        **{
-            "copying begins, step": lambda rows: when.mid if (when := _when(rows)).reached else np.nan,
-            "copied whole, share": _at_end("copying"),
-            "training loss, nats": last(probe="train", metric="loss"),
-            "held-out loss, nats": _at_end("held-out loss"),
-            "ICL score, nats": _at_end("ICL score"),
-            "recall, share": last(test="recall", metric="accuracy"),
-        },
-    )
-    shifts = differences(per_run, presets[0])
-    return Finding(
-        "What does regularisation move, beside copying?",
-        runs,
-        shifts,
-        _forest(shifts),
-        _judged(table, "dropout", "weight decay"),
-    )
+    measures = {
+        "copying begins, step": _begins,
+        "copied whole, share": _at_end("copying"),
+        "training loss, nats": _last(probe="train", metric="loss"),
+        "held-out loss, nats": _at_end("held-out loss"),
+        "ICL score, nats": _at_end("ICL score"),
+        "recall, share": _last(test="recall", metric="accuracy"),
+    }
+    shifts = differences(_per_run(table, **measures), presets[0])
+    verdicts = _judged(table, "dropout", "weight decay")
+    question = "What does regularisation move, beside copying?"
+    return Finding(question, runs, shifts, _forest(shifts), verdicts)
 
 # %% ../../nbs/copying/06_experiments.ipynb #10fd1ba9
+def _heads_row(run, scores):
+    "What is said of the heads of one run."
+    from grok_nb.copying.formation import formation, layer_order, lead
+
+    order = layer_order(formation(scores)).iloc[0]
+    ep = lead(scores, shares=(0.5,)).set_index("measure").loc["eigenvalue_positivity"]
+    last = scores[scores["step"] == scores["step"].max()]
+    last = last.pivot(index=["layer", "head"], columns="metric", values="value")["induction_score"]
+    best = last.idxmax()
+    return {
+        "preset": run.preset,
+        "seed": run.config.seed,
+        "best head": f"{best[0]:.0f}.{best[1]:.0f}",
+        "its induction score": last[best],
+        "EP ahead of attention (steps)": Interval(ep["before_attention_lo"], ep["before_attention_hi"]),
+        "heads formed": order["heads"],
+        "layer and onset, τ": order["tau"],
+        "τ by structure alone": order["null"],
+        "p": order["p_value"],
+        "": order["reason"],
+    }
+
+# %% ../../nbs/copying/06_experiments.ipynb #1f64a906
 def heads(
     presets: Sequence[str] = ("batch32", "depth4"),  # the last is drawn
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None,  # folder of runs
 ) -> Finding:
-    "In which order do the heads form, and what comes first in a head? Source: arXiv 2409.09281, finding 4 and figure 6."
-    from grok_nb.copying import formation
+    """In which order do the heads form, and what comes first in a head?
+
+    Source: arXiv 2409.09281, finding 4 and figure 6.
+    """
+    from grok_nb.copying.formation import formation, formation_figure
 
     runs = trained(presets, seeds, root)
-    table, rows = together(runs), []
-    for run in runs:
-        scores = table[(table["run"] == run.run_id) & (table["probe"] == "induction")]
-        formed, ahead = (
-            formation.formation(scores),
-            formation.lead(scores, shares=(0.5,)).set_index("measure"),
-        )
-        order, ep = formation.layer_order(formed).iloc[0], ahead.loc["eigenvalue_positivity"]
-        last = scores[scores["step"] == scores["step"].max()].pivot(
-            index=["layer", "head"], columns="metric", values="value"
-        )
-        best = last["induction_score"].idxmax()
-        rows.append(
-            {
-                "preset": run.preset,
-                "seed": run.config.seed,
-                "best head": f"{best[0]:.0f}.{best[1]:.0f}",
-                "its induction score": last["induction_score"][best],
-                "EP ahead of attention (steps)": Interval(
-                    ep["before_attention_lo"], ep["before_attention_hi"]
-                ),
-                "heads formed": order["heads"],
-                "layer and onset, τ": order["tau"],
-                "τ by structure alone": order["null"],
-                "p": order["p_value"],
-                "": order["reason"],
-            }
-        )
-    drawn = next(r for r in runs if r.preset == presets[-1])
-    scores = table[(table["run"] == drawn.run_id) & (table["probe"] == "induction")]
-    figure = formation.formation_figure(
-        scores, formation.formation(scores), curve(table[table["run"] == drawn.run_id], **study.headline)
-    )
-    return Finding(
-        "In which order do induction heads form, and what comes first in a head?",
-        runs,
-        pd.DataFrame(rows),
-        figure,
-        _judged(table, "shallow to deep", "EP first", "a head at work"),
-    )
+    table = together(runs)
+    of_run = dict(list(table.groupby("run")))
+    scores = {name: rows[rows["probe"] == "induction"] for name, rows in of_run.items()}
+    rows = pd.DataFrame([_heads_row(run, scores[run.run_id]) for run in runs])
+    drawn = next(r.run_id for r in runs if r.preset == presets[-1])
+    copying = curve(of_run[drawn], **study.headline)
+    figure = formation_figure(scores[drawn], formation(scores[drawn]), copying)
+    verdicts = _judged(table, "shallow to deep", "EP first", "a head at work")
+    question = "In which order do induction heads form, and what comes first in a head?"
+    return Finding(question, runs, rows, figure, verdicts)
 
 # %% ../../nbs/copying/06_experiments.ipynb #d9383afb
+_says = {
+    "not supported": "happens",
+    "supported": "does not happen",
+    "inconclusive": "undecided",
+    "not tested": "not tested",
+}
+
+# %% ../../nbs/copying/06_experiments.ipynb #664332d2
+def _happens_figure(rows):
+    "A line for each observation, and what is said of it."
+    from grok_nb.claims import marks
+
+    colors = {here: marks[verdict][1] for verdict, here in _says.items()}
+    fig, [ax] = panels(1, width=7.4, height=0.36 * len(rows), below=0.4)
+    for i, row in rows.iterrows():
+        here = row["here"]
+        ax.text(0, -i, row["would contradict"], va="center", fontsize=9)
+        ax.text(1, -i, here, va="center", ha="right", fontsize=9, color=colors[here], weight="bold")
+    ax.set(ylim=(0.6 - len(rows), 0.6), xlim=(0, 1))
+    ax.axis("off")
+    return finish(fig)
+
+# %% ../../nbs/copying/06_experiments.ipynb #e6adf9b8
 def contradicted(
     presets: Sequence[str] = (*batches.values(), "dropout", "decay0", "depth4"),
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None,  # folder of runs
 ) -> Finding:
     "Which of the observations that would contradict the paper are made? Source: arXiv 2409.09281."
-    import matplotlib.pyplot as plt
-    from grok_nb.claims import marks
-
     runs = trained(presets, seeds, root)
     verdicts = _judged(together(runs), *study.contradictions.values())
-    at = {v: verdicts[verdicts["claim"] == v].iloc[0] for v in study.contradictions.values()}
-    says = {
-        "not supported": "happens",
-        "supported": "does not happen",
-        "inconclusive": "undecided",
-        "not tested": "not tested",
-    }
-    rows = pd.DataFrame(
-        [
-            {
-                "would contradict": what,
-                "here": says[at[name]["verdict"]],
-                **at[name][["effect", "low", "high", "unit", "claim"]],
-            }
-            for what, name in study.contradictions.items()
-        ]
-    )
-    fig, ax = plt.subplots(figsize=(7.4, 0.36 * len(rows) + 0.4), layout="constrained")
-    for i, row in rows.iterrows():
-        mark, color = marks[at[row["claim"]]["verdict"]]
-        ax.text(0, -i, row["would contradict"], va="center", fontsize=9)
-        ax.text(1, -i, row["here"], va="center", ha="right", fontsize=9, color=color, weight="bold")
-    ax.set(ylim=(0.6 - len(rows), 0.6), xlim=(0, 1))
-    ax.axis("off")
-    plt.close(fig)
-    return Finding(
-        "Which of the observations that would contradict the paper are made?",
-        runs,
-        rows.drop(columns="claim"),
-        fig,
-        verdicts,
-    )
+    rows = []
+    for what, name in study.contradictions.items():
+        judged = verdicts[verdicts["claim"] == name].iloc[0]
+        effect = judged[["effect", "low", "high", "unit"]]
+        rows.append({"would contradict": what, "here": _says[judged["verdict"]], **effect})
+    rows = pd.DataFrame(rows)
+    question = "Which of the observations that would contradict the paper are made?"
+    return Finding(question, runs, rows, _happens_figure(rows), verdicts)
 
 # %% ../../nbs/copying/06_experiments.ipynb #bc073628
+def _leaves_chance(rows):
+    "When recall is above chance by as much as makes a model a copier: the same level for every run."
+    from grok_nb.intervals import crossing
+
+    chance = curve(rows, test="recall", metric="chance").iloc[0]
+    return crossing(curve(rows, test="recall", metric="accuracy"), chance + basic_copying)
+
+# %% ../../nbs/copying/06_experiments.ipynb #dc2091ee
 def beyond_copying(
     presets: Sequence[str] = ("demo", "control"),
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None,  # folder of runs
 ) -> Finding:
     "Do recall and few-shot labelling come with copying? Source: arXiv 2409.09281, open question."
-    from grok_nb.intervals import crossing
-
     runs = trained(presets, seeds, root)
     table = together(runs)
-
-    def half_way(
-        rows,
-    ):  # of the way from chance to one, halved: as for copying, a level that is the same for every run
-        return crossing(
-            curve(rows, test="recall", metric="accuracy"),
-            curve(rows, test="recall", metric="chance").iloc[0] + basic_copying,
-        )
-
-    last = lambda test, metric: lambda rows: curve(rows, test=test, metric=metric).iloc[-3:].mean()
-    per_run = _per_run(
-        table,
-        **{
-            "copying": _at_end("copying"),
-            "recall": last("recall", "accuracy"),
-            "chance of recall": last("recall", "chance"),
-            "few-shot": last("few-shot", "accuracy"),
-            "chance of few-shot": last("few-shot", "chance"),
-            "copying begins (step)": _when,
-            "recall leaves chance (step)": half_way,
-        },
-    )
+    measures = {
+        "copying": _at_end("copying"),
+        "recall": _last(test="recall", metric="accuracy"),
+        "chance of recall": _last(test="recall", metric="chance"),
+        "few-shot": _last(test="few-shot", metric="accuracy"),
+        "chance of few-shot": _last(test="few-shot", metric="chance"),
+        "copying begins (step)": emergence,
+        "recall leaves chance (step)": _leaves_chance,
+    }
     first = table[table["seed"] == min(seeds)]
-    return Finding(
-        "Does other use of the context come with copying?",
-        runs,
-        per_run,
-        language.abilities_figure(first.assign(run=first["preset"])),
-        _judged(table, "recall follows", "few-shot follows"),
-    )
+    figure = language.abilities_figure(first.assign(run=first["preset"]))
+    verdicts = _judged(table, "recall follows", "few-shot follows")
+    question = "Does other use of the context come with copying?"
+    return Finding(question, runs, _per_run(table, **measures), figure, verdicts)
 
 # %% ../../nbs/copying/06_experiments.ipynb #6bd4c2eb
 def _sizes_figure(table, about):
     "Copying over steps, a panel for each corpus and width, a line for each depth."
     import matplotlib.pyplot as plt
 
-    kinds = list(about.groupby(["language", "width"], sort=False).groups)
-    fig, axes = plt.subplots(
-        1, len(kinds), figsize=(1 + 3.2 * len(kinds), 3.0), sharey=True, squeeze=False, layout="constrained"
-    )
-    depths = sorted(about["depth"].unique())
+    kinds, depths = about.groupby(["language", "width"], sort=False), sorted(about["depth"].unique())
+    fig, axes = panels(len(kinds), width=3.2, beside=1, sharey=True)
     colors = dict(zip(depths, plt.get_cmap("viridis")(np.linspace(0, 0.9, len(depths)))))
-    for ax, kind in zip(axes[0], kinds):
-        here = about[(about["language"] == kind[0]) & (about["width"] == kind[1])]
+    handles = {}
+    for ax, ((corpus, width), here) in zip(axes, kinds):
         for _, row in here.sort_values(["depth", "seed"]).iterrows():
-            line = curve(table[table["run"] == row["run"]], **study.headline)
-            ax.plot(line.index, line, color=colors[row["depth"]], label=f"{row['depth']}")
-        ax.set(title=f"{kind[0]}, width {kind[1]}", xlabel="optimizer steps", ylim=(0, 1))
-    axes[0, 0].set_ylabel("suffixes copied whole")
-    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())}
-    axes[0, -1].legend([handles[str(d)] for d in depths], depths, title="blocks", frameon=False, fontsize=9)
-    plt.close(fig)
-    return fig
+            line, depth = curve(table[table["run"] == row["run"]], **study.headline), row["depth"]
+            handles[depth] = ax.plot(line.index, line, color=colors[depth])[0]
+        ax.set(title=f"{corpus}, width {width}", xlabel="optimizer steps", ylim=(0, 1))
+    axes[0].set_ylabel("suffixes copied whole")
+    axes[-1].legend([handles[d] for d in depths], depths, title="blocks", frameon=False, fontsize=9)
+    return finish(fig)
+
+# %% ../../nbs/copying/06_experiments.ipynb #1b3bf8fe
+def _about(run):
+    c = run.config
+    size = dict(depth=c.depth, width=c.width, parameters=c.n_parameters)
+    return dict(run=run.run_id, seed=c.seed, language=c.language) | size
+
+# %% ../../nbs/copying/06_experiments.ipynb #27027d46
+_narrow = "depth1", "batch32", "depth3", "depth4"
+_wide = "depth1_wide", "wide", "depth3_wide", "depth4_wide"
 
 
 def size_and_corpus(
-    presets: Sequence[str] = (
-        "depth1",
-        "batch32",
-        "depth3",
-        "depth4",
-        "depth1_wide",
-        "wide",
-        "depth3_wide",
-        "depth4_wide",
-    ),
+    presets: Sequence[str] = (*_narrow, *_wide),
     seeds: Sequence[int] = (0,),
     root: str | None = None,  # folder of runs
     texts: Sequence = (),  # more runs to compare with: configurations of this study, on a text
 ) -> Finding:
     "How do depth, width and corpus move copying? Source: arXiv 2409.09281, open question."
     runs = train_all([*(study.config(name, seed=seed) for seed in seeds for name in presets), *texts], root)
-    about = pd.DataFrame(
-        [
-            dict(
-                run=r.run_id,
-                seed=r.config.seed,
-                language=r.config.language,
-                depth=r.config.depth,
-                width=r.config.width,
-                parameters=r.config.n_parameters,
-            )
-            for r in runs
-        ]
-    )
-    table = together(runs)
+    about, table = pd.DataFrame(map(_about, runs)), together(runs)
     measured = {r: rows for r, rows in table.groupby("run")}
-    rows = about.assign(
-        **{
-            "copying begins (step)": [_when(measured[r]) for r in about["run"]],
-            "copied whole at the end": [_at_end("copying")(measured[r]) for r in about["run"]],
-        }
-    )
-    return Finding(
-        "How deep and how wide must a model be, and on which text?",
-        runs,
-        rows.drop(columns="run"),
-        _sizes_figure(table, about),
-        _judged(table, "two blocks"),
-    )
+    measures = {"copying begins (step)": emergence, "copied whole at the end": _at_end("copying")}
+    found = {name: [measure(measured[r]) for r in about["run"]] for name, measure in measures.items()}
+    rows = about.assign(**found).drop(columns="run")
+    question = "How deep and how wide must a model be, and on which text?"
+    return Finding(question, runs, rows, _sizes_figure(table, about), _judged(table, "two blocks"))

@@ -9,119 +9,109 @@ __all__ = ['figures', 'checkpoint_figures']
 from .presets import headline, repeated_length
 
 # %% ../../nbs/copying/08_figures.ipynb #5f3a223c
+def _in_one_run(table):
+    "Of the first run alone: which sequences it copies in the end, and its heads over training."
+    from grok_nb.copying.copy_test import copy_figure
+    from grok_nb.copying.induction import scores_figure
+
+    first = table["run"].iloc[0]
+    rows = table[table["run"] == first]
+    last = rows[rows["step"] == rows["step"].max()]
+    heads = rows[rows["probe"] == "induction"].astype(dict(layer=int, head=int))
+    alphabets = {"random tokens": "copy", "hexadecimal": "copy_hex"}
+    which = (
+        f"{first}, last evaluation: copying by the number of the sequence that is asked for, in random "
+        "tokens and in hexadecimal characters."
+    )
+    where = (
+        f"{first}: of every head, over training, how much it attends to the previous token; to what "
+        "followed the last occurrence; how positively its weights map a token to its own logit; and "
+        "the product of the last two."
+    )
+    copied = copy_figure({name: last[last["probe"] == probe] for name, probe in alphabets.items()})
+    return [("Which sequence", which, copied), ("In which heads", where, scores_figure(heads))]
+
+# %% ../../nbs/copying/08_figures.ipynb #210a36f5
+_captions = {
+    "When": "Bars: the share of random sequences that are finished exactly right. Line: held-out loss.",
+    "What the loss hides": "Held-out loss on tokens that copying can tell, and on the others. "
+    "Dotted: one who knows the bigrams and does not copy. "
+    "Dashed: the ideal observer, who knows how the documents are made.",
+    "Does more come with it?": "Copying beside key–value recall and few-shot labelling, with chance dotted, "
+    "and the ICL score: how much less a late token costs than an early one.",
+}
+
+# %% ../../nbs/copying/08_figures.ipynb #0546819b
 def figures(
     table,  # long table of one or more runs, pandas; `run` holds the name to show
     transitions: dict,  # run → its transitions on the headline curve
 ) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of runs of this study."
-    from grok_nb.copying.copy_test import copy_figure
-    from grok_nb.copying.induction import scores_figure
     from grok_nb.copying.language import abilities_figure, delay_figure, losses_figure
 
-    first = table["run"].iloc[0]
-    last = table[(table["run"] == first) & (table["step"] == table[table["run"] == first]["step"].max())]
-    heads = table[(table["run"] == first) & (table["probe"] == "induction")].astype(dict(layer=int, head=int))
-    return [
-        (
-            "When",
-            "Bars: the share of random sequences that are finished exactly right. Line: held-out loss.",
-            delay_figure(table),
-        ),
-        (
-            "What the loss hides",
-            "Held-out loss on tokens that copying can tell, and on the others. Dotted: one who knows the bigrams and does not copy. "
-            "Dashed: the ideal observer, who knows how the documents are made.",
-            losses_figure(table),
-        ),
-        (
-            "Which sequence",
-            f"{first}, last evaluation: copying by the number of the sequence that is asked for, in random tokens and in hexadecimal "
-            "characters.",
-            copy_figure(
-                {
-                    name: last[last["probe"] == probe]
-                    for name, probe in (("random tokens", "copy"), ("hexadecimal", "copy_hex"))
-                }
-            ),
-        ),
-        (
-            "In which heads",
-            f"{first}: of every head, over training, how much it attends to the previous token; to what followed the last occurrence; how "
-            "positively its weights map a token to its own logit; and the product of the last two.",
-            scores_figure(heads),
-        ),
-        (
-            "Does more come with it?",
-            "Copying beside key–value recall and few-shot labelling, with chance dotted, and the ICL score: how much less a "
-            "late token costs than an early one.",
-            abilities_figure(table),
-        ),
-    ]
+    drawn = zip(_captions.items(), (delay_figure, losses_figure, abilities_figure))
+    when, losses, abilities = [(*said, draw(table)) for said, draw in drawn]
+    return [when, losses, *_in_one_run(table), abilities]
+
+# %% ../../nbs/copying/08_figures.ipynb #e2dd32a0
+def _heads_of(run):
+    metrics = run.metrics()
+    return metrics[metrics["probe"] == "induction"].astype(dict(layer=int, head=int))
+
+# %% ../../nbs/copying/08_figures.ipynb #2bec73be
+def _formation(name, run):
+    from grok_nb.copying import formation
+    from grok_nb.probes import curve
+
+    heads, least = _heads_of(run), formation.thresholds["induction_score"]
+    caption = (
+        f"{name}. Left: every head's induction score over training, and when it has formed: from there on "
+        f"it stays above {least:g}. Right: of the best head, how positively it copies (EP, read off its "
+        "weights) and where it attends, beside copying."
+    )
+    copying = curve(run.metrics(), **headline)
+    figure = formation.formation_figure(heads, formation.formation(heads), copying)
+    return "When the heads form", caption, figure
+
+# %% ../../nbs/copying/08_figures.ipynb #7d60718e
+def _attention(name, run, device):
+    from grok_nb.copying.induction import repeated_sequences, stripe_figure
+    from grok_nb.lens import attention_patterns
+
+    heads = _heads_of(run)
+    last = heads[heads["step"] == heads["step"].max()]
+    wide = last.pivot(index=["layer", "head"], columns="metric", values="value")
+    steps = [run.steps[i] for i in (0, len(run.steps) // 2, -1)]
+    vocab_size = run.at(steps[0]).model.config.vocab_size
+    ids = repeated_sequences(vocab_size, min(12, repeated_length(run.config)), 1)
+    looks = {s: attention_patterns(run.at(s).model.to(device), ids)[:, 0].float().cpu() for s in steps}
+    best = dict.fromkeys(wide[metric].idxmax() for metric in ("previous_token", "induction_score"))
+    patterns = {f"{i}.{j}, step {s:,}": looks[s][i, j] for i, j in best for s in steps}
+    caption = (
+        f"{name}: a random sequence of {ids.shape[1] // 2} tokens, twice. The best previous-token head and "
+        "the best induction head, at three checkpoints. Within the lines: what their scores measure."
+    )
+    return "Where they attend", caption, stripe_figure(patterns)
 
 # %% ../../nbs/copying/08_figures.ipynb #848ced5f
+def _without_heads(name, causes):
+    from grok_nb.copying import circuits
+
+    last = causes[causes["step"] == causes["step"].max()]
+    caption = f"{name}, last checkpoint: what copying and the loss lose when heads write only their mean."
+    found = [("What is lost without them", caption, circuits.ablation_figure(last))]
+    if causes["step"].nunique() > 2:
+        caption = f"{name}: copying over training, with all heads and without each."
+        found.append(("Needed since when", caption, circuits.course_figure(causes)))
+    return found
+
+# %% ../../nbs/copying/08_figures.ipynb #415e11df
 def checkpoint_figures(
     runs: dict,  # name → run with a checkpoint; the first is drawn in full
     table,  # of `checkpoint_probes`, measured on them, pandas; `run` holds the name
     device: str = "cpu",  # where the models are put
 ) -> list:  # (heading, caption, matplotlib Figure)
     "What a report shows of the insides of runs."
-    from grok_nb.copying import circuits, formation
-    from grok_nb.copying.induction import repeated_sequences, stripe_figure
-    from grok_nb.lens import attention_patterns
-    from grok_nb.probes import curve
-
     first, run = next(iter(runs.items()))
-    metrics, found = run.metrics(), []
-    heads = metrics[metrics["probe"] == "induction"].astype(dict(layer=int, head=int))
-    copying = curve(metrics, **headline)
-    found.append(
-        (
-            "When the heads form",
-            f"{first}. Left: every head's induction score over training, and when it has formed: from there on it stays above "
-            f"{formation.thresholds['induction_score']:g}. Right: of the best head, how positively it copies (EP, read off its weights) and where it "
-            "attends, beside copying.",
-            formation.formation_figure(heads, formation.formation(heads), copying),
-        )
-    )
-    wide = heads[heads["step"] == heads["step"].max()].pivot(
-        index=["layer", "head"], columns="metric", values="value"
-    )
-    named = {"previous token": wide["previous_token"].idxmax(), "induction": wide["induction_score"].idxmax()}
-    steps = [run.steps[i] for i in (0, len(run.steps) // 2, -1)]
-    ids = repeated_sequences(
-        run.at(steps[0]).model.config.vocab_size, min(12, repeated_length(run.config)), 1
-    )
-    looks = {
-        step: attention_patterns(run.at(step).model.to(device), ids)[:, 0].float().cpu() for step in steps
-    }
-    patterns = {
-        f"{layer}.{head}, step {step:,}": looks[step][layer, head]
-        for layer, head in dict.fromkeys(named.values())
-        for step in steps
-    }
-    found.append(
-        (
-            "Where they attend",
-            f"{first}: a random sequence of {ids.shape[1] // 2} tokens, twice. The best previous-token head and the best induction head, at "
-            "three checkpoints. Within the lines: what their scores measure.",
-            stripe_figure(patterns),
-        )
-    )
-    causes = table[table["probe"] == "causes"]
-    last = causes[causes["step"] == causes.groupby("run")["step"].transform("max")]
-    found.append(
-        (
-            "What is lost without them",
-            f"{first}, last checkpoint: what copying and the loss lose when heads write only their mean.",
-            circuits.ablation_figure(last[last["run"] == first]),
-        )
-    )
-    if causes[causes["run"] == first]["step"].nunique() > 2:
-        found.append(
-            (
-                "Needed since when",
-                f"{first}: copying over training, with all heads and without each.",
-                circuits.course_figure(causes[causes["run"] == first]),
-            )
-        )
-    return found
+    causes = table[(table["probe"] == "causes") & (table["run"] == first)]
+    return [_formation(first, run), _attention(first, run, device), *_without_heads(first, causes)]

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from .. import InputError, nearest
 from ..intervals import Interval, crossing, lag
+from ..see.panels import finish, panels
 from ..streams import rng as generator
 
 # %% ../../nbs/copying/03_formation.ipynb #c0759702
-thresholds = dict(
-    induction_score=0.3, attention=0.3, eigenvalue_positivity=0.5, previous_token=0.3
-)  # from here on a head has formed
+# From here on a head has formed.
+thresholds = dict(induction_score=0.3, attention=0.3, eigenvalue_positivity=0.5, previous_token=0.3)
 
 
 def check_table(
@@ -33,7 +33,7 @@ def check_table(
         if metric not in set(table["metric"]):
             raise InputError(f"{name}: metric {nearest(metric, set(table['metric']))}")
 
-
+# %% ../../nbs/copying/03_formation.ipynb #40013d11
 def _scores(table, metrics, one_run=False):
     "The rows of the probe `induction`, checked, with a column `run`."
     check_table(table, ("step", "layer", "head", "metric", "value"))
@@ -46,13 +46,12 @@ def _scores(table, metrics, one_run=False):
     if one_run and "run" in table and table["run"].nunique() > 1:
         raise InputError(f"table: holds {table['run'].nunique()} runs; select one run")
     for row in table[~np.isfinite(table["value"])].itertuples():
-        raise InputError(
-            f"table: {row.metric} of layer {row.layer:g}, head {row.head:g} is {row.value} at step {row.step}"
-        )
+        head = f"layer {row.layer:g}, head {row.head:g}"
+        raise InputError(f"table: {row.metric} of {head} is {row.value} at step {row.step}")
     table = table.astype(dict(layer=int, head=int))
     return table if "run" in table else table.assign(run="")
 
-
+# %% ../../nbs/copying/03_formation.ipynb #ed639993
 def formation(
     table: pd.DataFrame,  # long, of the probe `induction`: run, step, layer, head, metric, value
     thresholds: dict = thresholds,  # metric → score from which on a head has formed
@@ -62,18 +61,9 @@ def formation(
     table, rows = _scores(table, thresholds), []
     for (run, layer, head, metric), part in table.groupby(["run", "layer", "head", "metric"]):
         onset = crossing(part.set_index("step")["value"], thresholds[metric], sustained=sustained)
-        rows.append(
-            dict(
-                run=run,
-                layer=layer,
-                head=head,
-                metric=metric,
-                onset_lo=onset.lo,
-                onset_hi=onset.hi,
-                formed=onset.reached,
-                last=part.loc[part["step"].idxmax(), "value"],
-            )
-        )
+        about = dict(run=run, layer=layer, head=head, metric=metric)
+        when = dict(onset_lo=onset.lo, onset_hi=onset.hi, formed=onset.reached)
+        rows.append(about | when | dict(last=part.loc[part["step"].idxmax(), "value"]))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/copying/03_formation.ipynb #2cb77cdf
@@ -89,23 +79,20 @@ def _placements(
     for place in order:
         placed[:, place] = np.where(free & allowed[place], rng.random(free.shape), -1).argmax(1)
         free[np.arange(draws), placed[:, place]] = False
-    return placed.argsort(1), float(
-        np.prod([allowed[place].sum() - taken for taken, place in enumerate(order)])
-    )
+    choices = [allowed[place].sum() - taken for taken, place in enumerate(order)]
+    return placed.argsort(1), float(np.prod(choices))
 
-
+# %% ../../nbs/copying/03_formation.ipynb #3d461dae
 def _floors(previous, depth):
-    "For every layer, when the first previous-token head below it may have formed."
+    "For every layer, when the first previous-token head below it may have formed; not a number: none."
     if previous is None:
         return np.full(depth, -np.inf)
     came = previous[previous["formed"]]
-    return np.array(
-        [came.loc[came["layer"] < layer, "onset_lo"].min() for layer in range(depth)], float
-    )  # not a number: none at all
+    return np.array([came.loc[came["layer"] < layer, "onset_lo"].min() for layer in range(depth)], float)
 
-
+# %% ../../nbs/copying/03_formation.ipynb #1b18aad0
 def _later(onsets):
-    "(head, head): 1 where the second came later for certain, −1 where earlier, 0 where the intervals do not tell."
+    "(head, head): 1 where the second came later for certain, −1 where earlier, 0 where nobody can tell."
     lo, hi = onsets.T
     return (lo >= hi[:, None]).astype(int) - (lo[:, None] >= hi)
 
@@ -115,7 +102,7 @@ def _tau(later, layers):
     deeper = np.sign(layers - layers[:, None])
     return (later * deeper).sum() / abs(deeper).sum()
 
-
+# %% ../../nbs/copying/03_formation.ipynb #53eae479
 def _resampled(later, block, draws, rng):
     "The rank correlation with layers drawn with replacement."
     n = block.max() + 1
@@ -127,32 +114,33 @@ def _resampled(later, block, draws, rng):
     return (np.einsum("da,ab,db->d", times, concordant, times)[total > 0]) / total[total > 0]
 
 # %% ../../nbs/copying/03_formation.ipynb #648473b9
-_unknown = dict.fromkeys(
-    ("tau", "undecided", "low", "high", "null", "null_low", "null_high", "orders", "p_value", "p_heads"),
-    np.nan,
-)
+def _no_order(found, depth, layers, structure):
+    "Why no order can be asked for; empty: it can."
+    if structure and depth < 3:
+        return f"a model of {depth} layers holds induction heads in one at most, which has no order"
+    if found["layers"] < 2:
+        return f"heads formed in {f'layer {layers[0]} alone' if len(layers) else 'no layer'}: no order"
+    return ""
 
 
-def layer_order(
-    formed: pd.DataFrame,  # of `formation`
-    metric: str = "induction_score",  # whose onsets are put in order
-    previous: str
-    | None = "previous_token",  # whose onsets set the floor; None: no structure, as for previous-token heads themselves
-    draws: int = 2000,  # from the null
-    seed: int = 0,  # of the draws
-) -> pd.DataFrame:  # one row a run; see the text
-    "Do heads form from shallow to deep layers, beyond what the structure forces? Source: arXiv 2409.09281, finding 4."
-    check_table(
-        formed,
-        ("run", "layer", "metric", "onset_lo", "onset_hi", "formed"),
-        filter(None, (metric, previous)),
-        "formed",
-    )
-    rows = []
-    for run, part in formed.groupby("run"):
-        heads, below = part[part["metric"] == metric], previous and part[part["metric"] == previous]
-        rows.append(dict(run=run) | _order(heads, below, draws, generator(seed, "order")))
-    return pd.DataFrame(rows)
+def _tested(layers, onsets, floors, draws, rng):
+    "The order of layers and onsets, against the null."
+    places, block = np.unique(layers, return_inverse=True)
+    later, different = _later(onsets), layers != layers[:, None]
+    tau, boot = _tau(later, layers), _resampled(later, block, draws, rng)
+    first = np.array([onsets[block == i, 1].min() for i in range(len(places))])
+    moved, orders = _placements(floors[places], first, draws, rng)
+    by_layer = np.array([_tau(later, where[block]) for where in moved])
+    moved, _ = _placements(floors[layers], onsets[:, 1], draws, rng)
+    by_head = np.array([_tau(later, layers[where]) for where in moved])
+    (low, high), (null_low, null_high) = (np.quantile(x, (0.025, 0.975)) for x in (boot, by_layer))
+    p_value, p_heads = ((1 + (null >= tau - 1e-9).sum()) / (draws + 1) for null in (by_layer, by_head))
+    undecided = (different & (later == 0)).sum() / different.sum()
+    null = dict(null=by_layer.mean(), null_low=null_low, null_high=null_high, orders=orders)
+    return dict(tau=tau, undecided=undecided, low=low, high=high, **null, p_value=p_value, p_heads=p_heads)
+
+# %% ../../nbs/copying/03_formation.ipynb #105e533a
+_unknown = "tau", "undecided", "low", "high", "null", "null_low", "null_high", "orders", "p_value", "p_heads"
 
 
 def _order(heads, previous, draws, rng):
@@ -161,97 +149,74 @@ def _order(heads, previous, draws, rng):
     floors = _floors(previous, depth)
     fits = came["onset_hi"].to_numpy() > floors[came["layer"]]  # not where there is no floor
     layers, onsets = came["layer"].to_numpy()[fits], came[["onset_lo", "onset_hi"]].to_numpy()[fits]
-    places, block = np.unique(layers, return_inverse=True)
-    found = (
-        dict(
-            heads=len(layers), layers=len(places), never=len(heads) - len(came), unfounded=int((~fits).sum())
-        )
-        | _unknown
-    )
-    if previous is not None and depth < 3:
-        return found | dict(
-            reason=f"a model of {depth} layers holds induction heads in one at most, which has no order"
-        )
-    if len(places) < 2:
-        return found | dict(
-            reason=f"heads formed in {f'layer {places[0]} alone' if len(places) else 'no layer'}: no order"
-        )
-    later, different = _later(onsets), layers != layers[:, None]
-    tau, boot = _tau(later, layers), _resampled(later, block, draws, rng)
-    first = np.array([onsets[block == i, 1].min() for i in range(len(places))])
-    moved, orders = _placements(floors[places], first, draws, rng)
-    null = np.array([_tau(later, where[block]) for where in moved])
-    by_head = np.array(
-        [_tau(later, layers[where]) for where in _placements(floors[layers], onsets[:, 1], draws, rng)[0]]
-    )
+    left_out = dict(never=len(heads) - len(came), unfounded=int((~fits).sum()))
+    found = dict(heads=len(layers), layers=len(np.unique(layers))) | left_out
+    if reason := _no_order(found, depth, layers, previous is not None):
+        return found | dict.fromkeys(_unknown, np.nan) | dict(reason=reason)
+    found |= _tested(layers, onsets, floors, draws, rng)
+    if (orders := found["orders"]) < 20:
+        reason = f"only {orders:.0f} orders of the layers are possible: p cannot fall below {1 / orders:.2g}"
+    return found | dict(reason=reason)
 
-    def p_value(null):
-        return (1 + (null >= tau - 1e-9).sum()) / (draws + 1)
+# %% ../../nbs/copying/03_formation.ipynb #8c317f93
+def layer_order(
+    formed: pd.DataFrame,  # of `formation`
+    metric: str = "induction_score",  # whose onsets are put in order
+    previous: str | None = "previous_token",  # whose onsets set the floor; None: no structure
+    draws: int = 2000,  # from the null
+    seed: int = 0,  # of the draws
+) -> pd.DataFrame:  # one row a run; see the text
+    """Do heads form from shallow to deep layers, beyond what the structure forces?
 
-    (low, high), (null_low, null_high) = (np.quantile(x, (0.025, 0.975)) for x in (boot, null))
-    reason = (
-        f"only {orders:.0f} orders of the layers are possible: p cannot fall below {1 / orders:.2g}"
-        if orders < 20
-        else ""
-    )
-    return found | dict(
-        tau=tau,
-        undecided=(different & (later == 0)).sum() / different.sum(),
-        low=low,
-        high=high,
-        null=null.mean(),
-        null_low=null_low,
-        null_high=null_high,
-        orders=orders,
-        p_value=p_value(null),
-        p_heads=p_value(by_head),
-        reason=reason,
-    )
+    Previous-token heads themselves have no structure below them. Source: arXiv 2409.09281, finding 4.
+    """
+    columns = "run", "layer", "metric", "onset_lo", "onset_hi", "formed"
+    check_table(formed, columns, filter(None, (metric, previous)), "formed")
+    rows = []
+    for run, part in formed.groupby("run"):
+        heads, below = part[part["metric"] == metric], previous and part[part["metric"] == previous]
+        rows.append(dict(run=run) | _order(heads, below, draws, generator(seed, "order")))
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/copying/03_formation.ipynb #3389001f
 def _came(series, share):
     "When a curve had gone a share of its way; never, if it does not rise."
     first, last = series.iloc[:3].mean(), series.iloc[-3:].mean()
-    return (
-        crossing(series, first + share * (last - first))
-        if last > first
-        else Interval(series.index[-1], np.inf)
-    )
+    if last <= first:
+        return Interval(series.index[-1], np.inf)
+    return crossing(series, first + share * (last - first))
 
+# %% ../../nbs/copying/03_formation.ipynb #58b2bbfd
+def _followed(table, behaviour):
+    "Name → (layer, head) and the curve that is followed, of the head that is best at the end."
+    wide = table.pivot(index=["layer", "head", "step"], columns="metric", values="value")
+    last = wide.xs(table["step"].max(), level="step")
+    best = last["induction_score"].idxmax()
+    found = {name: (best, wide[name].loc[best]) for name in ("eigenvalue_positivity", "attention")}
+    below = last[last.index.get_level_values("layer") < best[0]]
+    if len(below):
+        at = below["previous_token"].idxmax()
+        found["previous_token"] = at, wide["previous_token"].loc[at]
+    if behaviour is not None:
+        found["behaviour"] = (np.nan, np.nan), behaviour
+    return found
 
+# %% ../../nbs/copying/03_formation.ipynb #904542f9
 def lead(
     table: pd.DataFrame,  # long, of the probe `induction`, one run
     behaviour: pd.Series | None = None,  # copying accuracy over steps
     shares: tuple = (0.25, 0.5, 0.75),  # of the way from the first to the last level
-) -> (
-    pd.DataFrame
-):  # share, measure, layer, head, came_lo, came_hi; and how much before attention, and before the behaviour
-    "How many steps each score is ahead, of the head with the highest induction score at the end."
-    table = _scores(table, thresholds, one_run=True)
-    wide = table.pivot(index=["layer", "head", "step"], columns="metric", values="value")
-    last = wide.xs(table["step"].max(), level="step")
-    layer, head = last["induction_score"].idxmax()
-    curves = {
-        name: ((layer, head), wide[name].loc[(layer, head)])
-        for name in ("eigenvalue_positivity", "attention")
-    }
-    below = last[last.index.get_level_values("layer") < layer]
-    if len(below):
-        curves["previous_token"] = (at := below["previous_token"].idxmax(), wide["previous_token"].loc[at])
-    if behaviour is not None:
-        curves["behaviour"] = ((np.nan, np.nan), behaviour)
-    rows = []
+) -> pd.DataFrame:  # share, measure, layer, head, came_lo, came_hi, before_attention_lo …
+    """How many steps each score is ahead, of the head with the highest induction score at the end.
+
+    Ahead of attention, and of the behaviour where it is given: `before_attention_lo`, `before_behaviour_hi`.
+    """
+    followed, rows = _followed(_scores(table, thresholds, one_run=True), behaviour), []
     for share in shares:
-        came = {name: _came(series, share) for name, (_, series) in curves.items()}
-        for name, ((layer, head), _) in curves.items():
-            row = dict(
-                share=share,
-                measure=name,
-                layer=layer,
-                head=head,
-                came_lo=came[name].lo,
-                came_hi=came[name].hi,
-            )
+        came = {name: _came(series, share) for name, (_, series) in followed.items()}
+        for name, ((layer, head), _) in followed.items():
+            row = dict(share=share, measure=name, layer=layer, head=head)
+            row |= dict(came_lo=came[name].lo, came_hi=came[name].hi)
             for other in [name for name in ("attention", "behaviour") if name in came]:
                 gap = lag(came[name], came[other])
                 row |= {f"before_{other}_lo": gap.lo, f"before_{other}_hi": gap.hi}
@@ -262,53 +227,50 @@ def lead(
 _blue, _red, _orange, _sky = "#0072B2", "#D55E00", "#E69F00", "#56B4E9"
 
 
-def formation_figure(
-    table: pd.DataFrame,  # long, of the probe `induction`, one run
-    formed: pd.DataFrame,  # of `formation`, the same run
-    behaviour: pd.Series | None = None,  # copying accuracy over steps
-):  # → matplotlib Figure
-    "Induction scores of all heads over training with the onsets, and EP, attention and copying of the head that is best at the end."
-    import matplotlib.pyplot as plt
-
-    score = _scores(table, ("induction_score", "eigenvalue_positivity", "attention"), one_run=True)
-    score = score.pivot(index=["layer", "head"], columns=["metric", "step"], values="value")
-    heat, n = score["induction_score"].clip(lower=0), len(score)
-    fig, (ax, right) = plt.subplots(
-        1, 2, figsize=(9.6, min(6, 2.6 + 0.06 * n)), layout="constrained", width_ratios=(1.25, 1)
-    )
-    steps = heat.columns.to_numpy(float)
-    fig.colorbar(
-        ax.pcolormesh(steps, np.arange(n), heat, cmap="cividis", vmin=0, vmax=1, shading="nearest"),
-        ax=ax,
-        label="induction score",
-        pad=0.01,
-    )
-    for metric, colour, label in (
-        ("previous_token", _sky, "previous-token head formed"),
-        ("induction_score", _red, "induction head formed"),
-    ):
+def _draw_heads(ax, heat, formed):
+    "Induction scores of all heads over training, and bars from before to after each onset."
+    steps, y = heat.columns.to_numpy(float), np.arange(len(heat))
+    mesh = ax.pcolormesh(steps, y, heat, cmap="cividis", vmin=0, vmax=1, shading="nearest")
+    ax.figure.colorbar(mesh, ax=ax, label="induction score", pad=0.01)
+    kinds = {"previous_token": (_sky, "previous-token head"), "induction_score": (_red, "induction head")}
+    for metric, (colour, name) in kinds.items():
         came = formed[(formed["metric"] == metric) & formed["formed"]]
         y = heat.index.get_indexer(list(zip(came["layer"], came["head"])))
+        mark = dict(color=colour, markersize=9, markeredgewidth=2, label=f"{name} formed")
         ax.hlines(y, came["onset_lo"].clip(lower=steps[0]), came["onset_hi"], color=colour, linewidth=4)
-        ax.plot(came["onset_hi"], y, "|", color=colour, markersize=9, markeredgewidth=2, label=label)
+        ax.plot(came["onset_hi"], y, "|", **mark)
     layers = heat.index.get_level_values("layer")
     ax.set_yticks([np.flatnonzero(layers == layer).mean() for layer in layers.unique()], layers.unique())
     for edge in np.flatnonzero(np.diff(layers)):
         ax.axhline(edge + 0.5, color="white", linewidth=0.8)
     ax.set(xlabel="optimizer steps", ylabel="heads by layer")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
-    best = heat.iloc[:, -1].idxmax()
+
+# %% ../../nbs/copying/03_formation.ipynb #2f43500c
+def _draw_best(ax, score, best, behaviour):
+    "EP and attention of one head, beside copying."
     for metric, colour in dict(eigenvalue_positivity=_orange, attention=_blue).items():
-        right.plot(steps, score[metric].loc[best], color=colour, label=metric.replace("_", " "))
+        curve = score[metric].loc[best]
+        ax.plot(curve.index.to_numpy(float), curve, color=colour, label=metric.replace("_", " "))
     if behaviour is not None:
-        right.plot(behaviour, color="black", linestyle="--", label="copying accuracy")
-    right.set(
-        xlabel="optimizer steps",
-        title=f"head {best[0]}.{best[1]}, the best at the end",
-        ylim=(min(-0.05, right.get_ylim()[0]), 1.02),
-    )
-    fig.legend(
-        *right.get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False, fontsize=8
-    )
-    plt.close(fig)
-    return fig
+        ax.plot(behaviour, color="black", linestyle="--", label="copying accuracy")
+    title, low = f"head {best[0]}.{best[1]}, the best at the end", min(-0.05, ax.get_ylim()[0])
+    ax.set(xlabel="optimizer steps", title=title, ylim=(low, 1.02))
+
+# %% ../../nbs/copying/03_formation.ipynb #6bbe4371
+def formation_figure(
+    table: pd.DataFrame,  # long, of the probe `induction`, one run
+    formed: pd.DataFrame,  # of `formation`, the same run
+    behaviour: pd.Series | None = None,  # copying accuracy over steps
+):  # → matplotlib Figure
+    "Induction scores over training with the onsets; EP, attention and copying of the best head at the end."
+    score = _scores(table, ("induction_score", "eigenvalue_positivity", "attention"), one_run=True)
+    score = score.pivot(index=["layer", "head"], columns=["metric", "step"], values="value")
+    heat = score["induction_score"].clip(lower=0)
+    height = min(6, 2.6 + 0.06 * len(score))
+    fig, [left, right] = panels(2, width=4.8, height=height, width_ratios=(1.25, 1))
+    _draw_heads(left, heat, formed)
+    _draw_best(right, score, heat.iloc[:, -1].idxmax(), behaviour)
+    lines, _ = right.get_legend_handles_labels()
+    fig.legend(handles=lines, loc="outside lower right", ncols=3, frameon=False, fontsize=8)
+    return finish(fig)

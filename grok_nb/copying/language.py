@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['sources', 'copied_whole', 'zipf', 'bigram_chain', 'check', 'LanguageStream', 'copied', 'bigram_losses',
-           'ideal_losses', 'repeated', 'evaluation_rows', 'losses', 'token_losses', 'recall_sequences',
+           'ideal_losses', 'repeated', 'evaluation_rows', 'token_losses', 'losses', 'recall_sequences',
            'few_shot_sequences', 'other_abilities', 'delay_figure', 'losses_figure', 'abilities_figure']
 
 # %% ../../nbs/copying/04_language.ipynb #8f6b3d95
 from functools import cached_property
 import numpy as np
+from fastcore.basics import patch
 from .. import InputError, nearest
+from ..see.panels import finish, panels
 from ..streams import rng
 
 # %% ../../nbs/copying/04_language.ipynb #ae65b427
@@ -22,21 +24,22 @@ def zipf(
     weights = np.arange(1.0, vocab_size + 1) ** -exponent
     return weights / weights.sum()
 
-
+# %% ../../nbs/copying/04_language.ipynb #20ea0ee0
 def bigram_chain(
     vocab_size: int,  # tokens, at least 2
     seed: int = 0,  # of the language
-    concentration: float = 1.0,  # how alike the rows are to the marginal: Dirichlet counts a token; large: no bigrams
+    concentration: float = 1.0,  # Dirichlet counts a token: the larger, the weaker the bigrams
     exponent: float = 1.0,  # of the marginal, see `zipf`
 ) -> np.ndarray:  # (token, next token) probabilities, each row sums to one
     "The distribution of the next token given this one."
-    rows = rng(seed, "chain").dirichlet(
-        concentration * vocab_size * zipf(vocab_size, exponent), size=vocab_size
-    )
-    rows = np.maximum(rows, 1e-9)
+    counts = concentration * vocab_size * zipf(vocab_size, exponent)
+    rows = np.maximum(rng(seed, "chain").dirichlet(counts, size=vocab_size), 1e-9)
     return rows / rows.sum(1, keepdims=True)
 
-# %% ../../nbs/copying/04_language.ipynb #b31c61f0
+# %% ../../nbs/copying/04_language.ipynb #e28f70e7
+sources = "half", "anywhere"
+
+
 def check(
     vocab_size,
     context,
@@ -56,9 +59,8 @@ def check(
     if not 2 <= span_min <= span_max:
         raise InputError(f"span_min = {span_min}: must be from 2 to span_max = {span_max}")
     if span_max > context // 2:
-        raise InputError(
-            f"span_max = {span_max}: must be at most half of context = {context}, which is {context // 2}"
-        )
+        most = f"must be at most half of context = {context}, which is {context // 2}"
+        raise InputError(f"span_max = {span_max}: {most}")
     if not 0 <= copy_rate <= 1:
         raise InputError(f"copy_rate = {copy_rate}: must be from 0 to 1")
     if not 0 <= zipf <= 3:
@@ -68,10 +70,7 @@ def check(
     if not 0.01 <= concentration <= 1000:
         raise InputError(f"concentration = {concentration}: must be from 0.01 to 1000, hardly any bigrams")
 
-
-sources = "half", "anywhere"
-
-
+# %% ../../nbs/copying/04_language.ipynb #b31c61f0
 class LanguageStream:
     "Documents of the generated language, one a row. `batch(step)` is a pure function of `(seed, step)`."
 
@@ -89,23 +88,12 @@ class LanguageStream:
         concentration: float = 1.0,  # how alike the bigrams of all tokens are, see `bigram_chain`
         copy_from: str = "half",  # half: from the first half into the second; anywhere: from anywhere before
     ):
-        check(
-            vocab_size,
-            context,
-            batch_size,
-            seed,
-            span_min,
-            span_max,
-            copy_rate,
-            language_seed,
-            zipf,
-            concentration,
-            copy_from,
-        )
+        span = span_min, span_max, copy_rate
+        check(vocab_size, context, batch_size, seed, *span, language_seed, zipf, concentration, copy_from)
         self.vocab_size, self.context, self.batch_size, self.seed = vocab_size, context, batch_size, seed
-        self.span_min, self.span_max, self.copy_rate = span_min, span_max, copy_rate
-        self.copy_from = copy_from
-        self.zipf, self.chain = zipf, bigram_chain(vocab_size, language_seed, concentration, zipf)
+        self.span_min, self.span_max, self.copy_rate = span
+        self.copy_from, self.zipf = copy_from, zipf
+        self.chain = bigram_chain(vocab_size, language_seed, concentration, zipf)
         self.tokens_per_batch = batch_size * context
         self.artifacts = dict(chain=self.chain)
 
@@ -113,53 +101,58 @@ class LanguageStream:
     def _up_to(self):  # cumulative, for drawing: the marginal, then every row
         return np.vstack([zipf(self.vocab_size, self.zipf), self.chain]).cumsum(1)[:, :-1]
 
-    def documents(
-        self,
-        count: int,  # how many
-        *key: int | str,  # which: the same key gives the same documents
-    ) -> tuple[
-        np.ndarray, np.ndarray
-    ]:  # input_ids (document, position), spans (document, 3): source, copy, length; length 0: none
-        "Documents, and where in them something was copied."
-        g, half = rng(*key, "documents"), self.context // 2
-        length = g.integers(self.span_min, self.span_max + 1, count)
-        if self.copy_from == "half":
-            source, copy = g.integers(0, half - length + 1), g.integers(half, self.context - length + 1)
-        else:
-            copy = g.integers(length, self.context - length + 1)
-            source = g.integers(0, copy - length + 1)
-        length = np.where(g.random(count) < self.copy_rate, length, 0)
-        ids, draw, every = (
-            np.empty((count, self.context), dtype=np.int64),
-            g.random((self.context, count)),
-            np.arange(count),
-        )
-        for t in range(self.context):
-            before = ids[:, t - 1] + 1 if t else np.zeros(count, dtype=np.int64)
-            ids[:, t] = (draw[t][:, None] > self._up_to[before]).sum(1)
-            copied = (copy <= t) & (t < copy + length)
-            ids[copied, t] = ids[every[copied], (source + t - copy)[copied]]
-        return ids, np.stack([source, copy, length], 1)
-
-    def batch(
-        self,
-        step: int,  # optimizer updates done so far, from 0
-    ) -> dict[str, np.ndarray]:  # input_ids and labels, each (batch, position) int64
-        "The batch of one step, whatever was asked for before."
-        ids, _ = self.documents(self.batch_size, self.seed, step)
-        return dict(input_ids=ids, labels=ids)
-
     @cached_property
     def evaluation(
         self,
-    ) -> tuple:  # input_ids (document, position), copyable (document, position) bool, and what others lose on them, by name
-        "Documents that are never trained on, which of their tokens copying can tell, and the two floors of their loss."
+    ) -> tuple:  # input_ids (document, position), copyable (document, position) bool, losses by name
+        """Documents that are never trained on, which of their tokens copying can tell, and what others lose.
+
+        The others are the two floors of the loss: who knows the bigrams alone, and the ideal observer.
+        """
         ids, spans = self.documents(128, "evaluation")
-        return (
-            ids,
-            copied(spans, self.context),
-            {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)},
-        )
+        floors = {"bigrams alone": bigram_losses(ids, self.chain), "ideal observer": ideal_losses(ids, self)}
+        return ids, copied(spans, self.context), floors
+
+# %% ../../nbs/copying/04_language.ipynb #5a8ff614
+def _spans(stream, g, count):
+    "Source, copy and length of one span for each document; length 0: none."
+    half, length = stream.context // 2, g.integers(stream.span_min, stream.span_max + 1, count)
+    if stream.copy_from == "half":
+        source = g.integers(0, half - length + 1)
+        copy = g.integers(half, stream.context - length + 1)
+    else:
+        copy = g.integers(length, stream.context - length + 1)
+        source = g.integers(0, copy - length + 1)
+    return source, copy, np.where(g.random(count) < stream.copy_rate, length, 0)
+
+# %% ../../nbs/copying/04_language.ipynb #0e50908e
+@patch
+def documents(
+    self: LanguageStream,
+    count: int,  # how many
+    *key: int | str,  # which: the same key gives the same documents
+) -> tuple:  # input_ids (document, position), spans (document, 3): source, copy, length; length 0: none
+    "Documents, and where in them something was copied."
+    g = rng(*key, "documents")
+    source, copy, length = _spans(self, g, count)
+    ids, draw = np.empty((count, self.context), dtype=np.int64), g.random((self.context, count))
+    every = np.arange(count)
+    for t in range(self.context):
+        before = ids[:, t - 1] + 1 if t else np.zeros(count, dtype=np.int64)
+        ids[:, t] = (draw[t][:, None] > self._up_to[before]).sum(1)
+        copied = (copy <= t) & (t < copy + length)
+        ids[copied, t] = ids[every[copied], (source + t - copy)[copied]]
+    return ids, np.stack([source, copy, length], 1)
+
+# %% ../../nbs/copying/04_language.ipynb #2ef2dc88
+@patch
+def batch(
+    self: LanguageStream,
+    step: int,  # optimizer updates done so far, from 0
+) -> dict[str, np.ndarray]:  # input_ids and labels, each (batch, position) int64
+    "The batch of one step, whatever was asked for before."
+    ids, _ = self.documents(self.batch_size, self.seed, step)
+    return dict(input_ids=ids, labels=ids)
 
 # %% ../../nbs/copying/04_language.ipynb #c2ee4a05
 def copied(
@@ -178,37 +171,30 @@ def bigram_losses(
     "What each token costs one who knows the chain and does not copy."
     return -np.log(chain[ids[:, :-1], ids[:, 1:]])
 
+# %% ../../nbs/copying/04_language.ipynb #31ca4127
+def _places(stream, n):
+    "Every source and copy of a span of n tokens, and how many there are of the probability of each."
+    half, room = stream.context // 2, stream.context - n + 1
+    if stream.copy_from == "half":
+        pairs = [(source, copy) for source in range(half - n + 1) for copy in range(half, room)]
+        source, copy = np.array(pairs).T
+        return source, copy, len(pairs)
+    pairs = [(source, copy) for copy in range(n, room) for source in range(copy - n + 1)]
+    source, copy = np.array(pairs).T
+    return source, copy, (room - n) * (copy - n + 1)  # first the copy, then its source
 
+# %% ../../nbs/copying/04_language.ipynb #4dd7ff64
 def _hypotheses(stream):
     "Every (source, copy, length) and its probability before anything is seen; the last is: no copy."
-    half, context, found = stream.context // 2, stream.context, []
-    lengths = range(stream.span_min, stream.span_max + 1)
+    lengths, found = range(stream.span_min, stream.span_max + 1), []
     for n in lengths:
-        if stream.copy_from == "half":
-            pairs = [
-                (source, copy) for source in range(half - n + 1) for copy in range(half, context - n + 1)
-            ]
-        else:
-            pairs = [(source, copy) for copy in range(n, context - n + 1) for source in range(copy - n + 1)]
-        source, copy = np.array(pairs).T
-        ways = (
-            len(pairs) if stream.copy_from == "half" else (context - 2 * n + 1) * (copy - n + 1)
-        )  # anywhere: first the copy, then its source
-        found.append(
-            np.stack(
-                [
-                    source,
-                    copy,
-                    np.full(len(pairs), n),
-                    stream.copy_rate / len(lengths) / ways * np.ones(len(pairs)),
-                ],
-                1,
-            )
-        )
+        source, copy, ways = _places(stream, n)
+        prior = stream.copy_rate / len(lengths) / ways * np.ones(len(source))
+        found.append(np.stack([source, copy, np.full(len(source), n), prior], 1))
     table = np.concatenate([*found, [[0, 0, 0, 1 - stream.copy_rate]]])
     return *table[:, :3].T.astype(int), table[:, 3]
 
-
+# %% ../../nbs/copying/04_language.ipynb #1b7b777d
 def ideal_losses(
     ids: np.ndarray,  # (document, position), of `stream`
     stream: LanguageStream,
@@ -220,8 +206,7 @@ def ideal_losses(
     for row, loss in zip(ids, losses):
         weight = prior.copy()
         for t in range(1, len(row)):
-            chance = stream.chain[row[t - 1], row[t]]
-            z = inside[t]
+            chance, z = stream.chain[row[t - 1], row[t]], inside[t]
             predicted = row[source[z] + t - copy[z]] == row[t]
             mass = weight[z].sum()
             told = (weight[z] * predicted).sum() + (weight.sum() - mass) * chance
@@ -249,46 +234,22 @@ def evaluation_rows(
     count: int = 128,  # rows, at most
 ) -> tuple[np.ndarray, np.ndarray]:  # input_ids (row, position), copyable (row, position) bool
     "Rows that are never trained on, always the same ones."
-    if isinstance(stream, LanguageStream):
-        return tuple(part[:count] for part in stream.evaluation[:2])
     from grok_nb.streams import TextStream, shuffled
 
+    if isinstance(stream, LanguageStream):
+        return tuple(part[:count] for part in stream.evaluation[:2])
     if not isinstance(stream, TextStream):
         raise InputError(f"stream = {type(stream).__name__}: must be a LanguageStream or a TextStream")
     if stream.layout != "packed":
-        raise InputError(
-            f"layout = {stream.layout!r}: must be 'packed'; padding would count as text that was copied"
-        )
+        why = "must be 'packed'; padding would count as text that was copied"
+        raise InputError(f"layout = {stream.layout!r}: {why}")
     text = stream.held_out()
     whole = len(text.corpus.tokens("held_out")) // text.context
     if not whole:
-        raise InputError(
-            f"context = {text.context}: the held-out text is shorter than one row; give more text, or a shorter context"
-        )
+        advice = "give more text, or a shorter context"
+        raise InputError(f"context = {text.context}: the held-out text is shorter than one row; {advice}")
     ids = text.read(shuffled(np.arange(min(count, whole)), whole, "evaluation"))["input_ids"]
     return ids, repeated(ids)
-
-
-def losses(
-    model,  # transformers causal language model, in evaluation mode
-    context,  # of a run: has `stream` and `device`
-    rows: int = 128,  # evaluation rows, at most
-) -> list[
-    dict
-]:  # scored ("all", "copyable", "other"), metric "loss", of the language also "bigrams alone", "ideal observer"; nats a token
-    "Mean loss on text that is never trained on, by what could be copied."
-    ids, can = evaluation_rows(context.stream, rows)
-    nats, can = token_losses(model, ids, context.device), can[:, 1:]
-    known = dict(loss=nats)
-    if isinstance(context.stream, LanguageStream):
-        known |= {name: floor[:rows] for name, floor in context.stream.evaluation[2].items()}
-    chosen = dict(all=np.ones_like(can), copyable=can, other=~can)
-    return [
-        dict(scored=name, metric=metric, value=float(each[mask].mean()))
-        for name, mask in chosen.items()
-        if mask.any()
-        for metric, each in known.items()
-    ]
 
 # %% ../../nbs/copying/04_language.ipynb #20536b9a
 def token_losses(
@@ -308,6 +269,30 @@ def token_losses(
         parts.append(cross_entropy(logits.transpose(1, 2), part[:, 1:], reduction="none").cpu())
     return torch.cat(parts).numpy()
 
+# %% ../../nbs/copying/04_language.ipynb #bff6893c
+def losses(
+    model,  # transformers causal language model, in evaluation mode
+    context,  # of a run: has `stream` and `device`
+    rows: int = 128,  # evaluation rows, at most
+) -> list[dict]:  # scored, metric, value: nats a token
+    """Mean loss on text that is never trained on, by what could be copied.
+
+    It is `scored` on "all" tokens, on "copyable" and on "other" ones. The metric is "loss"; of the generated
+    language also "bigrams alone" and "ideal observer", the two floors.
+    """
+    ids, can = evaluation_rows(context.stream, rows)
+    nats, can = token_losses(model, ids, context.device), can[:, 1:]
+    known = dict(loss=nats)
+    if isinstance(context.stream, LanguageStream):
+        known |= {name: floor[:rows] for name, floor in context.stream.evaluation[2].items()}
+    chosen = dict(all=np.ones_like(can), copyable=can, other=~can)
+    return [
+        dict(scored=name, metric=metric, value=float(each[mask].mean()))
+        for name, mask in chosen.items()
+        if mask.any()
+        for metric, each in known.items()
+    ]
+
 # %% ../../nbs/copying/04_language.ipynb #c73c4a01
 def recall_sequences(
     vocab_size: int,  # tokens, at least twice `pairs`
@@ -323,44 +308,46 @@ def recall_sequences(
     g = rng(seed, "recall")
     shown = g.permuted(np.tile(np.arange(vocab_size), (count, 1)), axis=1)[:, : 2 * pairs]
     asked = 2 * g.integers(pairs, size=(count, 1))
-    return np.hstack([shown, np.take_along_axis(shown, asked, 1)]), np.take_along_axis(shown, asked + 1, 1)[
-        :, 0
-    ]
+    key, answer = (np.take_along_axis(shown, at, 1) for at in (asked, asked + 1))
+    return np.hstack([shown, key]), answer[:, 0]
 
-
+# %% ../../nbs/copying/04_language.ipynb #91f059c0
 def few_shot_sequences(
     vocab_size: int,  # tokens, the most frequent first
     shots: int = 8,  # labelled tokens before the one that is asked about; an even number
     count: int = 256,  # sequences
     seed: int = 0,
-) -> tuple[
-    np.ndarray, np.ndarray
-]:  # input_ids (sequence, 2·shots + 1), labels (sequence, 2): the right one, the other
+) -> tuple:  # input_ids (sequence, 2·shots + 1), labels (sequence, 2): the right one, the other
     "Tokens labelled by whether they are frequent, in labels of their own for every sequence."
     if shots < 2 or shots % 2:
         raise InputError(f"shots = {shots}: must be an even number, at least 2")
     if vocab_size < shots + 4:
         raise InputError(f"vocab_size = {vocab_size}: must be at least shots + 4 = {shots + 4}")
-    g, half = rng(seed, "few-shot"), vocab_size // 2
-    drawn = np.stack(
-        [g.permuted(np.tile(np.arange(half), (count, 1)), axis=1) + begin for begin in (0, half)], 1
-    )[:, :, : shots // 2 + 2]
+    g, half, every = rng(seed, "few-shot"), vocab_size // 2, np.arange(count)
+    halves = [g.permuted(np.tile(np.arange(half), (count, 1)), axis=1) + begin for begin in (0, half)]
+    drawn = np.stack(halves, 1)[:, :, : shots // 2 + 2]  # (sequence, half, token)
     labels, asked = drawn[:, :, -1], g.integers(2, size=count)
-    kind = g.permuted(
-        np.tile(np.repeat([0, 1], shots // 2), (count, 1)), axis=1
-    )  # as many of both, in random order
-    nth = np.where(kind == 0, (kind == 0).cumsum(1), (kind == 1).cumsum(1)) - 1
-    every = np.arange(count)
+    both = np.tile(np.repeat([0, 1], shots // 2), (count, 1))
+    kind = g.permuted(both, axis=1)  # the half of each shot
     swap = g.integers(2, size=count)[:, None]  # which label goes with which half
-    items = drawn[every[:, None], kind, nth]
-    said = labels[every[:, None], kind ^ swap]
+    nth = np.where(kind == 0, (kind == 0).cumsum(1), (kind == 1).cumsum(1)) - 1
+    items, said = drawn[every[:, None], kind, nth], labels[every[:, None], kind ^ swap]
     query = drawn[every, asked, shots // 2]
     right, other = labels[every, asked ^ swap[:, 0]], labels[every, 1 - asked ^ swap[:, 0]]
-    return np.hstack([np.stack([items, said], 2).reshape(count, -1), query[:, None]]), np.stack(
-        [right, other], 1
-    )
+    shown = np.stack([items, said], 2).reshape(count, -1)
+    return np.hstack([shown, query[:, None]]), np.stack([right, other], 1)
 
 # %% ../../nbs/copying/04_language.ipynb #a0095876
+def _last_logits(model, ids):
+    "Of the token after each sequence, (sequence, vocabulary), on the CPU."
+    import torch
+    from grok_nb.models import logits_at
+
+    with torch.no_grad():
+        ids = torch.as_tensor(ids, device=model.device)
+        return logits_at(model, [-1], input_ids=ids, use_cache=False)[:, 0].float().cpu()
+
+# %% ../../nbs/copying/04_language.ipynb #0d748ee6
 def other_abilities(
     model,  # transformers causal language model, in evaluation mode
     context=None,  # of a run; None: the model's device
@@ -370,168 +357,108 @@ def other_abilities(
 ) -> list[dict]:  # test ("recall", "few-shot"), metric ("accuracy", "chance")
     "Key–value recall and few-shot labelling."
     import torch
-    from grok_nb.models import logits_at
 
-    vocab_size, rows = model.config.vocab_size, []
-    if (most := 2 * max(pairs, shots) + 1) > model.config.max_position_embeddings:
-        raise InputError(
-            f"pairs = {pairs}, shots = {shots}: they take {most} tokens, the model's context holds {model.config.max_position_embeddings}"
-        )
-
-    def last(ids):
-        with torch.no_grad():
-            return (
-                logits_at(model, [-1], input_ids=torch.as_tensor(ids, device=model.device), use_cache=False)[
-                    :, 0
-                ]
-                .float()
-                .cpu()
-            )
-
+    vocab_size, longest = model.config.vocab_size, model.config.max_position_embeddings
+    if (most := 2 * max(pairs, shots) + 1) > longest:
+        they = f"they take {most} tokens, the model's context holds {longest}"
+        raise InputError(f"pairs = {pairs}, shots = {shots}: {they}")
     ids, answers = recall_sequences(vocab_size, pairs, count)
-    right = (last(ids).argmax(1).numpy() == answers).mean()
-    rows += [
-        dict(test="recall", metric="accuracy", value=float(right)),
-        dict(test="recall", metric="chance", value=1 / pairs),
-    ]
+    recalled = (_last_logits(model, ids).argmax(1).numpy() == answers).mean()
     ids, labels = few_shot_sequences(vocab_size, shots, count)
-    first, second = last(ids).gather(1, torch.as_tensor(labels)).T
-    right = ((first > second).double() + (first == second).double() / 2).mean()
-    return rows + [
-        dict(test="few-shot", metric="accuracy", value=float(right)),
+    first, second = _last_logits(model, ids).gather(1, torch.as_tensor(labels)).T
+    labelled = ((first > second).double() + (first == second).double() / 2).mean()
+    return [
+        dict(test="recall", metric="accuracy", value=float(recalled)),
+        dict(test="recall", metric="chance", value=1 / pairs),
+        dict(test="few-shot", metric="accuracy", value=float(labelled)),
         dict(test="few-shot", metric="chance", value=0.5),
     ]
 
 # %% ../../nbs/copying/04_language.ipynb #7bc78603
-copied_whole = dict(
-    probe="copy", position="mean", metric="exact"
-)  # the curve of a run that says whether it copies
+copied_whole = dict(probe="copy", position="mean", metric="exact")  # the curve that says whether a run copies
 
 
-def _panels(table, height=3.0):
-    "A row of axes for each three runs: figure, [(axes, run, rows)]."
-    import math
-    import matplotlib.pyplot as plt
-
+def _per_run(table):
+    "A panel for each run, three in a row: figure, [(axes, rows, is it the first of its row?, the last?)]."
     runs = list(table["run"].unique())
-    columns = min(3, len(runs))
-    fig, axes = plt.subplots(
-        math.ceil(len(runs) / columns),
-        columns,
-        figsize=(1.4 + 3.9 * columns, height * math.ceil(len(runs) / columns)),
-        squeeze=False,
-        layout="constrained",
-        sharey=True,
-    )
-    for ax in axes.flat[len(runs) :]:
-        ax.set_visible(False)
-    for ax, run in zip(axes.flat, runs):
+    fig, axes = panels(len(runs), 3, width=3.9, beside=1.4, sharey=True)
+    found = []
+    for i, (ax, run) in enumerate(zip(axes, runs)):
         if len(runs) > 1:
             ax.set_title(run)
-    return fig, [(ax, run, table[table["run"] == run]) for ax, run in zip(axes.flat, runs)]
+        found.append((ax, table[table["run"] == run], i % 3 == 0, i % 3 == 2 or run == runs[-1]))
+    return fig, found
 
-
+# %% ../../nbs/copying/04_language.ipynb #de9f11e8
 def delay_figure(
     table,  # long table of one or more runs, pandas
 ):  # → matplotlib Figure
     "Copying as bars, the loss as a line, over training tokens. Source: arXiv 2409.09281, figure 2."
-    import matplotlib.pyplot as plt
     from grok_nb.probes import curve
 
-    fig, panels = _panels(table)
-    for ax, run, rows in panels:
+    fig, runs = _per_run(table)
+    for ax, rows, first, last in runs:
         tokens = rows.drop_duplicates("step").set_index("step")["tokens"] / 1e6
-        copying, loss = (curve(rows, **where) for where in (copied_whole, dict(scored="all", metric="loss")))
+        copying, loss = curve(rows, **copied_whole), curve(rows, scored="all", metric="loss")
         x = tokens[copying.index]
-        bars = ax.bar(
-            x, copying, width=0.8 * x.diff().median(), color="#56B4E9", label="suffixes copied whole (left)"
-        )
+        width, label = 0.8 * x.diff().median(), "suffixes copied whole (left)"
+        bars = ax.bar(x, copying, width=width, color="#56B4E9", label=label)
         right = ax.twinx()
         (line,) = right.plot(tokens[loss.index], loss, color="#D55E00", label="held-out loss (right)")
         ax.set(xlabel="training tokens (millions)", ylim=(0, 1))
+        ax.set_ylabel("share of suffixes" if first else None)
         right.set_ylim(0, loss.max() * 1.05)
-        ax.set_ylabel("share of suffixes" if ax.get_subplotspec().is_first_col() else None)
-        right.set_ylabel(
-            "loss (nats per token)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None
-        )
-    fig.legend(handles=[bars, line], loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    plt.close(fig)
-    return fig
+        right.set_ylabel("loss (nats per token)" if last else None)
+    return finish(fig, "below", [bars, line], ncols=2)
 
+# %% ../../nbs/copying/04_language.ipynb #04e948fd
+def _losses(ax, rows, scored, color):
+    "Lines of one kind of tokens: what the model loses, and the floors that are known."
+    lines = rows[rows["scored"] == scored].pivot(index="step", columns="metric", values="value")
+    if lines.empty:
+        return
+    ax.plot(lines.index, lines["loss"], color=color, label=f"{scored} tokens")
+    for metric, dash in (("bigrams alone", (0, (1, 2))), ("ideal observer", (0, (5, 2)))):
+        if metric in lines:
+            style = dict(color=color, linestyle=dash, linewidth=1, label=f"{scored}, {metric}")
+            ax.plot(lines.index, lines[metric], **style)
 
+# %% ../../nbs/copying/04_language.ipynb #79c39397
 def losses_figure(
     table,  # long table of one or more runs, pandas
 ):  # → matplotlib Figure
-    "Held-out loss on copyable and on other tokens, with what bigrams alone and the ideal observer lose where that is known."
-    import matplotlib.pyplot as plt
-
-    fig, panels = _panels(table)
-    for ax, run, rows in panels:
+    "Held-out loss on copyable and on other tokens, and what others lose on them where that is known."
+    fig, runs = _per_run(table)
+    for ax, rows, first, _ in runs:
         rows = rows[rows["probe"] == "losses"]
         for scored, color in (("copyable", "#0072B2"), ("other", "#D55E00")):
-            lines = rows[rows["scored"] == scored].pivot(index="step", columns="metric", values="value")
-            if lines.empty:
-                continue
-            ax.plot(lines.index, lines["loss"], color=color, label=f"{scored} tokens")
-            for metric, dash in (("bigrams alone", (0, (1, 2))), ("ideal observer", (0, (5, 2)))):
-                if metric in lines:
-                    ax.plot(
-                        lines.index,
-                        lines[metric],
-                        color=color,
-                        linestyle=dash,
-                        linewidth=1,
-                        label=f"{scored}, {metric}",
-                    )
-        ax.set(
-            xlabel="optimizer steps",
-            ylim=(0, None),
-            ylabel="loss (nats per token)" if ax.get_subplotspec().is_first_col() else None,
-        )
-    fig.legend(
-        *panels[0][0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=min(3, 1 + len(panels)),
-        frameon=False,
-        fontsize=9,
-    )
-    plt.close(fig)
-    return fig
+            _losses(ax, rows, scored, color)
+        label = "loss (nats per token)" if first else None
+        ax.set(xlabel="optimizer steps", ylim=(0, None), ylabel=label)
+    return finish(fig, "below", ncols=min(3, 1 + len(runs)))
 
 # %% ../../nbs/copying/04_language.ipynb #404bf3e7
 def abilities_figure(
     table,  # long table of one or more runs, pandas
 ):  # → matplotlib Figure
     "Copying beside other uses of the context: recall, few-shot labelling, and the ICL score."
-    import matplotlib.pyplot as plt
     from grok_nb.probes import curve
 
-    fig, panels = _panels(table)
-    for ax, run, rows in panels:
+    fig, runs = _per_run(table)
+    for ax, rows, first, last in runs:
         copying, gained = curve(rows, **copied_whole), curve(rows, metric="icl_score")
         ax.plot(copying.index, copying, color="#0072B2", label="copying")
         for test, color in (("recall", "#009E73"), ("few-shot", "#CC79A7")):
             if test not in set(rows.get("test", ())):
                 continue
             ax.plot(curve(rows, test=test, metric="accuracy"), color=color, label=test)
-            ax.axhline(
-                curve(rows, test=test, metric="chance").iloc[0], color=color, linestyle=":", linewidth=1
-            )
+            chance = curve(rows, test=test, metric="chance").iloc[0]
+            ax.axhline(chance, color=color, linestyle=":", linewidth=1)
         right = ax.twinx()
         right.plot(gained.index, gained, color="#E69F00", linestyle="--")
         ax.plot([], color="#E69F00", linestyle="--", label="ICL score (right)")
         right.set_ylim(1.05 * min(gained.min(), -0.1), 0.2)
         ax.set(xlabel="optimizer steps", ylim=(0, 1))
-        ax.set_ylabel("accuracy" if ax.get_subplotspec().is_first_col() else None)
-        right.set_ylabel(
-            "ICL score (nats)" if ax is panels[-1][0] or ax.get_subplotspec().is_last_col() else None
-        )
-    fig.legend(
-        *panels[0][0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=9,
-    )
-    plt.close(fig)
-    return fig
+        ax.set_ylabel("accuracy" if first else None)
+        right.set_ylabel("ICL score (nats)" if last else None)
+    return finish(fig, "below", ncols=4)

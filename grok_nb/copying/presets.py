@@ -56,49 +56,11 @@ class Config(corpus.Config):
 
     def check(self):
         if self.language == "generated":
-            if self.corpus:
-                raise InputError(
-                    "corpus: the generated language reads none; use --preset text, or language=text"
-                )
-            self.refuse(corpus.of_text, "only a text has it; leave it out, or use language=text")
-            language.check(**language_options(self))
-            if self.vocab_size < 17:
-                raise InputError(
-                    f"vocab_size = {self.vocab_size}: must be at least 17, for a copy test in hex and newlines"
-                )
+            _check_generated(self)
         else:
-            self.refuse(
-                _of_the_language, "only the generated language has it; leave it out with language=text"
-            )
-            if not self.tokenizer and self.vocab_size < 257:
-                raise InputError(
-                    f"vocab_size = {self.vocab_size}: a tokenizer that is trained on a text needs at least 257"
-                )
-        if self.layout != "packed":
-            raise InputError(
-                f"layout = {self.layout!r}: must be 'packed'; padding would count as text that was copied"
-            )
-        if self.context < 17:
-            raise InputError(f"context = {self.context}: must be at least 17, which key–value recall takes")
-        for name in ("test_prefix", "test_suffix"):
-            if (different := 16 ** getattr(self, name)) < self.test_sequences:
-                raise InputError(
-                    f"{name} = {getattr(self, name)}: hex makes {different} different ones, test_sequences = {self.test_sequences} are needed"
-                )
-        if self.test_every > self.test_sequences:
-            raise InputError(
-                f"test_every = {self.test_every}: must be at most test_sequences = {self.test_sequences}"
-            )
-        query = self.test_prefix + self.test_suffix
-        takes, most = (
-            self.test_sequences * (query + 1) + query,
-            max(0, (self.context - query) // (query + 1)),
-        )  # each with a newline, in hex
-        if takes > self.context:
-            raise InputError(
-                f"test_sequences = {self.test_sequences}: with a query they take {takes} tokens; "
-                f"context = {self.context} holds {most} and a query"
-            )
+            _check_text(self)
+        _check_rows(self)
+        _check_copy_test(self)
         super().check()
 
     def slug(self):
@@ -110,65 +72,119 @@ class Config(corpus.Config):
     def n_parameters(self) -> int:  # with a given tokenizer, its vocabulary takes the place of `vocab_size`
         return llama_parameters(self.vocab_size, self.width, self.mlp_width, self.depth)
 
-
+# %% ../../nbs/copying/05_presets.ipynb #b8cc57d7
 _of_the_language = "span_min", "span_max", "copy_rate", "language_seed", "zipf", "concentration", "copy_from"
 
 
 def language_options(config):
-    options = {
-        name: getattr(config, name)
-        for name in ("vocab_size", "context", "batch_size", "seed", *_of_the_language)
-    }
+    names = "vocab_size", "context", "batch_size", "seed", *_of_the_language
+    options = {name: getattr(config, name) for name in names}
     return options | dict(language_seed=own_seed(config, "language_seed"))
 
+# %% ../../nbs/copying/05_presets.ipynb #0054ea60
+def _check_generated(config):
+    if config.corpus:
+        raise InputError("corpus: the generated language reads none; use --preset text, or language=text")
+    config.refuse(corpus.of_text, "only a text has it; leave it out, or use language=text")
+    language.check(**language_options(config))
+    if config.vocab_size < 17:
+        least = "must be at least 17, for a copy test in hex and newlines"
+        raise InputError(f"vocab_size = {config.vocab_size}: {least}")
+
+
+def _check_text(config):
+    config.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
+    if not config.tokenizer and config.vocab_size < 257:
+        least = "a tokenizer that is trained on a text needs at least 257"
+        raise InputError(f"vocab_size = {config.vocab_size}: {least}")
+
+# %% ../../nbs/copying/05_presets.ipynb #e400395e
+def _check_rows(config):
+    if config.layout != "packed":
+        why = "must be 'packed'; padding would count as text that was copied"
+        raise InputError(f"layout = {config.layout!r}: {why}")
+    if config.context < 17:
+        raise InputError(f"context = {config.context}: must be at least 17, which key–value recall takes")
+
+
+def _check_copy_test(config):
+    "Raise `InputError` if the test has too few different sequences, or more than the context holds."
+    n, query = config.test_sequences, config.test_prefix + config.test_suffix
+    for name in ("test_prefix", "test_suffix"):
+        if (different := 16 ** getattr(config, name)) < n:
+            needed = f"hex makes {different} different ones, test_sequences = {n} are needed"
+            raise InputError(f"{name} = {getattr(config, name)}: {needed}")
+    if config.test_every > n:
+        raise InputError(f"test_every = {config.test_every}: must be at most test_sequences = {n}")
+    takes = n * (query + 1) + query  # each with a newline, in hex
+    most = max(0, (config.context - query) // (query + 1))
+    if takes > config.context:
+        raise InputError(
+            f"test_sequences = {n}: with a query they take {takes} tokens; "
+            f"context = {config.context} holds {most} and a query"
+        )
+
 # %% ../../nbs/copying/05_presets.ipynb #e1df54c4
+_two_blocks = dict(depth=2, width=64, mlp=128, rope_base=1000.0, init_std=0.0, init_residual="none")
+_equal_tokens = dict(vocab_size=32, zipf=0.0, concentration=3.0, copy_from="anywhere", span_min=4)
+_muon = dict(optimizer="muon", muon_lr=1.2e-2, lr=2e-2, schedule="wsd", final_lr=0.1)
+_careful = dict(weight_decay=0.1, warmup_steps=100, clip=1.0)
+
 _demo = Config(
     fidelity="demo",
+    **_two_blocks,
+    **_equal_tokens,
+    **_muon,
+    **_careful,
     language_seed=-1,
-    vocab_size=32,
-    zipf=0.0,
-    concentration=3.0,
-    copy_from="anywhere",
-    span_min=4,
-    depth=2,
-    width=64,
     heads=4,
-    mlp=128,
-    rope_base=1000.0,
-    init_std=0.0,
-    init_residual="none",
     batch_size=64,
     steps=1200,
-    optimizer="muon",
-    muon_lr=1.2e-2,
-    lr=2e-2,
-    weight_decay=0.1,
-    schedule="wsd",
-    final_lr=0.1,
-    warmup_steps=100,
-    clip=1.0,
     evaluate_every=50,
     checkpoints=24,
 )
-_small = Config(  # one language for all seeds: the base of what is compared
+presets = dict(
+    smoke=_demo.replace(fidelity="smoke", steps=300, checkpoints=3),
+    demo=_demo,
+    control=_demo.replace(copy_rate=0.0),
+)
+
+# %% ../../nbs/copying/05_presets.ipynb #66655c99
+_small = Config(
     fidelity="demo",
-    depth=2,
-    width=64,
+    **_two_blocks,
+    **_careful,
     heads=2,
-    mlp=128,
-    rope_base=1000.0,
-    init_std=0.0,
-    init_residual="none",
     batch_size=32,
     steps=3000,
     lr=3e-3,
-    weight_decay=0.1,
     schedule="constant",
-    warmup_steps=100,
-    clip=1.0,
     evaluate_every=100,
     checkpoints=30,
 )
+presets |= dict(batch32=_small, batch32_control=_small.replace(copy_rate=0.0))
+presets |= {
+    f"batch{n}": _small.replace(batch_size=n, steps=steps, checkpoints=steps // 100)
+    for n, steps in ((16, 6000), (64, 2000), (128, 1500))
+}
+presets |= {
+    f"lr{name}": _small.replace(lr=float(name), steps=steps, checkpoints=steps // 100)
+    for name, steps in (("1e-3", 5000), ("6e-3", 3000), ("1e-2", 3000))
+}
+
+# %% ../../nbs/copying/05_presets.ipynb #f988915c
+presets |= dict(
+    dropout=_small.replace(attention_dropout=0.1),
+    decay0=_small.replace(weight_decay=0.0),
+    decay1=_small.replace(weight_decay=1.0),
+    **{f"depth{n}": _small.replace(depth=n) for n in (1, 3, 4)},
+)
+presets |= {
+    name: _small.replace(depth=n, width=128, heads=4, mlp=256)
+    for n, name in ((1, "depth1_wide"), (2, "wide"), (3, "depth3_wide"), (4, "depth4_wide"))
+}
+
+# %% ../../nbs/copying/05_presets.ipynb #88c6931e
 _text = Config(
     language="text",
     vocab_size=2048,
@@ -178,89 +194,59 @@ _text = Config(
     heads=4,
     batch_size=32,
     lr=2e-3,
-    weight_decay=0.1,
     schedule="constant",
-    warmup_steps=200,
-    clip=1.0,
+    **_careful | dict(warmup_steps=200),
     test_sequences=20,
     test_prefix=6,
     test_every=5,
 )
-
-presets = dict(
-    smoke=_demo.replace(fidelity="smoke", steps=300, checkpoints=3),
-    demo=_demo,
-    control=_demo.replace(copy_rate=0.0),
-    batch32=_small,
-    batch32_control=_small.replace(copy_rate=0.0),
-    **{
-        f"batch{n}": _small.replace(batch_size=n, steps=steps, checkpoints=steps // 100)
-        for n, steps in ((16, 6000), (64, 2000), (128, 1500))
-    },
-    **{
-        f"lr{name}": _small.replace(lr=float(name), steps=steps, checkpoints=steps // 100)
-        for name, steps in (("1e-3", 5000), ("6e-3", 3000), ("1e-2", 3000))
-    },
-    dropout=_small.replace(attention_dropout=0.1),
-    decay0=_small.replace(weight_decay=0.0),
-    decay1=_small.replace(weight_decay=1.0),
-    **{f"depth{n}": _small.replace(depth=n) for n in (1, 3, 4)},
-    **{
-        name: _small.replace(depth=n, width=128, heads=4, mlp=256)
-        for n, name in ((1, "depth1_wide"), (2, "wide"), (3, "depth3_wide"), (4, "depth4_wide"))
-    },
+presets |= dict(
     text=_text.replace(fidelity="demo", steps=20_000, evaluate_every=250, checkpoints=40),
-    text_small=_small.replace(
-        language="text", vocab_size=512, context=128, test_sequences=10, test_every=2
-    ),  # the demo's model and training, on a text
-    gpu=_text.replace(
-        fidelity="gpu",
-        vocab_size=8192,
-        context=512,
-        depth=12,
-        width=384,
-        heads=6,
-        mlp=1024,
-        batch_size=64,
-        steps=9000,
-        lr=6e-4,
-        warmup_steps=500,
-        precision="bf16",
-        test_sequences=25,
-        test_prefix=12,
-        test_suffix=6,
-        test_samples=200,
-        evaluate_every=250,
-        checkpoints=36,
-        keep_states=1,
-    ),
-    paper=_text.replace(
-        fidelity="paper",
-        corpus="cerebras/SlimPajama-627B",
-        fingerprint="SlimPajama-627B",
-        tokenizer="hf-internal-testing/llama-tokenizer",
-        vocab_size=32_000,
-        context=1024,
-        depth=12,
-        width=768,
-        heads=12,
-        mlp=3072,
-        batch_size=512,
-        accumulation=1,
-        steps=76_294,
-        lr=2e-4,
-        weight_decay=0.0,
-        warmup_steps=2000,
-        precision="bf16",
-        limit_tokens=40_000_000_000,
-        test_sequences=50,
-        test_prefix=12,
-        test_suffix=6,
-        test_samples=500,
-        evaluate_every=500,
-        checkpoints=80,
-        keep_states=1,
-    ),
+    text_small=_small.replace(language="text", vocab_size=512, context=128, test_sequences=10, test_every=2),
+)
+
+# %% ../../nbs/copying/05_presets.ipynb #7fd28df4
+_gpu = dict(vocab_size=8192, context=512, depth=12, width=384, heads=6, mlp=1024, precision="bf16")
+presets["gpu"] = _text.replace(
+    fidelity="gpu",
+    **_gpu,
+    batch_size=64,
+    steps=9000,
+    lr=6e-4,
+    warmup_steps=500,
+    test_sequences=25,
+    test_prefix=12,
+    test_suffix=6,
+    test_samples=200,
+    evaluate_every=250,
+    checkpoints=36,
+    keep_states=1,
+)
+
+# %% ../../nbs/copying/05_presets.ipynb #8bbb4457
+_paper_model = dict(vocab_size=32_000, context=1024, depth=12, width=768, heads=12, mlp=3072)
+_paper_test = dict(test_sequences=50, test_prefix=12, test_suffix=6, test_samples=500)
+_paper_text = dict(
+    corpus="cerebras/SlimPajama-627B",
+    fingerprint="SlimPajama-627B",
+    tokenizer="hf-internal-testing/llama-tokenizer",
+    limit_tokens=40_000_000_000,
+)
+presets["paper"] = _text.replace(
+    fidelity="paper",
+    **_paper_text,
+    **_paper_model,
+    **_paper_test,
+    batch_size=512,
+    accumulation=1,
+    steps=76_294,
+    lr=2e-4,
+    weight_decay=0.0,
+    warmup_steps=2000,
+    precision="bf16",
+    evaluate_every=500,
+    checkpoints=80,
+    keep_states=1,
 )
 presets |= {f"paper_lr{name}": presets["paper"].replace(lr=float(name)) for name in ("1e-4", "4e-4")}
 presets["paper_dropout"] = presets["paper"].replace(attention_dropout=0.1)
@@ -271,30 +257,17 @@ def model(config: Config):
     "A freshly initialised Llama."
     text = corpus.stream(config).corpus if config.language == "text" else None
     vocab_size, end = (text.vocab_size, text.end_of_text) if text else (config.vocab_size, None)
-    return llama(
-        vocab_size,
-        config.width,
-        config.mlp_width,
-        config.depth,
-        config.heads,
-        config.context,
-        config.init_std,
-        config.init_residual,
-        config.rope_base,
-        config.attention_dropout,
-        config.seed,
-        bos=end,
-        eos=end,
-    )
+    size = config.width, config.mlp_width, config.depth, config.heads, config.context
+    drawn = config.init_std, config.init_residual
+    rest = config.rope_base, config.attention_dropout, config.seed
+    return llama(vocab_size, *size, *drawn, *rest, bos=end, eos=end)
 
 
 def stream(config: Config):
     "The documents of the generated language, or the rows of the text."
-    return (
-        corpus.stream(config)
-        if config.language == "text"
-        else language.LanguageStream(**language_options(config))
-    )
+    if config.language == "text":
+        return corpus.stream(config)
+    return language.LanguageStream(**language_options(config))
 
 # %% ../../nbs/copying/05_presets.ipynb #9bd64729
 def text_tokenizer(
@@ -313,22 +286,14 @@ def copy_test(
     from grok_nb.copying.copy_test import CopyTest
 
     vocab_size = config.vocab_size if tokenizer is None else len(tokenizer)
-    return CopyTest(
-        vocab_size,
-        config.test_sequences,
-        config.test_prefix,
-        config.test_suffix,
-        config.test_samples,
-        config.test_every,
-        alphabet=alphabet,
-        tokenizer=tokenizer,
-    )
+    length, count = (config.test_prefix, config.test_suffix), (config.test_samples, config.test_every)
+    options = dict(alphabet=alphabet, tokenizer=tokenizer)
+    return CopyTest(vocab_size, config.test_sequences, *length, *count, **options)
 
-
+# %% ../../nbs/copying/05_presets.ipynb #5692d2d0
 def repeated_length(config):
-    return min(
-        100, config.context // 2 - 2, config.vocab_size - 3
-    )  # tokens of the sequence that induction scores repeat
+    "Tokens of the sequence that induction scores repeat."
+    return min(100, config.context // 2 - 2, config.vocab_size - 3)
 
 
 def in_context(
@@ -363,12 +328,8 @@ def checkpoint_probes(config: Config) -> dict:
     from functools import partial
     from grok_nb.copying.circuits import causes
 
-    tokenizer = text_tokenizer(config)
-    return dict(
-        causes=partial(
-            causes, test=copy_test(config, tokenizer), draws=3, modes=("mean",), s=repeated_length(config)
-        )
-    )
+    test, s = copy_test(config, text_tokenizer(config)), repeated_length(config)
+    return dict(causes=partial(causes, test=test, draws=3, modes=("mean",), s=s))
 
 # %% ../../nbs/copying/05_presets.ipynb #cb1b8ea2
 headline = language.copied_whole  # the study's one curve

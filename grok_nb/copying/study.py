@@ -10,6 +10,8 @@ from . import presets
 from ..study import Study, Lazy
 
 # %% ../../nbs/copying/12_study.ipynb #c036f275
+_of_batches = "Between batches of different size, copying begins after different numbers of steps."
+
 study = Study(
     question="When does a language model start to copy, long after its loss has gone flat?",
     Config=presets.Config,
@@ -32,7 +34,7 @@ study = Study(
         "Copying develops together with the loss.": "delay",
         "Copying rises smoothly, without a surge.": "surge",
         "Copying grows linearly with tokens.": "not linear",
-        "Between batches of different size, copying begins after different numbers of steps.": "steps, not tokens",
+        _of_batches: "steps, not tokens",
         "Heads of all layers form at once, or in no order.": "shallow to deep",
         "A model copies without a head above the threshold.": "a head at work",
         "Dropout moves nothing, or the wrong way.": "dropout",
