@@ -470,7 +470,7 @@ def in_bytes(
     return int(number)
 
 # %% ../nbs/commands/00_commands.ipynb #00c0a009
-def _asked(study, sources):
+def _asked(study, sources, root):
     "The probes that a study asks of checkpoints that are not ours; an `InputError` where it has none."
     able = ", ".join(name for name in studies if studies[name].foreign_probes)
     if not study:
@@ -478,10 +478,10 @@ def _asked(study, sources):
     if not (asks := studies[study].foreign_probes):
         why = "it needs the data that its own runs are trained on, so it asks no other checkpoints"
         raise InputError(f"--study {study}: {why}; allowed: {able}")
-    given = {name: value for name, value in sources.items() if value}
-    if unread := [name for name in given if name not in inspect.signature(asks).parameters]:
+    given, read = {n: value for n, value in sources.items() if value}, inspect.signature(asks).parameters
+    if unread := [name for name in given if name not in read]:
         raise InputError(f"--{unread[0]}: the study {study!r} does not read it; leave it out")
-    return asks(**given)
+    return asks(**given, **(dict(root=root) if "root" in read else {}))
 
 
 def _tables(series, source, root):
@@ -523,7 +523,8 @@ def grok_nb_measure(
     if not foreign and (pairs or corpus):
         given = "pairs" if pairs else "corpus"
         raise InputError(f"--{given}: a run is asked about its own data; leave it out")
-    probes = _asked(study, dict(pairs=pairs, corpus=corpus)) if foreign else run.study.probes(run.config)
+    sources = dict(pairs=pairs, corpus=corpus)
+    probes = _asked(study, sources, root) if foreign else run.study.probes(run.config)
     if most < 0:
         raise InputError(f"--most {most}: must be at least 1")
     check_choice("--spacing", spacing or "none", ("linear", "log"))

@@ -14,6 +14,7 @@ from .presets import in_context
 def foreign_probes(
     corpus=(),  # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name
     samples: int = 100,  # of the copy test
+    root=None,  # folder of runs, in which the text is prepared; None: the usual one
 ) -> dict:  # name → probe
     "What can be asked of checkpoints that are not ours; the losses are measured on the text."
     from functools import partial
@@ -24,7 +25,7 @@ def foreign_probes(
     if not corpus:
         return found
     sources = [corpus] if isinstance(corpus, str) else [*corpus]
-    text = dict(corpus=sources, known=open_texts(sources).fingerprint)
+    text = dict(corpus=sources, known=open_texts(sources).fingerprint, root=root)
     return found | {name: partial(on_text, name, **text) for name in ("losses", "in_context")}
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #647013f0
@@ -69,6 +70,7 @@ def on_text(
     *,
     corpus: list,  # of `open_texts`
     known: str,  # its fingerprint
+    root=None,  # as of `foreign_probes`
 ) -> list[dict]:  # the rows of that probe
     "What a model makes of a text, its first 200 000 tokens; rows of 512, or as many as its context holds."
     from dataclasses import replace
@@ -79,6 +81,6 @@ def on_text(
     if (tokenizer := tokenizer_of(model)) is None:
         raise InputError(f"corpus: no tokenizer lies beside the model in {model.name_or_path}")
     options = dict(limit_tokens=200_000, held_out=0.5, fingerprint=known)
-    text = prepare_corpus(corpus, runs_root() / "corpora", tokenizer, **options)
+    text = prepare_corpus(corpus, runs_root(root) / "corpora", tokenizer, **options)
     here = replace(context, stream=TextStream(text, min(512, _positions(model)), 1))
     return dict(losses=language.losses, in_context=in_context)[name](model, here)

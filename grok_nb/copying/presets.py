@@ -19,33 +19,23 @@ class Config(corpus.Config):
     "A run of the copying study."
 
     study = "copying"
-    language: str = option(
-        "generated", "generated, or a text: then `corpus` names it", choices=("generated", "text")
-    )
-    vocab_size: int = option(
-        64, "tokens of the generated language, or of the tokenizer that is trained", 2, 10**6
-    )
+    # fmt: off
+    language: str = option("generated", "generated, or a text: then `corpus` names it",
+                           choices=("generated", "text"))
+    vocab_size: int = option(64, "tokens of the generated language, or of the tokenizer that is trained",
+                             2, 10**6)
     context: int = option(64, "tokens in a row", 2, 2**20)
     span_min: int = option(8, "generated: shortest copied span, tokens", 2, 2**20)
     span_max: int = option(28, "generated: longest copied span, tokens; at most half the context", 2, 2**20)
     copy_rate: float = option(1.0, "generated: share of the documents with a copied span", 0.0, 1.0)
     language_seed: int = option(0, "generated: seed of the bigrams; -1: that of the run", -1, 2**31 - 1)
-    zipf: float = option(
-        1.0, "generated: the r-th token is drawn in proportion to r^−zipf", 0.0, 3.0, hashed="if set"
-    )
-    concentration: float = option(
-        1.0,
-        "generated: how alike the bigrams of all tokens are; large: hardly any",
-        0.01,
-        1e3,
-        hashed="if set",
-    )
-    copy_from: str = option(
-        "half",
-        "generated: half: spans go from the first half into the second; anywhere: from anywhere before",
-        choices=("half", "anywhere"),
-        hashed="if set",
-    )
+    zipf: float = option(1.0, "generated: the r-th token is drawn in proportion to r^−zipf", 0.0, 3.0,
+                         hashed="if set")
+    concentration: float = option(1.0, "generated: how alike the bigrams of all tokens are; "
+                                  "large: hardly any", 0.01, 1e3, hashed="if set")
+    copy_from: str = option("half", "generated: half: spans go from the first half into the second; "
+                            "anywhere: from anywhere before", choices=("half", "anywhere"), hashed="if set")
+    # fmt: on
     rope_base: float = option(10_000.0, "RoPE's θ", 1.0, 1e9)
     init_residual: str = option("all", "projections divided by √(2·depth)", choices=("all", "mlp", "none"))
     test_sequences: int = option(5, "copy test: sequences in a sample", 1, 10**4)
@@ -53,6 +43,14 @@ class Config(corpus.Config):
     test_suffix: int = option(3, "copy test: tokens to copy", 1, 10**4)
     test_every: int = option(1, "copy test: every how many sequences one is asked for", 1, 10**4)
     test_samples: int = option(100, "copy test: samples", 1, 10**6)
+
+    @classmethod
+    def resolved(cls, options):
+        if options["language"] == "generated":
+            return options
+        if options["language_seed"] < 0:  # it follows the run's into nothing
+            options = options | dict(language_seed=0)
+        return super().resolved(options)
 
     def check(self):
         if self.language == "generated":
