@@ -14,6 +14,7 @@ import numpy as np
 from .. import InputError, nearest
 from ..lens import ablate_heads
 from .algorithms import likeliest_answers, check_stream
+from ..see.panels import finish, panels
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/04_circuits.ipynb #086755a6
@@ -27,137 +28,119 @@ def best_scores(
     wide = table.pivot(index=[*keys, "step"], columns="metric", values="value").reset_index()
     last = wide[wide["step"] == wide["step"].max()]
     best = last.loc[last.groupby("quantity")["score"].idxmax(), keys]
-    return (
-        best.merge(wide, on=keys)
-        .sort_values(["quantity", "step"])
-        .reset_index(drop=True)[[*keys, "step", "score", "null"]]
-    )
+    followed = best.merge(wide, on=keys).sort_values(["quantity", "step"], ignore_index=True)
+    return followed[[*keys, "step", "score", "null"]]
+
+# %% ../../nbs/modular/04_circuits.ipynb #b63143e9
+def _halfway(
+    series,  # over steps, pandas Series
+):  # → `Interval` of steps
+    "When a curve has come half-way from its first three values to its last three."
+    from grok_nb.intervals import crossing
+
+    return crossing(series, (series.iloc[:3].mean() + series.iloc[-3:].mean()) / 2)
+
+
+def _rises(series) -> bool:
+    return series.iloc[-3:].mean() > series.iloc[:3].mean()
 
 # %% ../../nbs/modular/04_circuits.ipynb #907b3f0d
 def arrivals(
     best,  # of one run, from `best_scores`
     behaviour,  # accuracy over steps, pandas Series
 ):  # → pandas table, one row a quantity
-    "When each quantity (what it has above its null, if it has one) came half-way to its last value, and whether before the behaviour."
+    """When each quantity came half-way to its last value, and whether before the behaviour.
+
+    A quantity is what it has above its null, if it has one."""
     import pandas as pd
-    from grok_nb.intervals import crossing, lag
+    from grok_nb.intervals import lag
 
-    def halfway(series):
-        return crossing(series, (series.iloc[:3].mean() + series.iloc[-3:].mean()) / 2)
-
-    rows, came = [], halfway(behaviour)
+    rows, came = [], _halfway(behaviour)
     for quantity, part in best.groupby("quantity"):
         part = part.set_index("step")
-        score, last = part["score"] - part["null"].fillna(0), part.iloc[-1]
-        found = halfway(score) if score.iloc[-3:].mean() > score.iloc[:3].mean() else None
-        rows.append(
-            dict(
-                quantity=quantity,
-                layer=last["layer"],
-                head=last["head"],
-                where=last["where"],
-                first=part["score"].iloc[0],
-                last=last["score"],
-                null=last["null"],
-                halfway=str(found) if found else "does not rise",
-                behaviour=str(came),
-                order={1: "before", -1: "after", 0: "undecided"}[lag(found, came).sign] if found else "",
-            )
-        )
+        above, first, last = part["score"] - part["null"].fillna(0), part.iloc[0], part.iloc[-1]
+        found = _halfway(above) if _rises(above) else None
+        order = {1: "before", -1: "after", 0: "undecided"}[lag(found, came).sign] if found else ""
+        row = dict(quantity=quantity, layer=last["layer"], head=last["head"], where=last["where"])
+        row |= dict(first=first["score"], last=last["score"], null=last["null"])
+        row |= dict(halfway=str(found) if found else "does not rise", behaviour=str(came), order=order)
+        rows.append(row)
     return pd.DataFrame(rows)
 
-# %% ../../nbs/modular/04_circuits.ipynb #0bf0460a
+# %% ../../nbs/modular/04_circuits.ipynb #a35e723f
 _colours = dict(demo="#D55E00", long="#D55E00", control="#0072B2")
 _others = "#009E73", "#CC79A7", "#7A7A7A"
+# fmt: off
+_quantities = (
+    "linear y/x", "ratio in the plane", "lines, attention", "collinear attention to z", "neurons by y/x",
+    "circle", "circle of circles", "log parity", "number parity", "one number", "stable over tasks",
+)
+# fmt: on
 
+# %% ../../nbs/modular/04_circuits.ipynb #6a0df378
+def _scores_panel(
+    ax,  # matplotlib axes
+    best: dict,  # run → table of `best_scores`
+    quantity: str,  # which score
+    colours: dict,  # run → colour
+):
+    "One score of every run, and its null."
+    for run, table in best.items():
+        part, colour = table[table["quantity"] == quantity], colours[run]
+        ax.plot(part["step"], part["score"], color=colour, linewidth=1.6)
+        ax.plot(part["step"], part["null"], color=colour, linewidth=1, linestyle=":")
+    ax.set_title(quantity, fontsize=9)
 
+# %% ../../nbs/modular/04_circuits.ipynb #0bf0460a
 def scores_figure(
     best: dict,  # run → table of `best_scores`
     behaviour: dict,  # run → accuracy over steps, pandas Series
-    quantities: tuple = (
-        "linear y/x",
-        "ratio in the plane",
-        "lines, attention",
-        "collinear attention to z",
-        "neurons by y/x",
-        "circle",
-        "circle of circles",
-        "log parity",
-        "number parity",
-        "one number",
-        "stable over tasks",
-    ),  # in this order
+    quantities: tuple = _quantities,  # in this order
     came: tuple | None = None,  # from and to which step the behaviour came, shaded
 ):  # → matplotlib Figure
     "The behaviour and every score over training, a colour for each run; dotted: the null."
-    import matplotlib.pyplot as plt
-
+    colours = {run: _colours.get(run, other) for run, other in zip(best, _others * len(best))}
     rows = -(-(len(quantities) + 1) // 4)
-    fig, axes = plt.subplots(
-        rows, 4, figsize=(9.6, 1.9 * rows + 0.5), layout="constrained", sharex=True, squeeze=False
-    )
-    colours = dict(zip(best, [_colours.get(run, other) for run, other in zip(best, _others * len(best))]))
+    fig, axes = panels(4 * rows, 4, width=2.4, height=1.9, below=0.5, sharex=True)
+    first, *rest = axes
     for run, series in behaviour.items():
-        axes[0, 0].plot(series, color=colours[run], linewidth=1.6, label=run)
-    axes[0, 0].set_title("accuracy on unseen tasks", fontsize=9, fontweight="bold")
-    for ax, quantity in zip(axes.flat[1:], quantities):
-        for run, table in best.items():
-            part = table[table["quantity"] == quantity]
-            ax.plot(part["step"], part["score"], color=colours[run], linewidth=1.6)
-            ax.plot(part["step"], part["null"], color=colours[run], linewidth=1, linestyle=":")
-        ax.set_title(quantity, fontsize=9)
-    for ax in axes.flat[: len(quantities) + 1]:
-        if came:
-            ax.axvspan(*came, color="#7A7A7A", alpha=0.25, linewidth=0)
-    for ax in axes.flat[len(quantities) + 1 :]:
+        first.plot(series, color=colours[run], linewidth=1.6, label=run)
+    first.set_title("accuracy on unseen tasks", fontsize=9, fontweight="bold")
+    for ax, quantity in zip(rest, quantities):
+        _scores_panel(ax, best, quantity, colours)
+    for ax in axes[: len(quantities) + 1] if came else ():
+        ax.axvspan(*came, color="#7A7A7A", alpha=0.25, linewidth=0)
+    for ax in axes[len(quantities) + 1 :]:
         ax.set_visible(False)
-    for ax in axes[-1]:
+    for ax in axes[-4:]:
         ax.set_xlabel("optimizer steps")
-    axes[0, 0].plot([], [], color="black", linewidth=1, linestyle=":", label="null")
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    plt.close(fig)
-    return fig
+    first.plot([], [], color="black", linewidth=1, linestyle=":", label="null")
+    first.legend(frameon=False, fontsize=8)
+    return finish(fig)
+
+# %% ../../nbs/modular/04_circuits.ipynb #a344e0b2
+_control = dict(marker="o", markersize=3, markerfacecolor="white", linewidth=1, linestyle=":")
 
 
 def linear_figure(
     tables: dict,  # run → table of the probe `geometry` at one checkpoint, pandas
 ):  # → matplotlib Figure
     "Linear probes by layer, against their controls."
-    import matplotlib.pyplot as plt
-
-    control = dict(marker="o", markersize=3, markerfacecolor="white", linewidth=1, linestyle=":")
-    fig, axes = plt.subplots(
-        1,
-        len(tables),
-        figsize=(3.2 * len(tables) + 1.4, 2.6),
-        layout="constrained",
-        sharey=True,
-        squeeze=False,
-    )
-    for ax, (run, table) in zip(axes[0], tables.items()):
+    fig, axes = panels(len(tables), width=3.2, height=2.6, beside=1.4, sharey=True)
+    for ax, (run, table) in zip(axes, tables.items()):
         for variable, colour in zip(("x", "y", "y/x"), ("#009E73", "#CC79A7", "#D55E00")):
-            part = table[table["quantity"] == f"linear {variable}"].pivot(
-                index="layer", columns="metric", values="value"
-            )
-            ax.plot(
-                part.index,
-                part["score"].clip(lower=-1),
-                color=colour,
-                marker="o",
-                markersize=4,
-                label=f"log {variable}",
-            )
-            ax.plot(part.index, part["null"].clip(lower=-1), color=colour, **control)
+            rows = table[table["quantity"] == f"linear {variable}"]
+            r2 = rows.pivot(index="layer", columns="metric", values="value").clip(lower=-1)
+            ax.plot(r2["score"], color=colour, marker="o", markersize=4, label=f"log {variable}")
+            ax.plot(r2["null"], color=colour, **_control)
         ax.axhline(0, color="grey", linewidth=0.7)
         ax.set(title=run, xlabel="blocks passed")
-        ax.set_xticks(part.index, part.index + 1)
-    axes[0, 0].set_ylabel("R² on held-out queries")
-    axes[0, 0].plot([], [], color="black", label="renamed", **control)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
-    plt.close(fig)
-    return fig
+        ax.set_xticks(r2.index, r2.index + 1)
+    axes[0].set_ylabel("R² on held-out queries")
+    axes[0].plot([], [], color="black", label="renamed", **_control)
+    return finish(fig, "right")
 
-# %% ../../nbs/modular/04_circuits.ipynb #c30e7bb7
+# %% ../../nbs/modular/04_circuits.ipynb #a1b61c0d
 def top_heads(
     table,  # rows of the probe `geometry` of one checkpoint, pandas
     quantity: str,  # as `collinear attention`
@@ -167,26 +150,33 @@ def top_heads(
     rows = table[(table["metric"] == "score") & (table["head"] >= 0)]
     if quantity not in set(rows["quantity"]):
         raise InputError(f"quantity {nearest(quantity, set(rows['quantity']))}")
-    best = (
-        rows[rows["quantity"] == quantity]
-        .sort_values("value", ascending=False)
-        .drop_duplicates(["layer", "head"])
-    )
-    return [(int(layer), int(head)) for layer, head in best[["layer", "head"]].to_numpy()[:n]]
+    best = rows[rows["quantity"] == quantity].sort_values("value", ascending=False)
+    heads = best[["layer", "head"]].drop_duplicates().to_numpy()
+    return [(int(layer), int(head)) for layer, head in heads[:n]]
 
-
+# %% ../../nbs/modular/04_circuits.ipynb #c30e7bb7
 def _accuracy(
     model,  # transformers causal language model
     sequences,  # to be answered at their last shot, `tasks.Sequences`
 ) -> float:  # on matchable queries
     "How many matchable queries are answered right."
-    right = (
-        likeliest_answers(model, sequences.input_ids, model.config.vocab_size, model.device, 16_384)
-        == sequences.input_ids[:, -1]
-    )
+    asked = sequences.input_ids
+    right = likeliest_answers(model, asked, model.config.vocab_size, model.device, 16_384) == asked[:, -1]
     return float(right[sequences.matchable[:, -1]].mean())
 
-# %% ../../nbs/modular/04_circuits.ipynb #afc606b5
+# %% ../../nbs/modular/04_circuits.ipynb #7ca731a9
+def _sets_of(
+    every: list,  # heads
+    n: int,  # in each set
+    rng: np.random.Generator,  # source of the draw
+) -> set:  # of sorted tuples
+    "All sets of so many heads, or two thousand random ones where there are too many."
+    if comb(len(every), n) <= 20_000:
+        return set(combinations(every, n))
+    draws = (rng.choice(len(every), n, replace=False) for _ in range(2000))
+    return {tuple(every[i] for i in sorted(drawn)) for drawn in draws}
+
+# %% ../../nbs/modular/04_circuits.ipynb #784cd041
 def _other_sets(
     layers: int,  # blocks
     heads: int,  # heads in each
@@ -194,75 +184,94 @@ def _other_sets(
     draws: int,  # of each kind, at most
     rng: np.random.Generator,  # source of the draw
 ) -> list:  # of (kind, heads): as many heads, in the same layers or not
-    "Other sets of as many heads: all of them, or random ones where there are many."
+    "Other sets of as many heads."
     every = [(i, j) for i in range(layers) for j in range(heads)]
-    sets = (
-        combinations(every, len(named))
-        if comb(len(every), len(named)) <= 20_000
-        else {
-            tuple(every[i] for i in sorted(rng.choice(len(every), len(named), replace=False)))
-            for _ in range(2000)
-        }
-    )
     found = {"same layers": [], "elsewhere": []}
-    for drawn in sorted(set(sets) - {named}):
-        found["same layers" if [i for i, _ in drawn] == [i for i, _ in named] else "elsewhere"].append(drawn)
-    return [
-        (kind, drawn[i]) for kind, drawn in found.items() for i in sorted(rng.permutation(len(drawn))[:draws])
-    ]
+    for drawn in sorted(_sets_of(every, len(named), rng) - {named}):
+        same = [layer for layer, _ in drawn] == [layer for layer, _ in named]
+        found["same layers" if same else "elsewhere"].append(drawn)
+    chosen = {kind: sorted(rng.permutation(len(sets))[:draws]) for kind, sets in found.items()}
+    return [(kind, found[kind][i]) for kind, places in chosen.items() for i in places]
 
-
-def ablation(
-    model,  # transformers causal language model, in evaluation mode
-    stream,  # of a modular run
-    named: list,  # heads to remove, (layer, head)
-    draws: int = 30,  # other sets of as many heads: so many in the same layers, and so many elsewhere, at most
-    seed: int = 0,  # of their draw
-):  # → pandas table: heads, kind (intact, named, same layers, elsewhere), mode (mean, zero), tasks (unseen, seen), accuracy
-    "Accuracy without the named heads, and without other heads."
-    import pandas as pd
-    import torch
-
-    check_stream(model, stream)
+# %% ../../nbs/modular/04_circuits.ipynb #951d7605
+def _heads_to_remove(
+    model,  # transformers causal language model
+    named: list,  # (layer, head)
+) -> tuple:  # the same, sorted, each once
+    "Heads that the model has, and not all of them."
     layers, heads = model.config.num_hidden_layers, model.config.num_attention_heads
     named = tuple(sorted({(int(layer), int(head)) for layer, head in named}))
     for layer, head in named:
         if not (0 <= layer < layers and 0 <= head < heads):
-            raise InputError(
-                f"head = ({layer}, {head}): must be (layer, head) with layer 0 … {layers - 1} and head 0 … {heads - 1}"
-            )
+            there = f"(layer, head) with layer 0 … {layers - 1} and head 0 … {heads - 1}"
+            raise InputError(f"head = ({layer}, {head}): must be {there}")
     if not 0 < len(named) < layers * heads:
-        raise InputError(
-            f"named = {len(named)} heads: must be 1 to {layers * heads - 1}, so that others are left"
-        )
-    sets = {
-        tasks: stream.evaluation[name]
-        for tasks, name in dict(unseen="ood_train", seen="id_train").items()
-        if name in stream.evaluation
-    }
-    rows = [
-        dict(heads="", kind="intact", mode="", tasks=tasks, accuracy=_accuracy(model, s))
-        for tasks, s in sets.items()
-    ]
-    for kind, removed in [
-        ("named", named),
-        *_other_sets(layers, heads, named, draws, generator(seed, "ablation")),
-    ]:
+        allowed = f"1 to {layers * heads - 1}, so that others are left"
+        raise InputError(f"named = {len(named)} heads: must be {allowed}")
+    return named
+
+# %% ../../nbs/modular/04_circuits.ipynb #3439c32a
+def _accuracy_without(
+    model,  # transformers causal language model
+    sequences,  # to be answered, `tasks.Sequences`
+    removed: tuple,  # (layer, head)
+    mode: str,  # mean or zero
+) -> float:  # on matchable queries
+    "How many matchable queries are answered right when these heads say nothing."
+    import torch
+
+    over = torch.as_tensor(sequences.input_ids[:, :-1], device=model.device) if mode == "mean" else None
+    with ablate_heads(model, removed, mode, over):
+        return _accuracy(model, sequences)
+
+# %% ../../nbs/modular/04_circuits.ipynb #afc606b5
+def ablation(
+    model,  # transformers causal language model, in evaluation mode
+    stream,  # of a modular run
+    named: list,  # heads to remove, (layer, head)
+    draws: int = 30,  # other sets of as many heads, at most: in the same layers, and as many elsewhere
+    seed: int = 0,  # of their draw
+):  # → pandas table: heads, kind, mode (mean, zero), tasks (unseen, seen), accuracy
+    "Accuracy without the named heads, and without others; kinds: intact, named, same layers, elsewhere."
+    import pandas as pd
+
+    check_stream(model, stream)
+    named = _heads_to_remove(model, named)
+    sets, rows = dict(unseen="ood_train", seen="id_train"), []
+    sets = {tasks: stream.evaluation[name] for tasks, name in sets.items() if name in stream.evaluation}
+    for tasks, s in sets.items():
+        rows.append(dict(heads="", kind="intact", mode="", tasks=tasks, accuracy=_accuracy(model, s)))
+    c, rng = model.config, generator(seed, "ablation")
+    others = _other_sets(c.num_hidden_layers, c.num_attention_heads, named, draws, rng)
+    for kind, removed in [("named", named), *others]:
+        heads = " ".join(f"{layer}.{head}" for layer, head in removed)
         for mode in ("mean", "zero"):
             for tasks, s in sets.items():
-                over = torch.as_tensor(s.input_ids[:, :-1], device=model.device) if mode == "mean" else None
-                with ablate_heads(model, removed, mode, over):
-                    accuracy = _accuracy(model, s)
-                rows.append(
-                    dict(
-                        heads=" ".join(f"{layer}.{head}" for layer, head in removed),
-                        kind=kind,
-                        mode=mode,
-                        tasks=tasks,
-                        accuracy=accuracy,
-                    )
-                )
+                accuracy = _accuracy_without(model, s, removed, mode)
+                rows.append(dict(heads=heads, kind=kind, mode=mode, tasks=tasks, accuracy=accuracy))
     return pd.DataFrame(rows)
+
+# %% ../../nbs/modular/04_circuits.ipynb #5d09a728
+_kinds = {
+    "elsewhere": dict(marker="o", color="#B5B5B5", markersize=4, label="as many heads elsewhere"),
+    "same layers": dict(marker="o", color="#0072B2", markersize=5, label="as many in the same layers"),
+    "named": dict(marker="D", color="#D55E00", markersize=7, label="the named heads"),
+}
+
+
+def _ablation_line(
+    ax,  # matplotlib axes
+    y: int,  # height of the line
+    accuracies,  # kind → list, pandas Series
+):
+    "The sets of each kind, the three kinds a little below each other, and the intact model."
+    for i, (kind, style) in enumerate(_kinds.items()):
+        if kind in accuracies:
+            dots = dict(linestyle="", markeredgewidth=0, alpha=0.8) | style
+            ax.plot(accuracies[kind], np.full(len(accuracies[kind]), y + 0.18 * (1 - i)), **dots)
+    intact = accuracies.get("intact", [])
+    bar = dict(color="black", markersize=16, markeredgewidth=1.5, label="intact")
+    ax.plot(intact, [y] * len(intact), "|", **bar)
 
 # %% ../../nbs/modular/04_circuits.ipynb #9e5874e2
 def ablation_figure(
@@ -270,48 +279,18 @@ def ablation_figure(
     chance: float,  # accuracy of guessing
 ):  # → matplotlib Figure
     "A dot for each removed set of heads; the named one in colour; the line is the intact model."
-    import matplotlib.pyplot as plt
-
-    styles = {
-        "elsewhere": dict(marker="o", color="#B5B5B5", markersize=4, label="as many heads elsewhere"),
-        "same layers": dict(marker="o", color="#0072B2", markersize=5, label="as many in the same layers"),
-        "named": dict(marker="D", color="#D55E00", markersize=7, label="the named heads"),
-    }
-    rows = [
-        (f"{name}, {mode}", table[table["mode"].isin(["", mode])])
-        for name, table in tables.items()
-        for mode in ("mean", "zero")
-    ]
-    fig, axes = plt.subplots(1, 2, figsize=(8.4, 0.42 * len(rows) + 1.4), sharey=True, layout="constrained")
+    lines = {}
+    for name, table in tables.items():
+        for mode in ("mean", "zero"):
+            lines[f"{name}, {mode}"] = table[table["mode"].isin(["", mode])]
+    fig, axes = panels(2, width=4.2, height=0.42 * len(lines), below=1.4, sharey=True)
     for ax, tasks in zip(axes, ("unseen", "seen")):
-        for y, (_, table) in enumerate(rows):
-            part = table[table["tasks"] == tasks].groupby("kind")["accuracy"].apply(list)
-            for i, (kind, style) in enumerate(styles.items()):  # the three kinds a little below each other
-                if kind in part:
-                    ax.plot(
-                        part[kind],
-                        np.full(len(part[kind]), y + 0.18 * (1 - i)),
-                        linestyle="",
-                        markeredgewidth=0,
-                        alpha=0.8,
-                        **style,
-                    )
-            ax.plot(
-                part.get("intact", []),
-                [y] * len(part.get("intact", [])),
-                "|",
-                color="black",
-                markersize=16,
-                markeredgewidth=1.5,
-                label="intact",
-            )
+        for y, table in enumerate(lines.values()):
+            of_tasks = table[table["tasks"] == tasks]
+            _ablation_line(ax, y, of_tasks.groupby("kind")["accuracy"].apply(list))
         ax.axvline(chance, color="grey", linestyle=":", linewidth=1.2, label="chance")
         ax.set(xlim=(0, 1.02), xlabel="accuracy on matchable queries", title=f"{tasks} tasks")
-    axes[0].set_yticks(range(len(rows)), [label for label, _ in rows])
+    axes[0].set_yticks(range(len(lines)), lines)
     axes[0].invert_yaxis()
-    handles = dict(zip(*axes[0].get_legend_handles_labels()[::-1]))  # one for each label
-    fig.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=8
-    )
-    plt.close(fig)
-    return fig
+    handles, labels = axes[0].get_legend_handles_labels()
+    return finish(fig, "below", list(dict(zip(labels, handles)).values()), ncols=5, fontsize=8)
