@@ -574,8 +574,9 @@ def _name_shots(
     names = [" ".join(map(str, shot)) for shot in shots.tolist()]
     for axis, rotation in ((ax.xaxis, 90), (ax.yaxis, 0)):
         axis.set_ticks(np.arange(1, 3 * len(shots), 3), names, fontsize=6, rotation=rotation)
-        for label in np.array(axis.get_ticklabels())[marked]:
-            label.set(color="#D55E00", fontweight="bold")
+        for label, is_marked in zip(axis.get_ticklabels(), marked):  # inner panels have none
+            if is_marked:
+                label.set(color="#D55E00", fontweight="bold")
 
 # %% ../../nbs/modular/03_geometry.ipynb #e0390bdc
 def attention_figure(
