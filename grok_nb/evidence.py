@@ -75,7 +75,7 @@ def readable(
 def measured_inside(
     runs: Sequence[Run],  # of one study
     most: int | None = 9,  # checkpoints of each run at most
-    anew: bool = True,  # measure what has not been measured; False: only look up what has
+    measure_missing: bool = True,  # measure what has not been measured; False: only look up what has
 ) -> pd.DataFrame:  # long table, `run` holds run ids; empty where the study asks nothing of checkpoints
     "What the study looks for inside checkpoints; measured once and kept beside the run."
     parts = []
@@ -83,9 +83,9 @@ def measured_inside(
         also = r.study.compared_steps(r.config)
         try:
             if probes := r.study.checkpoint_probes(r.config):
-                parts.append(measure(r, probes, most=most, also=also, anew=anew))
+                parts.append(measure(r, probes, most=most, also=also, measure_missing=measure_missing))
         except InputError:  # such as a text that is gone, which the probes are made from
-            if anew:
+            if measure_missing:
                 raise
     parts = [p for p in parts if len(p)]  # columns of an empty table have no type
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -94,13 +94,13 @@ def measured_inside(
 def tables(
     runs: Sequence[Run],  # of one study
     most: int | None = 1,  # checkpoints of each run to look inside of, at most; 1: the last
-    anew: bool = True,  # False: measure nothing, take what was measured before
+    measure_missing: bool = True,  # False: measure nothing, take what was measured before
 ) -> dict[str, pd.DataFrame]:  # probe → long table, and `runs`
     "What claims are tested on. Runs with options of one's own are left out: no claim is about them."
     known = [r for r in runs if r.preset != "custom" and r.records()]
     if not known:
         return {}
-    parts = [*(r.metrics() for r in known), measured_inside(known, most, anew)]
+    parts = [*(r.metrics() for r in known), measured_inside(known, most, measure_missing)]
     probes = pd.concat(parts, ignore_index=True).groupby("probe")
     found = {str(name): part.dropna(axis="columns", how="all") for name, part in probes}
     return found | dict(runs=describe(known))

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 from . import InputError, is_watched
-from .runs import Context, Run
+from .runs import Context
 from .series import Series, verify, weights
 
 # %% ../nbs/core/07_probes.ipynb #def5e961
@@ -129,7 +129,7 @@ def measure(
     spacing: str = "linear",  # of the spread steps, or log
     duplicates: bool
     | None = None,  # keep weights that belong to another step; None: yes, but not from the hub
-    anew: bool = True,  # measure what has not been measured; False: only look up what has
+    measure_missing: bool = True,  # measure what has not been measured; False: only look up what has
 ) -> pd.DataFrame:  # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
     "Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe."
     series = source if isinstance(source, Series) else Series(source)
@@ -143,7 +143,7 @@ def measure(
         probes = dict(weights=weights) | probes
     tables = {name: _load(folder, name, fingerprint(probe)) for name, probe in probes.items()}
     checkpoints = series.spread(most, also, spacing)
-    if anew:
+    if measure_missing:
         _measure_missing(series, checkpoints, probes, tables, folder, device)
     if drop:
         tables = _without_duplicates(tables, series.name)

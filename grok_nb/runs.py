@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from fastcore.basics import patch
 from . import InputError, __version__, is_watched, nearest, studies
-from .files import read_manifest, remove_folder, sound, write_atomic
+from .files import read_manifest, remove_folder, is_intact, write_atomic
 
 # %% ../nbs/core/04_runs.ipynb #419f7f24
 def option(
@@ -318,7 +318,7 @@ def drop_state(self: Checkpoint):
 # %% ../nbs/core/04_runs.ipynb #d5ab6753
 def is_checkpoint(folder: Path) -> bool:
     "Is this a committed checkpoint, its weights all there?"
-    return sound(folder, ignore="training_state")
+    return is_intact(folder, ignore="training_state")
 
 # %% ../nbs/core/04_runs.ipynb #d87ade00
 class Run:

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import InputError
-from .files import atomic_folder, read_manifest, sound
+from .files import atomic_folder, read_manifest, is_intact
 from .texts import check_vocab_size, encode_texts, load_tokenizer, open_texts
-from .texts import progress_bar, short_hash, train_tokenizer
+from .texts import reading_bar, short_hash, train_tokenizer
 
 # %% ../nbs/core/03_streams.ipynb #5dfc6b8b
 def rng(
@@ -93,7 +93,7 @@ class Corpus:
         folder: str | Path,  # as `prepare_corpus` leaves it
     ):
         self.folder = Path(folder)
-        if not sound(self.folder):
+        if not is_intact(self.folder):
             raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
         self.info = json.loads((self.folder / "corpus.json").read_text())
         self.hashes = {name: f["sha256"] for name, f in read_manifest(self.folder)["files"].items()}
@@ -105,7 +105,7 @@ class Corpus:
 
     def verify(self) -> bool:  # True if every byte is as it was written
         "Read everything and compare the hashes."
-        return sound(self.folder, deep=True)
+        return is_intact(self.folder, deep=True)
 
     def __repr__(self):
         tokens, documents = self.info["tokens"], self.info["documents"]
@@ -198,7 +198,7 @@ def _cut(documents, limit):
 
 
 def _write_tokens(documents, folder, dtype, end, held_out, limit):
-    with ExitStack() as opened, progress_bar("tokenising", "token", limit) as bar:
+    with ExitStack() as opened, reading_bar("tokenising", "token", limit) as bar:
         into = {split: _SplitWriter(opened, folder, split, dtype, end) for split in splits}
         for index, ids in enumerate(_cut(documents, limit)):
             into["held_out" if _is_held_out(index, held_out) else "train"].write(ids)
@@ -248,7 +248,7 @@ def _prepare(final, texts, *options):
     except OSError as e:
         raise InputError(f"corpus folder {final.parent} cannot be written: {e.strerror or e}") from e
     with FileLock(final.with_name(f".{final.name}.lock")):
-        if not sound(final):  # another process may have been faster
+        if not is_intact(final):  # another process may have been faster
             with atomic_folder(final, "lower limit_tokens") as folder:
                 _write_corpus(texts, folder, *options)
     return Corpus(final)
@@ -281,7 +281,7 @@ def prepare_corpus(
         made_by = [short_hash(tokenizer.backend_tokenizer.to_str()), tokenizer.eos_token_id]
     known = fingerprint or texts.fingerprint
     final = Path(folder) / short_hash([_layout, known, made_by, limit_tokens, held_out])
-    if sound(final):
+    if is_intact(final):
         return Corpus(final)
     texts = texts or open_texts(source, fingerprint)
     return _prepare(final, texts, tokenizer, vocab_size, limit_tokens, held_out)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['end_of_text', 'short_hash', 'FileTexts', 'DatasetTexts', 'load_dataset_texts', 'open_texts', 'check_vocab_size',
-           'progress_bar', 'train_tokenizer', 'check_tokenizer', 'load_tokenizer', 'encode_texts']
+           'reading_bar', 'train_tokenizer', 'check_tokenizer', 'load_tokenizer', 'encode_texts']
 
 # %% ../nbs/core/03_texts.ipynb #6e74fa95
 import gzip, hashlib, json, re, sys, zlib
@@ -266,7 +266,7 @@ def check_vocab_size(
         raise InputError(f"vocab_size = {size}: must be at least 257: 256 bytes and the end-of-text token")
 
 
-def progress_bar(
+def reading_bar(
     description: str,  # what stands before it
     unit: str,  # what is counted
     total: int | None = None,  # how many there will be; None: not known
@@ -305,7 +305,7 @@ def train_tokenizer(
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    with progress_bar("tokenizer", "char") as bar:
+    with reading_bar("tokenizer", "char") as bar:
         bpe.train_from_iterator(_beginning(texts, characters, bar), trainer)
     ends = dict(bos_token=end_of_text, eos_token=end_of_text, pad_token=end_of_text)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **ends)

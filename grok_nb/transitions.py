@@ -16,7 +16,7 @@ from grok_nb.ramps import (
     ar1_deviance,
     average_blocks,
     critical_evidence,
-    fewest,
+    min_evaluations,
     find_legs,
     noise_p_value,
     rise_knots,
@@ -159,9 +159,9 @@ def transitions(
 ) -> list[Transition]:  # in order of time; empty: nothing that noise does not do
     "All changes of level of a curve, upward and downward."
     steps, values = points(curve)
-    if len(steps) < fewest:
+    if len(steps) < min_evaluations:
         raise InputError(
-            f"curve: {len(steps)} evaluations; {fewest} are needed to tell a transition from noise"
+            f"curve: {len(steps)} evaluations; {min_evaluations} are needed to tell a transition from noise"
         )
     for name, x in dict(alpha=alpha, min_share=min_share, abrupt=abrupt).items():
         if not 0 < x < 1:
@@ -216,7 +216,7 @@ def mark(
 def _complete(curve, evaluations, alpha):
     "Transitions that are complete and have so many evaluations after them."
     steps, _ = points(curve)
-    found = transitions(curve, alpha) if len(steps) >= fewest else []
+    found = transitions(curve, alpha) if len(steps) >= min_evaluations else []
     return [t for t in found if t.saturated and (steps > t.saturation.hi).sum() >= evaluations]
 
 # %% ../nbs/core/08_transitions.ipynb #af9726f3
@@ -253,7 +253,7 @@ def _nothing(direction, series):
 def _rows(series, options):
     "One curve's transitions, or what stands for none."
     common = dict(evaluations=len(series), last=float(series.index.max()))
-    if len(series) < fewest:
+    if len(series) < min_evaluations:
         return [common | _nothing("untested", series)]
     found = [common | t.row() for t in transitions(series, **options)]
     return found or [common | _nothing("none", series) | dict(p_value=noise_p_value(series))]

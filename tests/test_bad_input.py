@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Callable
 
 import pyarrow as pa

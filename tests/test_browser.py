@@ -17,7 +17,7 @@ from conftest import PATIENCE, ROOT, wait_for
 
 from grok_nb import InputError, studies
 from grok_nb.see import views as drawn
-from grok_nb.see.report import page as html_page
+from grok_nb.see.report import html_page
 from grok_nb.see.scrubber import Panel, Scrubber, View
 
 WIDTHS = 1280, 390

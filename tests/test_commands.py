@@ -127,7 +127,7 @@ def test_the_verdict_is_that_of_the_report(trained):
     ([.1 + .001 * (i % 3) + .8 * (i >= 12) for i in range(24)], "up 1,100–1,200"),
     ([.9 - .001 * (i % 3) - .8 * (i >= 12) for i in range(24)], "down 1,100–1,200"),
     ([None, *(.1 + .001 * (i % 3) + .8 * (i >= 12) for i in range(1, 24))], "up 1,100–1,200")])
-def test_verdicts_in_words(values, verdict): assert listing.verdict({100 * i: v for i, v in enumerate(values)}) == verdict
+def test_verdicts_in_words(values, verdict): assert listing.when_it_changed({100 * i: v for i, v in enumerate(values)}) == verdict
 
 
 def test_what_cannot_be_read_is_named_and_stops_nothing(trained, capsys):
@@ -210,7 +210,7 @@ def test_a_hundred_runs_are_listed_in_seconds(root, monkeypatch):
         shutil.copytree(run.path/"checkpoints", new.path/"checkpoints")
         shutil.copy(run.path/"metrics.jsonl", new.path)
     monkeypatch.setattr("grok_nb.files.file_hash", lambda path: pytest.fail(f"{path} is hashed"))
-    listing.verdict({i: i for i in range(9)})
+    listing.when_it_changed({i: i for i in range(9)})
     began = time.process_time()
     table, _ = listing.listing(root)
     assert len(table) == 106 and time.process_time() - began < 20
@@ -226,7 +226,7 @@ def test_claims_are_judged_on_finished_presets_alone(trained, capsys):
     from grok_nb.evidence import tables
     runs = [r for r in finished(trained) if r.preset != "custom"]
     assert len(runs) == 4
-    want = json.loads(ledger(study.claims(), tables(runs, anew=False)).to_json(orient="records"))
+    want = json.loads(ledger(study.claims(), tables(runs, measure_missing=False)).to_json(orient="records"))
     assert rows_of(capsys, "--study", "modular", "--runs", trained) == [dict(study="modular") | row for row in want]
     assert any(row["verdict"] == "inconclusive" and row["seeds"] == 2 for row in want)
 
@@ -246,7 +246,7 @@ def test_claims_measure_only_when_asked(root, capsys):
 def test_what_some_runs_lack_does_not_spoil_the_rest(root, capsys):
     demo = next(r for r in finished(root) if r.preset == "demo")
     measured_inside([demo], 1)
-    table = measured_inside(finished(root), anew=False)
+    table = measured_inside(finished(root), measure_missing=False)
     assert set(table.run) == {demo.run_id} and table.value.dtype == float
     assert {row["verdict"] for row in rows_of(capsys, "--study", "modular", "--runs", root)} == {"inconclusive", "not tested"}
 
@@ -422,5 +422,5 @@ def test_what_cannot_be_asked_any_more_is_looked_up_or_said(trained, monkeypatch
     def gone(config): raise InputError("the text is gone")
     runs = finished(trained)
     monkeypatch.setattr(runs[0].study, "checkpoint_probes", gone)
-    assert measured_inside(runs, anew=False).empty
+    assert measured_inside(runs, measure_missing=False).empty
     with pytest.raises(InputError, match="the text is gone"): measured_inside(runs)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaC
 
 from grok_nb import InputError
 from grok_nb.grammar import concepts
-from grok_nb.grammar.attention import attention_figure, attention_rows, changes, changes_figure, concentration, heads_with_half, inside, words_figure
+from grok_nb.grammar.attention import attention_figure, attention_rows, attention_changes, changes_figure, concentration, heads_with_half, attention_probe, words_figure
 from grok_nb.grammar.concepts import (auroc, auroc_figure, auroc_interval, layers_figure, broken_pairs, concept_rows, concept_vectors,
                                       conditions, effective_rank, look_at_pairs, matched_rank, mean_direction, rank_figure)
 from grok_nb.grammar.lag import clusters
@@ -315,7 +315,7 @@ def measured(llama):
     other = build("llama")
     for step, scale in ((0, 1), (100, 1.1), (200, 1.3)):
         for p, q in zip(other.parameters(), llama.parameters()): p.data = q.data*scale
-        tables.append(pd.DataFrame([dict(run="r", step=step, probe="inside") | row for row in inside(other, None, tokens, pairs, matched=4, draws=20)]))
+        tables.append(pd.DataFrame([dict(run="r", step=step, probe="inside") | row for row in attention_probe(other, None, tokens, pairs, matched=4, draws=20)]))
     return tokens, pairs, pd.concat(tables, ignore_index=True)
 
 
@@ -335,26 +335,26 @@ def test_wrong_input_to_inside(llama, measured):
     tokens, pairs, _ = measured
     for wrong, message in ((pairs.drop(columns="paradigm"), "no column 'paradigm'"), (pairs.head(3), "pair 102 is not in pairs"),
                            (pd.concat([pairs, pairs.head(1)]), "pair 99 occurs twice"), (pairs.assign(exposed=[None]*14), "exposed must be true or false")):
-        with pytest.raises(InputError, match=message): inside(llama, None, tokens, wrong)
+        with pytest.raises(InputError, match=message): attention_probe(llama, None, tokens, wrong)
 
 
 def test_changes_are_differences(measured):
     _, _, table = measured
-    found = changes(table, {"a": 0, "b": 100}, 200)
+    found = attention_changes(table, {"a": 0, "b": 100}, 200)
     assert len(found) == 2*LAYERS*HEADS and list(found.columns) == ["paradigm", "layer", "head", "before", "after", "change"]
     row = found[(found.paradigm == "b") & (found["layer"] == 1) & (found["head"] == 0)].iloc[0]
     values = curve(table, paradigm="b", sentence="good", layer=1, head=0, metric="to_context")
     assert (row.before, row.after) == (values[100], values[200]) and row.change == values[200] - values[100]
     assert all((part.change.diff().dropna() <= 0).all() for _, part in found.groupby("paradigm"))
-    assert list(changes(table, {"a": 0}, 200).paradigm.unique()) == ["a"]
-    with pytest.raises(InputError, match="nothing at step 50; there are 0, 100, 200"): changes(table, 50, 200)
-    with pytest.raises(InputError, match="sentence = 'worse': must be good or bad"): changes(table, 0, 200, "worse")
+    assert list(attention_changes(table, {"a": 0}, 200).paradigm.unique()) == ["a"]
+    with pytest.raises(InputError, match="nothing at step 50; there are 0, 100, 200"): attention_changes(table, 50, 200)
+    with pytest.raises(InputError, match="sentence = 'worse': must be good or bad"): attention_changes(table, 0, 200, "worse")
 
 
 def test_figures_draw_and_refuse(measured):
     _, _, table = measured
     for fig in (auroc_figure(table), layers_figure(table), rank_figure(table), rank_figure(table, layer=1), attention_figure(table),
-                attention_figure(table, "entropy", "bad", {"a": (0, 100)}), changes_figure(changes(table, 0, 200)),
+                attention_figure(table, "entropy", "bad", {"a": (0, 100)}), changes_figure(attention_changes(table, 0, 200)),
                 words_figure({"now": np.eye(3)}, ["this", "old", "cat"], 2, 0)):
         fig.canvas.draw()
         axes = fig.axes[0]

@@ -291,7 +291,7 @@ def test_each_paradigm_falls_at_the_first_stage_it_fails():
     assert table.early["kept"] == pytest.approx(.6) and table.peak["kept"] == .9 and table.unexposed_peak["short"] == .79 and table.phrases["few"] == 299
     counts = selection_counts(table.reset_index())
     assert counts.fell.tolist() == [1, 1, 1, 2, 2] and counts.left.tolist() == [7, 6, 5, 3, 1]
-    assert selection(curves, early=(100, 200), below=.9, tau=.75, fewest=99).fell.tolist() == ["", "", "never", "phrase", "", "exposed", "", "unexposed"]
+    assert selection(curves, early=(100, 200), below=.9, tau=.75, min_exposed=99).fell.tolist() == ["", "", "never", "phrase", "", "exposed", "", "unexposed"]
 
 
 def test_selection_takes_the_mean_of_runs():

@@ -24,7 +24,7 @@ from grok_nb.modular import figures
 from grok_nb.modular.study import study
 from grok_nb.modular.circuits import ablation
 from grok_nb.probes import fingerprint, measure
-from grok_nb.runs import Context, Run
+from grok_nb.runs import Run
 from grok_nb.evidence import measured_inside, tables
 from grok_nb.runs import labels
 from grok_nb.see.report import report

@@ -12,7 +12,7 @@ from conftest import PATIENCE, wait_for
 from test_faults import TINY, WEIGHTS, argv, check_same, hold, lab, one_line, run_of # noqa: F401
 from test_faults import terminate_in, uninterrupted # noqa: F401
 
-from grok_nb.files import sound
+from grok_nb.files import is_intact
 from grok_nb.modular.study import study
 from grok_nb.runs import Run
 from grok_nb.training import split, train
@@ -103,7 +103,7 @@ def test_killed_process(lab, runs_root, uninterrupted, hold, rank):
     if rank == 1: assert one_line(jobs[0].errors) and "another process of this job ended; the last checkpoint is step" in jobs[0].errors, jobs[0].errors
     run = run_of(runs_root, PLAIN)
     assert run.state == "interrupted" and run.resumable.step == max(run.steps) >= 30
-    assert all(sound(c.path, deep=True) for c in run.checkpoints)
+    assert all(is_intact(c.path, deep=True) for c in run.checkpoints)
     check_close(lab.finish(runs_root, PLAIN), uninterrupted(PLAIN))
 
 

@@ -22,7 +22,6 @@ from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, PreTr
 from grok_nb import InputError, RunError
 from grok_nb.commands import grok_nb_measure, in_bytes
 from grok_nb.copying.study import study as copying
-from grok_nb.grammar.study import study as grammar
 from grok_nb.probes import measure
 from grok_nb.series import Other, Series, choose, step_of, verify
 from grok_nb.training import train

@@ -1,6 +1,5 @@
 "Streams: purity, exactness of an epoch, formats, bad input, and preparing a corpus against kills, races and full disks."
 import errno, gzip, hashlib, json, os, signal, subprocess, sys, time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa, pyarrow.parquet as pq
@@ -287,7 +286,7 @@ def test_encoding_is_exact_and_reversible(tokenizer, texts, batch):
 
 def gpt4_like(pattern, texts):
     "Byte-level BPE whose words are cut by `pattern`, as in newer models."
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)])
     bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))

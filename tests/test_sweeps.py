@@ -18,8 +18,8 @@ from grok_nb import InputError, RunError, runs, sweeps
 from grok_nb.engines import Serial
 from grok_nb.files import file_hash
 from grok_nb.modular.study import study
-from grok_nb.runs import Run, runs_root
-from grok_nb.sweeps import expand, run_all, summarise, sweep
+from grok_nb.runs import Run
+from grok_nb.sweeps import run_all, summarise, sweep
 
 TINY = dict(p=7, alpha=.6, n_shots=12, depth=1, width=16, heads=2, batch_size=8, n_eval=8, steps=4, warmup_steps=0, evaluate_every=2, checkpoints=1, checkpoint_on_change=0., optimizer="adamw")
 QUIET = dict(progress=False, every=.05)

@@ -84,7 +84,7 @@ def _check_generated(config):
     if config.corpus:
         raise InputError("corpus: the generated language reads none; use --preset text, or language=text")
     config.refuse(corpus.of_text, "only a text has it; leave it out, or use language=text")
-    language.check(**language_options(config))
+    language.check_options(**language_options(config))
     if config.vocab_size < 17:
         least = "must be at least 17, for a copy test in hex and newlines"
         raise InputError(f"vocab_size = {config.vocab_size}: {least}")

@@ -12,7 +12,7 @@ __all__ = ['mean_lag', 'lag', 'lag_of_own_rise', 'beyond_frequency', 'lag_on_tex
 from functools import partial
 from ..claims import NotTested, by_seed, claim, over_seeds, paired
 from . import language
-from .attention import changes
+from .attention import attention_changes
 from .judge import accuracy_curves, early_step
 from .lag import half_way, reached
 from ..probes import curve
@@ -67,7 +67,7 @@ def _risen(rows, metric):
 
 def _heads(rows):
     "Change of every head's attention to the context word: (paradigm, head)."
-    return changes(rows, *_compared(rows)).groupby("paradigm")["change"]
+    return attention_changes(rows, *_compared(rows)).groupby("paradigm")["change"]
 
 # %% ../../nbs/grammar/12_claims.ipynb #58893da0
 _paper, _ours = "arXiv 2606.00230", "ours"

@@ -24,7 +24,7 @@ from .search import Searcher, check_phrases, normalise
 from ..runs import Run
 from ..see.panels import finish, panels
 from ..streams import Corpus, TextStream
-from ..texts import DatasetTexts, FileTexts, open_texts, progress_bar, short_hash
+from ..texts import DatasetTexts, FileTexts, open_texts, reading_bar, short_hash
 
 # %% ../../nbs/grammar/02_exposure.ipynb #bf4431bc
 @dataclass(frozen=True, order=True)
@@ -461,7 +461,7 @@ def _read(source, index, path, pool, ahead, save_every):
         if path:
             index.save(path)
 
-    with progress_bar("exposure", source.unit, source.range and len(source.range)) as bar:
+    with reading_bar("exposure", source.unit, source.range and len(source.range)) as bar:
         bar.update(part.end - part.begin)
         try:
             for end, (found, read) in _results(source, index.phrases, part.end, pool, ahead):

@@ -126,7 +126,7 @@ def _heads(name, run, rows, before, last, device):
         "and, where that is below .05, how many heads hold half of all gains."
     )
     few = concentrations(run, before, last, device)
-    changed = attention.changes_figure(attention.changes(rows, before, last), few)
+    changed = attention.changes_figure(attention.attention_changes(rows, before, last), few)
     return [
         ("Do heads look back?", layers, attention.attention_figure(rows)),
         ("Which heads?", heads, changed),

@@ -199,12 +199,12 @@ def placed_pairs(config):
 def look_inside(
     model,  # transformers causal language model, in evaluation mode
     context,  # of a run: has `config` and `stream`
-) -> list[dict]:  # the rows of `attention.inside`
+) -> list[dict]:  # the rows of `attention.attention_probe`
     "Concept vectors of every layer, and attention from the critical to the context word in every head."
-    from grok_nb.grammar.attention import inside
+    from grok_nb.grammar.attention import attention_probe
 
     pairs, tokens = placed_pairs(context.config)
-    return inside(model, context, tokens, pairs)
+    return attention_probe(model, context, tokens, pairs)
 
 # %% ../../nbs/grammar/09_judge.ipynb #41f4f670
 def checkpoint_probes(config: Config) -> dict:

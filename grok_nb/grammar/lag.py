@@ -489,7 +489,7 @@ def selection(
     early: tuple[float, float] = (100, 300),  # first and last step of the early window
     below: float = 0.7,  # mean accuracy in it, at most
     tau: float = 0.8,  # what all pairs, and the unexposed, must reach, share
-    fewest: int = 100,  # exposed pairs, at least
+    min_exposed: int = 100,  # exposed pairs, at least
 ) -> pd.DataFrame:  # paradigm, early, peak (accuracy), phrases, exposed (pairs), unexposed_peak, fell
     """The paper's selection: what each criterion measured, and the first that a paradigm failed.
 
@@ -501,7 +501,7 @@ def selection(
         early=~(table["early"] < below),
         never=table["peak"] < tau,
         phrase=table["phrases"] == 0,
-        exposed=table["exposed"] < fewest,
+        exposed=table["exposed"] < min_exposed,
         unexposed=~(table["unexposed_peak"] >= tau),
     )
     failed = pd.DataFrame(failed)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['nouns', 'verbs', 'irregular', 'demonstratives', 'auxiliaries', 'words', 'longest', 'doses', 'schedules', 'paradigms',
-           'third_person', 'word_tokenizer', 'check', 'SentenceStream', 'pairs', 'planted_figure', 'HeldOut']
+           'third_person', 'word_tokenizer', 'check_options', 'SentenceStream', 'pairs', 'planted_figure', 'HeldOut']
 
 # %% ../../nbs/grammar/06_language.ipynb #d75a0337
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def _check_planting(planted, steps, density):
         raise InputError(f"steps = {steps}: must be at least {2 * doses[-1]} to plant {doses[-1]} exposures")
 
 # %% ../../nbs/grammar/06_language.ipynb #42158004
-def check(
+def check_options(
     context,
     batch_size,
     seed,
@@ -184,7 +184,7 @@ class SentenceStream:
     language_seed: int = 0  # of what is licensed: the language itself
 
     def __post_init__(self):
-        check(**vars(self))
+        check_options(**vars(self))
         self.tokens_per_batch = self.batch_size * self.context
         g, n = rng(self.language_seed, "licence"), len(nouns)
         self.verbs = _licence(g, (n, len(verbs)), self.density)  # noun, verb

@@ -210,7 +210,7 @@ def selection_beside(
     pairs = pairs.assign(exposed=pairs["pair"].map(shown).eq(True))
     curves = curve_table(measure(run, dict(selection=partial(_all_margins, each=each))), pairs)
     most = int(pairs.groupby("paradigm").size().max())
-    found = selection(curves, (0.05 * steps, 0.15 * steps), fewest=-(-most // 10))
+    found = selection(curves, (0.05 * steps, 0.15 * steps), min_exposed=-(-most // 10))
     counts = selection_counts(found)
     return found, counts.assign(fell_in_paper=counts["stage"].map(selected_by_paper))
 

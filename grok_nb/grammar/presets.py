@@ -101,7 +101,7 @@ def _check_generated(config):
             )
     fixed = *corpus.of_text, "vocab_size", "paradigms"
     config.refuse(fixed, "the generated language has its own; only with language=text")
-    language.check(**language_options(config))
+    language.check_options(**language_options(config))
     if not config.pairs_each:
         raise InputError("pairs_each = 0: must be at least 1 for the generated language")
 

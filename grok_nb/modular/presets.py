@@ -40,7 +40,7 @@ class Config(CoreConfig):
     init_residual: str = option("all", "projections divided by √(2·depth)", choices=("all", "mlp", "none"))
 
     def check(self):
-        tasks.check(**stream_options(self))
+        tasks.check_options(**stream_options(self))
         if self.width % (2 * self.heads):
             raise InputError(f"width = {self.width}: must be a multiple of 2·heads = {2 * self.heads}")
         if self.vocab_size and self.vocab_size < self.p:

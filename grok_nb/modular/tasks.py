@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['largest_p', 'task_choices', 'seen_and_unseen', 'phases', 'is_prime', 'rectangular_tasks', 'random_tasks',
-           'split_inputs', 'check', 'sequence_tokens', 'Sequences', 'ModularStream', 'score_sequences', 'accuracy',
-           'last_shot', 'phase', 'accuracy_figure', 'shots_figure', 'nonzero_mean_loss']
+           'split_inputs', 'check_options', 'sequence_tokens', 'Sequences', 'ModularStream', 'score_sequences',
+           'accuracy', 'last_shot', 'phase', 'accuracy_figure', 'shots_figure', 'nonzero_mean_loss']
 
 # %% ../../nbs/modular/01_tasks.ipynb #05abf23a
 from dataclasses import asdict, dataclass
@@ -155,7 +155,7 @@ def _check_official(
         raise InputError(f"n_id = {n_id}: paper_compat evaluates a multiple of 8 unseen tasks: {needed}")
 
 # %% ../../nbs/modular/01_tasks.ipynb #d93508b4
-def check(
+def check_options(
     *,
     p: int,  # modulus, a prime
     n_id: int,  # training tasks
@@ -243,7 +243,7 @@ class ModularStream:
     wrong_labels: float = 0.0  # share of the answers z in training that are other numbers
 
     def __post_init__(self):
-        check(**asdict(self))
+        check_options(**asdict(self))
 
     @property
     def tokens_per_batch(self):

@@ -16,7 +16,7 @@ from .. import InputError, studies
 from ..probes import curve, measure, measured
 from ..runs import Context
 from ..series import Series
-from ..ramps import fewest
+from ..ramps import min_evaluations
 from ..transitions import transitions
 
 # %% ../../nbs/see/03_shown.ipynb #7f49ad3e
@@ -138,7 +138,7 @@ class Shown:
             headline = curve(self.recorded, **self.study.headline)
         except (InputError, AttributeError):
             return []
-        return transitions(headline) if len(headline) >= fewest and headline.notna().all() else []
+        return transitions(headline) if len(headline) >= min_evaluations and headline.notna().all() else []
 
     @property
     def around(self) -> list[float]:
