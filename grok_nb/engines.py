@@ -15,6 +15,7 @@ from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from fastcore.basics import patch
 from tqdm import tqdm
 from . import InputError, RunError, nearest, studies
 from .files import write_atomic
@@ -253,15 +254,17 @@ class Processes:
         for worker in self._idle:
             worker.close()
 
-    def _stop(self):
-        "Stop the jobs."
-        busy = [w.process for w in self._busy]
-        for process in busy:
-            process.terminate()
-        for process in busy:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(60)  # a checkpoint is written in seconds
-            process.kill()
+# %% ../nbs/core/09_engines.ipynb #09e0b001
+@patch
+def _stop(self: Processes):
+    "Stop the jobs."
+    busy = [w.process for w in self._busy]
+    for process in busy:
+        process.terminate()
+    for process in busy:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)  # a checkpoint is written in seconds
+        process.kill()
 
 # %% ../nbs/core/09_engines.ipynb #81de0169
 engines = ("processes", "serial", "dask", "slurm")

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import stat
+import statistics
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -90,9 +91,27 @@ def test_page_shows_no_failure_and_no_machine(page):
     assert "widgets" not in json.loads(read(page))["metadata"], "saved widget state breaks the documentation"
 
 
-def test_notebooks_are_formatted():
-    done = subprocess.run([sys.executable, "-m", "ruff", "format", "--check", "nbs"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, f"run `ruff format nbs`: {done.stdout}{done.stderr}"
+@pytest.mark.parametrize("asked", [["format", "--check"], ["check"]], ids=" ".join)
+def test_notebooks_please_ruff(asked):
+    done = subprocess.run([sys.executable, "-m", "ruff", *asked, "nbs"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"run `ruff format nbs` or `ruff check nbs`: {done.stdout}{done.stderr}"
+
+
+def is_exported(cell): return cell["cell_type"] == "code" and source(cell).startswith("#| export")
+
+
+def test_one_idea_a_cell():
+    "Exported cells are short, and never many in a row without a word or a lesson."
+    sizes, long_runs = [], []
+    for page in PAGES:
+        row = 0
+        for cell in cells(page):
+            row = row + 1 if is_exported(cell) else 0
+            if row: sizes.append(len(source(cell).splitlines()) - 1)
+            if row and sizes[-1] > 60: long_runs.append(f"{page}: a cell of {sizes[-1]} lines")
+            if row == 4: long_runs.append(f"{page}: four exported cells in a row, to {cell['id']}")
+    assert not long_runs
+    assert statistics.median(sizes) <= 14
 
 
 def test_no_machine_paths_and_no_package_index():

@@ -23,39 +23,29 @@ class Config(corpus.Config):
 
     study = "grammar"
     sources = "fingerprint", "pairs_fingerprint"
-    language: str = option(
-        "generated",
-        "generated, or a text: then `corpus` and `pairs` name it and the minimal pairs",
-        choices=("generated", "text"),
-    )
+    # fmt: off
+    language: str = option("generated", "generated, or a text: then `corpus` and `pairs` name it and the "
+                           "minimal pairs", choices=("generated", "text"))
     context: int = option(64, "tokens in a row", 2, 2**20)
     density: float = option(0.04, "generated: share of the verbs that a noun is seen with", 0.0, 1.0)
-    demonstrative_density: float = option(
-        0.5, "generated: share of the demonstratives that a form of a noun is seen with", 0.0, 1.0
-    )
-    demonstrative_rate: float = option(
-        0.12, "generated: share of the noun phrases with a demonstrative, where it may stand", 0.0, 1.0
-    )
+    demonstrative_density: float = option(0.5, "generated: share of the demonstratives that a form of a noun "
+                                          "is seen with", 0.0, 1.0)
+    demonstrative_rate: float = option(0.12, "generated: share of the noun phrases with a demonstrative, "
+                                       "where it may stand", 0.0, 1.0)
     agreement_rate: float = option(0.7, "generated: share of the sentences with a verb that agrees", 0.0, 1.0)
-    zipf: float = option(
-        0.0, "generated: the r-th word of a kind is drawn in proportion to r^−zipf", 0.0, 3.0
-    )
+    zipf: float = option(0.0, "generated: the r-th word of a kind is drawn in proportion to r^−zipf",
+                         0.0, 3.0)
     planted: int = option(0, "generated: phrases planted with each dose and schedule", 0, 10**4)
-    language_seed: int = option(
-        0, "generated: seed of what is ever shown; -1: that of the run", -1, 2**31 - 1
-    )
-    pairs: str = option(
-        "",
-        "text: minimal pairs: .parquet or .jsonl, a folder of these, or a hub name such as nyu-mll/blimp",
-        hashed=False,
-    )
+    language_seed: int = option(0, "generated: seed of what is ever shown; -1: that of the run",
+                                -1, 2**31 - 1)
+    pairs: str = option("", "text: minimal pairs: .parquet or .jsonl, a folder of these, or a hub name "
+                        "such as nyu-mll/blimp", hashed=False)
     pairs_fingerprint: str = option("", "of the minimal pairs; filled in")
-    paradigms: str = option(
-        "", "text: which paradigms, with commas between them; empty: those of the paper; all: every one"
-    )
-    pairs_each: int = option(
-        150, "generated: pairs of a paradigm in each group; text: pairs of a paradigm, 0: all", 0, 10**6
-    )
+    paradigms: str = option("", "text: which paradigms, with commas between them; empty: those of the paper; "
+                            "all: every one")
+    pairs_each: int = option(150, "generated: pairs of a paradigm in each group; text: pairs of a paradigm, "
+                             "0: all", 0, 10**6)
+    # fmt: on
 
     @classmethod
     def resolved(cls, options):

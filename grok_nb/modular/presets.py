@@ -15,23 +15,10 @@ from ..runs import Config as CoreConfig, option, own_seed
 
 # %% ../../nbs/modular/05_presets.ipynb #a2db0224
 @dataclass(frozen=True, kw_only=True)
-class Config(CoreConfig):
-    "A run of the modular study."
+class Config(tasks.TaskOptions, CoreConfig):
+    "A run of the modular study: its tasks, and its model."
 
     study = "modular"
-    p: int = option(7, "modulus, a prime", 3, 113)
-    n_id: int = option(32, "tasks trained on; the rectangular rule needs a multiple of 4", 1, 113**2)
-    alpha: float = option(0.85, "share of the p² inputs that are trained on", 0.0, 1.0)
-    n_shots: int = option(12, "examples in a sequence", 1, 512)
-    task_choice: str = option("rectangular", "how the tasks are chosen", choices=("rectangular", "random"))
-    balanced: bool = option(True, "every task equally often in a batch")
-    paper_compat: bool = option(False, "sampling, evaluation and loss as in the official code")
-    data_seed: int = option(0, "seed of the split of the inputs; -1: that of the run", -1, 2**31 - 1)
-    n_ood: int = option(256, "unseen tasks kept for evaluation, at most", 1, 113**2)
-    n_eval: int = option(512, "sequences in an evaluation set", 1, 10**6)
-    wrong_labels: float = option(
-        0.0, "share of the answers in training that are wrong", 0.0, 1.0, hashed="if set"
-    )
     depth: int = option(2, "blocks", 1, 96)
     width: int = option(64, "hidden size", 2, 16384)
     heads: int = option(4, "attention heads", 1, 256)
@@ -40,7 +27,7 @@ class Config(CoreConfig):
     init_residual: str = option("all", "projections divided by √(2·depth)", choices=("all", "mlp", "none"))
 
     def check(self):
-        tasks.check_options(**stream_options(self))
+        tasks.ModularStream(**stream_options(self))  # refuses tasks that there cannot be
         if self.width % (2 * self.heads):
             raise InputError(f"width = {self.width}: must be a multiple of 2·heads = {2 * self.heads}")
         if self.vocab_size and self.vocab_size < self.p:

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['largest_p', 'task_choices', 'seen_and_unseen', 'phases', 'is_prime', 'rectangular_tasks', 'random_tasks',
-           'split_inputs', 'check_options', 'sequence_tokens', 'Sequences', 'ModularStream', 'score_sequences',
+           'split_inputs', 'TaskOptions', 'sequence_tokens', 'Sequences', 'ModularStream', 'score_sequences',
            'accuracy', 'last_shot', 'phase', 'accuracy_figure', 'shots_figure', 'nonzero_mean_loss']
 
 # %% ../../nbs/modular/01_tasks.ipynb #05abf23a
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
 
@@ -17,6 +17,7 @@ from fastcore.basics import patch
 
 from .. import InputError
 from ..models import logits_at
+from ..runs import option
 from ..see.panels import finish, panels
 from ..streams import rng as generator
 
@@ -116,6 +117,23 @@ def split_inputs(
     order = generator(seed, "inputs").permutation(p * p)
     return tuple(np.stack(np.divmod(np.sort(part), p), -1) for part in (order[:n_train], order[n_train:]))
 
+# %% ../../nbs/modular/01_tasks.ipynb #01a0a001
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    "Which tasks a run is trained and evaluated on."
+
+    p: int = option(7, "modulus, a prime", 3, largest_p)
+    n_id: int = option(32, "tasks trained on; the rectangular rule needs a multiple of 4", 1, largest_p**2)
+    alpha: float = option(0.85, "share of the p² inputs that are trained on", 0.0, 1.0)
+    n_shots: int = option(12, "examples in a sequence", 1, 512)
+    task_choice: str = option("rectangular", "how the tasks are chosen", choices=tuple(task_choices))
+    balanced: bool = option(True, "every task equally often in a batch")
+    paper_compat: bool = option(False, "sampling, evaluation and loss as in the official code")
+    data_seed: int = option(0, "seed of the split of the inputs; -1: that of the run", -1, 2**31 - 1)
+    n_ood: int = option(256, "unseen tasks kept for evaluation, at most", 1, largest_p**2)
+    n_eval: int = option(512, "sequences in an evaluation set", 1, 10**6)
+    wrong_labels: float = option(0.0, "share of wrong answers in training", 0.0, 1.0, hashed="if set")
+
 # %% ../../nbs/modular/01_tasks.ipynb #2968dabe
 def _integer(
     low: int,  # smallest allowed
@@ -155,38 +173,27 @@ def _check_official(
         raise InputError(f"n_id = {n_id}: paper_compat evaluates a multiple of 8 unseen tasks: {needed}")
 
 # %% ../../nbs/modular/01_tasks.ipynb #d93508b4
-def check_options(
-    *,
-    p: int,  # modulus, a prime
-    n_id: int,  # training tasks
-    alpha: float,  # share of training inputs
-    n_shots: int,  # examples in a sequence
-    batch_size: int,  # sequences in a batch
-    seed: int = 0,  # of tasks and batches
-    task_choice: str = "rectangular",  # rectangular or random
-    balanced: bool = True,  # every task equally often
-    paper_compat: bool = False,  # the official sampling and evaluation
-    data_seed: int = 0,  # of the input split
-    n_ood: int = 256,  # unseen tasks kept for evaluation, at most
-    n_eval: int = 512,  # evaluation sequences in a set
-    wrong_labels: float = 0.0,  # share of wrong answers in training
+def _check(
+    stream,  # a `ModularStream`
 ):
     "Raise a one-line `InputError` for the first thing that cannot be; takes well under half a second."
+    p, n_id, alpha = stream.p, stream.n_id, stream.alpha
     if not isinstance(p, Integral) or not 3 <= p <= largest_p or not is_prime(p):
         raise InputError(f"p = {p!r}: must be a prime between 3 and {largest_p}")
     _integer(1, p * p - 1, n_id=n_id)
     if not isinstance(alpha, Real):
         raise InputError(f"alpha = {alpha!r}: must be a number between 0 and 1")
-    _integer(1, 512, n_shots=n_shots)
-    _integer(1, 2**20, batch_size=batch_size, n_ood=n_ood, n_eval=n_eval)
-    _integer(0, 2**32 - 1, seed=seed, data_seed=data_seed)
-    if task_choice not in task_choices:
-        raise InputError(f"task_choice = {task_choice!r}: must be one of {', '.join(task_choices)}")
-    _check_wrong_labels(wrong_labels, paper_compat)
+    _integer(1, 512, n_shots=stream.n_shots)
+    _integer(1, 2**20, batch_size=stream.batch_size, n_ood=stream.n_ood, n_eval=stream.n_eval)
+    _integer(0, 2**32 - 1, seed=stream.seed, data_seed=stream.data_seed)
+    if stream.task_choice not in task_choices:
+        allowed = ", ".join(task_choices)
+        raise InputError(f"task_choice = {stream.task_choice!r}: must be one of {allowed}")
+    _check_wrong_labels(stream.wrong_labels, stream.paper_compat)
     split_inputs(p, alpha)
-    if paper_compat:
-        _check_official(p, n_id, batch_size, balanced, n_ood)
-    task_choices[task_choice](p, n_id, seed)
+    if stream.paper_compat:
+        _check_official(p, n_id, stream.batch_size, stream.balanced, stream.n_ood)
+    task_choices[stream.task_choice](p, n_id, stream.seed)
 
 # %% ../../nbs/modular/01_tasks.ipynb #243bd6df
 def sequence_tokens(
@@ -225,25 +232,14 @@ class Sequences:
 
 # %% ../../nbs/modular/01_tasks.ipynb #4f9eebe4
 @dataclass(frozen=True, kw_only=True)
-class ModularStream:
+class ModularStream(TaskOptions):
     "Batches and evaluation sequences of the modular study: pure functions of these fields and the step."
 
-    p: int = 7  # modulus, a prime
-    n_id: int = 32  # training tasks
-    alpha: float = 0.85  # share of training inputs
-    n_shots: int = 12  # examples in a sequence
     batch_size: int = 64  # sequences in a batch
     seed: int = 0  # of tasks, batches and evaluation sequences
-    task_choice: str = "rectangular"  # rectangular or random
-    balanced: bool = True  # every task equally often
-    paper_compat: bool = False  # the official sampling and evaluation
-    data_seed: int = 0  # of the split into training and test inputs
-    n_ood: int = 256  # unseen tasks kept for evaluation, at most
-    n_eval: int = 512  # evaluation sequences in a set, cut to a multiple of its tasks, at least one each
-    wrong_labels: float = 0.0  # share of the answers z in training that are other numbers
 
     def __post_init__(self):
-        check_options(**asdict(self))
+        _check(self)
 
     @property
     def tokens_per_batch(self):
