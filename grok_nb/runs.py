@@ -209,7 +209,8 @@ def replace(self: Config, **changes) -> Config:
     for name in changes:
         if name not in (known := [f.name for f in fields(self)]):
             raise InputError(f"option {nearest(name, known)}")
-    return dataclasses.replace(self, **changes).under(self.root)
+    changed = dataclasses.replace(self, **changes)
+    return changed.under(self.root) if self.root else changed
 
 # %% ../nbs/core/04_runs.ipynb #c92c6c2d
 def from_preset(
