@@ -169,9 +169,7 @@ def critical_evidence(
     return _location - _scale * np.log(-np.log1p(-p_value))
 
 # %% ../nbs/core/08_ramps.ipynb #62fe9049
-min_evaluations = (
-    8  # evaluations below which a transition is not told from noise: the law is fitted from there on
-)
+min_evaluations = 8  # of a curve, to tell a transition from noise: from there on the law is fitted
 
 
 def noise_p_value(

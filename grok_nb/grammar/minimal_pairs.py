@@ -606,11 +606,10 @@ def score_pairs(
     pairs: pd.DataFrame,  # of `read_pairs`
     policy: Policy = Policy(),  # how; stored with the result
     batch_tokens: int | None = None,  # in one pass, with padding; None: 1024 on a CPU, 65 536 elsewhere
-) -> (
-    pd.DataFrame
-):  # pair, logprob_good, logprob_bad (nats), margin, correct, tokens_good, tokens_bad (scored)
-    """Both log-probabilities of every pair, summed, and the verdict; attrs: policy, unknown (pairs).
+) -> pd.DataFrame:  # a row a pair; attrs: policy, unknown (pairs)
+    """Both log-probabilities of every pair, summed, and the verdict.
 
+    Columns: pair, logprob_good and logprob_bad (nats), margin, correct, tokens_good and tokens_bad (scored).
     Raises InputError for a pair that does not fit, and for log-probabilities that are no numbers.
     """
     model = getattr(model, "module", model)  # inside DistributedDataParallel

@@ -41,11 +41,7 @@ def finish(
 
     if legend:
         place = dict(right="outside right center", below="outside lower center")[legend]
-        handles, labels = (
-            fig.axes[0].get_legend_handles_labels()
-            if handles is None
-            else (handles, [h.get_label() for h in handles])
-        )
-        fig.legend(handles, labels, loc=place, **dict(frameon=False, fontsize=9) | options)
+        handles = handles or fig.axes[0].get_legend_handles_labels()[0]
+        fig.legend(handles=handles, loc=place, **dict(frameon=False, fontsize=9) | options)
     plt.close(fig)
     return fig
