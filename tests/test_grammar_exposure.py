@@ -1,9 +1,10 @@
 "Exposure against a brute-force definition: what a batch shows, at which step a phrase was seen, and adding, resuming and refusing."
 import json
-import multiprocessing
 import os
 import pickle
 import re
+import subprocess
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import psutil # which accelerate needs, too
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -303,7 +305,16 @@ def test_every_byte_is_decoded_as_the_tokenizer_does(corpus):
 def test_a_worker_that_is_killed(files, monkeypatch):
     monkeypatch.setattr(exposure, "_results", lambda source, phrases, begin, pool, ahead: iter([pool.submit(os._exit, 1).result()]))
     with pytest.raises(RunError, match="a worker process was killed"): exposure_index(files.paths, files.phrases, workers=2)
-    assert not multiprocessing.active_children()
+    assert not [p for p in psutil.Process().children() if "grok_nb.engines" in " ".join(p.cmdline())]
+
+
+def test_a_plain_script_needs_no_guard(files, tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text("from grok_nb.grammar.exposure import exposure_index\n"
+                      f"print(exposure_index({[*map(str, files.paths)]!r}, ['this sketch'], workers=2).size)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert int(done.stdout) == exposure_index(files.paths, ["this sketch"]).size # once: nothing of the script is run again
 
 
 # pairs

@@ -7,19 +7,20 @@ __all__ = ['task_size', 'doses', 'recencies', 'Part', 'Exposures', 'seen_tokens'
            'exposure_index', 'phrases_of', 'expose', 'proxy_split', 'token_counts', 'dose_table', 'dose_figure']
 
 # %% ../../nbs/grammar/02_exposure.ipynb #f4b1d6d5
-import hashlib, inspect, json, multiprocessing, os, re, signal, time
+import hashlib, inspect, json, os, re, time
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .. import InputError, RunError
+from ..engines import Killed, Processes
 from .search import Searcher, check_phrases, normalise
 from ..runs import Run
 from ..see.panels import finish, panels
@@ -288,21 +289,22 @@ def _stream(described):
 
 # %% ../../nbs/grammar/02_exposure.ipynb #0bac653c
 task_size = 2**19  # bytes of text, about: little enough that memory is used again, not asked for anew
-_searcher = lru_cache(1)(Searcher)
-_own = []  # of a worker process of ours: its searcher, so that no task has to bring the phrases
 
 
-def _begin_worker(phrases):  # Ctrl-C is for the process that asks
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _own.append(Searcher(phrases))
+@lru_cache(1)
+def _searcher(phrases):
+    "What searches for phrases, or for those in a file, so that no task has to bring them."
+    if isinstance(phrases, Path):
+        phrases = tuple(json.loads(phrases.read_text()))
+    return Searcher(phrases)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #54892ef5
 def count_texts(
-    phrases: tuple[str, ...] | Searcher | None,  # of `check_phrases`; what searches; None: a worker's own
+    phrases: tuple[str, ...] | Searcher | Path,  # of `check_phrases`; what searches; a file with them
     texts: Iterable[tuple[int, str]],  # step, text; one after the other
 ) -> tuple[np.ndarray, int]:  # (3, row) step, phrase, count; bytes of text
     "Occurrences in texts: what a worker does."
-    searcher = phrases if isinstance(phrases, Searcher) else _searcher(phrases) if phrases else _own[0]
+    searcher = phrases if isinstance(phrases, Searcher) else _searcher(phrases)
     rows, total = [np.empty((3, 0), dtype=np.int64)], 0
     for step, text in texts:
         seen, counts, size = searcher.count(text)
@@ -317,7 +319,7 @@ def _reader(described):
 
 
 def count_batches(
-    phrases: tuple[str, ...] | Searcher | None,  # as in `count_texts`
+    phrases: tuple[str, ...] | Searcher | Path,  # as in `count_texts`
     described,  # a `StepTexts`, or what `_described` says of a run or a `TextStream`
     begin: int,  # first step, from 0
     end: int,  # the step after the last
@@ -395,17 +397,10 @@ class _Documents:  # of files, in tasks
             raise InputError(f"corpus: {self.texts!r} changed while it was read")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #6a8496ce
-class _Processes(ProcessPoolExecutor):
-    def __init__(self, workers, phrases):
-        super().__init__(workers, multiprocessing.get_context("spawn"), _begin_worker, (phrases,))
-
-
 def _results(source, phrases, begin, pool, ahead):
     "(end, (rows, size)) of each task, in order; `ahead`: tasks that may wait for theirs."
     if pool is None:
         phrases = _searcher(phrases)
-    elif isinstance(pool, _Processes):
-        phrases = None  # each has its own
     waiting = deque()
     for end, function, arguments in source.tasks(begin, pool is not None):
         if pool is None:
@@ -417,6 +412,14 @@ def _results(source, phrases, begin, pool, ahead):
             yield end, job.result()
     for end, job in waiting:
         yield end, job.result()
+
+
+def _own_pool(opened, workers, phrases):
+    "Processes, and a file with the phrases for them; closed and removed when `opened` is."
+    folder = opened.enter_context(TemporaryDirectory())
+    path = Path(folder) / "phrases.json"
+    path.write_text(json.dumps(phrases))
+    return opened.enter_context(Processes(workers, for_gpus=False)), path
 
 # %% ../../nbs/grammar/02_exposure.ipynb #26b7527d
 def _check_resumed(index, path, phrases, source, part):
@@ -446,7 +449,7 @@ def _resumed(path, phrases, source, begin):  # the index so far
     return index
 
 # %% ../../nbs/grammar/02_exposure.ipynb #57f0fadd
-def _read(source, index, path, pool, ahead, save_every):
+def _read(source, index, sought, path, pool, ahead, save_every):
     "The index with all that the source still has."
     part, rows, size, saved = index.parts[0], [], 0, time.monotonic()
     if part.whole:
@@ -464,7 +467,7 @@ def _read(source, index, path, pool, ahead, save_every):
     with reading_bar("exposure", source.unit, source.range and len(source.range)) as bar:
         bar.update(part.end - part.begin)
         try:
-            for end, (found, read) in _results(source, index.phrases, part.end, pool, ahead):
+            for end, (found, read) in _results(source, sought, part.end, pool, ahead):
                 bar.update(end - part.end)
                 rows.append(found)
                 size += read
@@ -501,14 +504,14 @@ def exposure_index(
     is_stream = isinstance(source, Run) or hasattr(source, "batch")
     source = _Batches(source, steps) if is_stream else _Documents(source, steps, documents_per_step)
     index = _resumed(path, phrases, source, source.range.start if source.range else 0)
-    pool = engine or (_Processes(workers, phrases) if workers > 1 else None)
+    pool, sought = engine, phrases
     try:
-        index = _read(source, index, path, pool, 2 * workers, save_every)
-    except BrokenExecutor:
+        with ExitStack() as opened:
+            if workers > 1 and not engine:
+                pool, sought = _own_pool(opened, workers, phrases)
+            index = _read(source, index, sought, path, pool, 2 * workers, save_every)
+    except Killed:
         raise RunError("exposure: a worker process was killed; with a path, run it again to go on") from None
-    finally:
-        if pool and not engine:
-            pool.shutdown(cancel_futures=True)
     try:
         source.check()
     except InputError:
