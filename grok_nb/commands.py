@@ -136,7 +136,8 @@ def grok_nb_train(
     if options:
         _print_options(config)
         return
-    if not 0 <= threads <= (cores := os.cpu_count()):
+    cores = os.cpu_count()
+    if not 0 <= threads <= cores:
         raise InputError(
             f"--threads {threads}: must be a whole number from 1 to {cores}, this machine's cores"
         )

@@ -97,7 +97,9 @@ def refuse(
     why: str,  # in a message
 ):
     "Raise `InputError` for an option that the run would ignore, and yet be another run for."
-    if changed := [n for n in names if getattr(self, n) != getattr(type(self), n)]:
+    changed = [n for n in names if getattr(self, n) != getattr(type(self), n)]
+    # A seed that follows the run's follows it into nothing.
+    if changed := [n for n in changed if not (n.endswith("_seed") and getattr(self, n) < 0)]:
         raise InputError(f"{changed[0]}: {why}")
 
 

@@ -133,11 +133,14 @@ class Config:
     # fmt: on
 
     def __post_init__(self):
-        given = {f.name: _convert(f, getattr(self, f.name)) for f in fields(self)}
-        for name, value in self.resolved(given).items():
-            object.__setattr__(self, name, value)
+        self._freeze({f.name: _convert(f, getattr(self, f.name)) for f in fields(self)})
         _check_shared(self)
         self.check()
+        self._freeze(self.resolved(self.options()))
+
+    def _freeze(self, options):
+        for name, value in options.items():
+            object.__setattr__(self, name, value)
 
 # %% ../nbs/core/04_runs.ipynb #7d20a004
 @patch(cls_method=True)

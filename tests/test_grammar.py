@@ -16,7 +16,7 @@ from grok_nb.claims import ledger
 from grok_nb.grammar import language, paper
 from grok_nb.grammar import judge
 from grok_nb.grammar.study import study
-from grok_nb.grammar.attention import changes
+from grok_nb.grammar.attention import attention_changes
 from grok_nb.grammar.exposure import expose, exposure_index, phrases_of, token_counts
 from grok_nb.grammar.lag import accuracies, clusters, curve_table, frequency_strata, gaps, random_splits, reached
 from grok_nb.grammar.language import SentenceStream, pairs, third_person
@@ -460,7 +460,7 @@ def test_concentrations_are_of_the_heads_that_changed(smoke):
     assert set(found.index) == set(steps)
     rows = measure(smoke, study.checkpoint_probes(smoke.config))
     for name, (before, after) in steps.items():
-        best = changes(rows[rows.paradigm == name], before, after).iloc[0]
+        best = attention_changes(rows[rows.paradigm == name], before, after).iloc[0]
         assert (found.layer[name], found["head"][name]) == (best.layer, best["head"]) and np.isclose(found.gain[name], best.change, atol=1e-6)
         assert (found.before[name], found.after[name], found.heads[name]) == (before, after, 8)
 
