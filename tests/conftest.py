@@ -126,6 +126,13 @@ def short_report(short_runs, shared):
     with shared("report.html") as path: return path if path.exists() else report([short_runs["copying"]], path)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "The whole site takes more than a minute to build: what needs it is slow."
+    for item in items:
+        if "site" in getattr(item, "fixturenames", ()): item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def site(shared):
     "The site as `make docs` builds it, from a copy of the repository. A link that leads nowhere stops the build."
