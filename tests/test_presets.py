@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from grok_nb import studies
+from grok_nb import InputError, corpus, studies
+from grok_nb.copying.study import study as copying
+from grok_nb.grammar.study import study as grammar
 from grok_nb.runs import Config, Run, own_seed
 from grok_nb.training import learning_rate_share
 
@@ -92,3 +94,36 @@ def test_other_schedules_have_no_share(schedule):
     one, other = (Config(schedule=schedule, steps=200, warmup_steps=20, decay_share=d) for d in (.25, .9))
     lines = [[learning_rate_share(c, s) for s in range(201)] for c in (one, other)]
     assert lines[0] == lines[1] and lines[0][20] == 1 and lines[0][200] == pytest.approx(1 if schedule == "constant" else .1)
+
+
+# ---- where things lie, and when files are read ----
+
+@pytest.fixture
+def prose(tmp_path):
+    "A text of a few thousand words."
+    path = tmp_path/"prose.txt"
+    path.write_text("\n\n".join(" ".join(f"word{(7*i + j) % 60}" for j in range(40)) + "." for i in range(120)))
+    return path
+
+
+def test_what_is_prepared_lies_under_the_root(prose, tmp_path, monkeypatch):
+    monkeypatch.setenv("GROK_NB_RUNS", str(tmp_path/"elsewhere"))
+    few = dict(steps=2, warmup_steps=0, evaluate_every=2, checkpoints=1, vocab_size=300)
+    run = corpus.study.run("smoke", tmp_path/"here", corpus=str(prose), **few)
+    assert run.config.root == tmp_path/"here" and len(list((tmp_path/"here"/"corpora").glob("*/corpus.json"))) == 1
+    again = Run(run.path)
+    assert again.config == run.config and again.stream.corpus.folder.is_relative_to(tmp_path/"here")
+    assert again.config.replace(seed=1).root == tmp_path/"here" and not (tmp_path/"elsewhere").exists()
+
+
+def test_a_check_reads_no_file(prose, monkeypatch):
+    monkeypatch.setattr(corpus, "open_texts", lambda *_: pytest.fail("a text was read"))
+    for study in (corpus.study, copying, grammar):
+        with pytest.raises(InputError, match="width = 30"): study.config("text", corpus=str(prose), width=30, heads=4)
+
+
+def test_a_configuration_stands_once_it_is_made(prose):
+    config = corpus.study.config(corpus=str(prose))
+    assert config.fingerprint and config.corpus == str(prose.absolute())
+    with pytest.raises(AttributeError): config.steps = 3
+    with pytest.raises(InputError, match="only the generated language has it"): copying.config(language="text", corpus=str(prose))
