@@ -61,7 +61,7 @@ def _readable_row(r):
         return cells | times | {"shape": "–"}
     for column, time in zip(times, ("onset", "midpoint", "saturation")):
         times[column] = _span(r[f"{time}_lo"], r[f"{time}_hi"])
-    level = f"{r.baseline:.2f}\u00a0→\u00a0{r.plateau:.2f}"
+    level = f"{r.baseline:z.2f}\u00a0→\u00a0{r.plateau:z.2f}"  # z: no −0.00
     return cells | times | {"level": level, "shape": r["shape"]}
 
 # %% ../nbs/core/10_evidence.ipynb #1a8d57cf
