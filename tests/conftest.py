@@ -171,7 +171,9 @@ def opened(browser):
         page.on("console", lambda m: m.type == "error" and wrong.append(m.text))
         page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(r.url))
         page.on("dialog", lambda d: (wrong.append(f"dialog: {d.message}"), d.dismiss()))
-        page.on("requestfailed", lambda r: wrong.append(f"failed: {r.url}"))
+        def failed(r): # not of a picture that was still on its way when the next page was opened
+            if "ERR_ABORTED" not in (r.failure or ""): wrong.append(f"failed: {r.url} ({r.failure})")
+        page.on("requestfailed", failed)
         opened.append(page)
         return page
     yield new
