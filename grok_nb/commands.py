@@ -98,9 +98,10 @@ def check_choice(
     option: str,  # as it is written
     value: str,  # given
     choices: tuple,  # allowed
+    optional: bool = False,  # may it be empty?
 ):
-    "An `InputError` with the nearest one, for a word that is none of the choices; empty is none given."
-    if value and value not in choices:
+    "An `InputError` with the nearest one, for a word that is none of the choices."
+    if value not in choices and (value or not optional):
         raise InputError(f"{option} {nearest(value, choices)}")
 
 
@@ -141,7 +142,7 @@ def grok_nb_train(
         raise InputError(
             f"--threads {threads}: must be a whole number from 1 to {cores}, this machine's cores"
         )
-    check_choice("--device", device, ("cpu", "cuda", "mps"))
+    check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
     if device in ("cuda", "mps") or "WORLD_SIZE" in os.environ:
         from grok_nb.training import check_device, check_processes
 
@@ -528,8 +529,8 @@ def grok_nb_measure(
     probes = _asked(study, sources, root) if foreign else run.study.probes(run.config)
     if most < 0:
         raise InputError(f"--most {most}: must be at least 1")
-    check_choice("--spacing", spacing or "none", ("linear", "log"))
-    check_choice("--device", device, ("cpu", "cuda", "mps"))
+    check_choice("--spacing", spacing, ("linear", "log"))
+    check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
     if out and Path(out).exists() and not Path(out).is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
     room = in_bytes(max_disk) if max_disk else None

@@ -403,7 +403,9 @@ def create(
 ) -> Run:
     "The run of this configuration under `root`: the one that is there, or a new one."
     folder = runs_root(root or config.root)
-    config = config.under(folder)
+    config = (
+        config if config.root else config.under(folder)
+    )  # one that has a place keeps what is prepared there
     path, about = folder / config.run_id, dict(study=config.study, run_id=config.run_id)
     text = json.dumps(about | dict(options=config.options()), indent=1) + "\n"
     if not (path / "config.json").exists():

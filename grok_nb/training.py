@@ -577,7 +577,7 @@ def why_stop(
     value: float | None,  # headline, where it was measured
     due: Due,  # at this step
 ) -> int:  # 0: go on; `ENOUGH`; or the number of a signal
-    "Is this to be the last step? The same answer for every process."
+    "Is this to be the last step? The same answer for every process; a rule's word is noted in the folder."
     asked = until is not None and value is not None and self.step < self.run.config.steps
     word = signals[0] if signals else ENOUGH if asked and until(self.curve) else 0
     if self.accelerator.num_processes > 1:

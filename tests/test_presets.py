@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from grok_nb import InputError, corpus, studies
+from grok_nb import InputError, corpus, streams, studies
 from grok_nb.copying.study import study as copying
 from grok_nb.grammar.study import study as grammar
+from grok_nb.probes import fingerprint
 from grok_nb.runs import Config, Run, own_seed
+from grok_nb.sweeps import estimate
 from grok_nb.training import learning_rate_share
 
 # ---- seeds ----
@@ -127,3 +129,16 @@ def test_a_configuration_stands_once_it_is_made(prose):
     assert config.fingerprint and config.corpus == str(prose.absolute())
     with pytest.raises(AttributeError): config.steps = 3
     with pytest.raises(InputError, match="only the generated language has it"): copying.config(language="text", corpus=str(prose))
+
+
+def test_a_calibration_prepares_nothing_twice(prose, tmp_path, monkeypatch):
+    prepared, prepare = [], streams._prepare
+    monkeypatch.setattr(streams, "_prepare", lambda final, *more: prepared.append(final) or prepare(final, *more))
+    few = dict(corpus=str(prose), steps=40, warmup_steps=0, vocab_size=300)
+    cost = estimate([corpus.study.config("smoke", seed=s, **few) for s in (0, 1)], tmp_path/"here", workers=1)
+    assert cost["seconds"] > 0 and len(prepared) == 1 and prepared[0].parent == tmp_path/"here"/"corpora"
+
+
+def test_where_a_text_is_prepared_is_not_what_is_asked(prose, tmp_path):
+    one, two = (copying.foreign_probes(corpus=str(prose), root=tmp_path/name) for name in ("one", "two"))
+    assert [fingerprint(one[n]) for n in one] == [fingerprint(two[n]) for n in two]

@@ -6,6 +6,7 @@
 __all__ = ['foreign_probes', 'copies_of_its_own', 'heads_of_its_own', 'on_text']
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #7d7ef2d3
+from dataclasses import dataclass, field, replace
 from .. import InputError
 from . import language
 from .presets import in_context
@@ -26,7 +27,7 @@ def foreign_probes(
         return found
     sources = [corpus] if isinstance(corpus, str) else [*corpus]
     text = dict(corpus=sources, known=open_texts(sources).fingerprint, root=root)
-    return found | {name: partial(on_text, name, **text) for name in ("losses", "in_context")}
+    return found | {name: _OnText(name, **text) for name in ("losses", "in_context")}
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #647013f0
 def _positions(model):  # that it holds; some architectures have no limit
@@ -73,7 +74,6 @@ def on_text(
     root=None,  # as of `foreign_probes`
 ) -> list[dict]:  # the rows of that probe
     "What a model makes of a text, its first 200 000 tokens; rows of 512, or as many as its context holds."
-    from dataclasses import replace
     from grok_nb.runs import runs_root
     from grok_nb.series import tokenizer_of
     from grok_nb.streams import TextStream, prepare_corpus
@@ -84,3 +84,16 @@ def on_text(
     text = prepare_corpus(corpus, runs_root(root) / "corpora", tokenizer, **options)
     here = replace(context, stream=TextStream(text, min(512, _positions(model)), 1))
     return dict(losses=language.losses, in_context=in_context)[name](model, here)
+
+
+@dataclass(frozen=True)
+class _OnText:
+    "`on_text` with a text. Where it is prepared is no part of what is asked, and so not of its repr."
+
+    name: str
+    corpus: list
+    known: str
+    root: object = field(default=None, repr=False)
+
+    def __call__(self, model, context):
+        return on_text(self.name, model, context, corpus=self.corpus, known=self.known, root=self.root)
