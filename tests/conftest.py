@@ -88,6 +88,13 @@ def runs_root(tmp_path, monkeypatch):
     return root
 
 
+@pytest.fixture
+def survived(record_property):
+    "Note what a test has survived: the kind of attack, and how many; see `nbs/promises.ipynb`."
+    def note(kind, attacks=1): record_property("survived", [kind, attacks])
+    return note
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     "The folder with real text and minimal pairs, named by `GROK_NB_DATA`."

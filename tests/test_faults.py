@@ -632,6 +632,129 @@ def test_damage_is_gone_around(lab, stopped, uninterrupted, damage, steps, origi
     check_same(run, uninterrupted(TINY), [34] if 34 in steps else [])
 
 
+def flip(path, place):
+    "One bit."
+    data = bytearray(path.read_bytes())
+    data[int(place*len(data))] ^= 4
+    path.write_bytes(data)
+
+
+def agree(run):
+    "The manifest says what the files of step 34 are now."
+    from grok_nb.files import write_manifest
+    facts = json.loads((run.folder(34)/"MANIFEST.json").read_text())
+    write_manifest(run.folder(34), **{k: v for k, v in facts.items() if k != "files"})
+
+
+def tensors(run, name, change):
+    "Change tensors of step 34, and have the manifest agree."
+    from safetensors.torch import load_file, save_file
+    save_file(dict(change(load_file(run.folder(34)/name))), run.folder(34)/name, {"format": "pt"})
+    agree(run)
+
+
+def another(run, seed):
+    "A run of another seed, never trained further than its start."
+    from grok_nb.training import train
+    return train(run.config.replace(seed=seed), run.path.parent, until=lambda curve: True)
+
+
+def without(part, items): return {k: v for k, v in items.items() if part not in k}
+
+
+def foreign(run, at):
+    other = another(run, 7)
+    shutil.copytree(other.folder(0), run.folder(at), dirs_exist_ok=True)
+
+
+def lose_line(run, step):
+    lines = (run.path/"metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path/"metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] != step))
+
+
+@pytest.mark.parametrize("damage, origin, why", [
+    (lambda run: flip(run.folder(34)/WEIGHTS, .5), 30, WEIGHTS),
+    (lambda run: flip(run.folder(34)/WEIGHTS, .001), 30, WEIGHTS),
+    (lambda run: (run.folder(34)/WEIGHTS).write_bytes(bytes((run.folder(34)/WEIGHTS).stat().st_size)), 30, WEIGHTS),
+    (lambda run: shutil.copy(run.folder(30)/WEIGHTS, run.folder(34)/WEIGHTS), 30, WEIGHTS),
+    (lambda run: flip(run.folder(34)/STATE, .7), 30, STATE),
+    (lambda run: flip(run.folder(34)/STATE, .001), 30, STATE),
+    (lambda run: shutil.copy(run.folder(20)/STATE, run.folder(34)/STATE), 30, STATE),
+    (lambda run: edit(run.folder(34)/FACTS, '"loss_steps": 4', '"loss_steps": 5'), 30, FACTS),
+    (lambda run: edit(run.folder(34)/"config.json", '"num_attention_heads": 2', '"num_attention_heads": 4'), 30, "config.json"),
+    (lambda run: (run.folder(34)/"MANIFEST.json").write_text('{"files": {"../../x": 1}}'), 30, "MANIFEST.json"),
+    (lambda run: [flip(run.folder(s)/WEIGHTS, .5) for s in (20, 30, 34)], None, WEIGHTS),
+    (lambda run: foreign(run, 40), 34, "belongs to modular-p5"),
+    (lambda run: shutil.copytree(run.folder(30), run.folder(120)), 34, "is a copy of step 30"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: {k: v.half() for k, v in t.items()}), 30, "not those of this run's model"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: without("q_proj", t)), 30, "tensors are missing"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: t | {"model.extra": t["model.norm.weight"].clone()}), 30, "tensors are unexpected"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: {k: v*float("nan") for k, v in t.items()}), 30, "not finite"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: {k: v[:1] for k, v in t.items()}), 30, "step 34"),
+    (lambda run: tensors(run, STATE, lambda t: without("0.3.", t)), 30, "not of this run's optimisers"),
+    (lambda run: tensors(run, STATE, lambda t: without("1.0.exp_avg_sq", t)), 30, "not of this run's optimisers"),
+    (lambda run: tensors(run, STATE, lambda t: without("random", t)), 30, "not of this run's optimisers"),
+    (lambda run: tensors(run, STATE, lambda t: {k: v.flatten() for k, v in t.items()}), 30, "not of this run's optimisers"),
+    (lambda run: [(run.folder(34)/FACTS).write_text("[]"), agree(run)], 30, "not of this run's optimisers"),
+    (lambda run: [(run.folder(34)/FACTS).write_text("{"), agree(run)], 30, "cannot be read"),
+    (lambda run: [(run.folder(34)/STATE).write_bytes(b"{}"*99), agree(run)], 30, "cannot be read"),
+    (lambda run: [(run.folder(34)/WEIGHTS).write_bytes(b"{}"*99), agree(run)], 30, "cannot be opened"),
+    (lambda run: lose_line(run, 30), 20, "evaluation of step 30"),
+    (lambda run: lose_line(run, 15), None, "evaluation of step 15"),
+    (lambda run: (run.path/"metrics.jsonl").unlink(), None, "evaluation of step 0"),
+    (lambda run: (run.path/"metrics.jsonl").write_text('[]\n1\n{"step": []}\n{"a": []}\nnull\n'), None, "evaluation of step 0"),
+], ids="weights-bit weights-header weights-zeros weights-of-another-step state-bit state-header state-of-another-step facts config manifest all-three "
+       "another-run copied-to-the-end half-precision tensor-missing tensor-extra not-finite cut-shapes no-moments one-moment no-random flat-moments facts-list "
+       "facts-cut state-garbage weights-garbage evaluation-of-30 evaluation-of-15 no-metrics metrics-of-another-shape".split())
+def test_nothing_damaged_is_gone_on_from(stopped, damage, origin, why):
+    "Where training would begin, and what it says of the rest; looking changes nothing."
+    from grok_nb.training import where_to_begin
+    damage(stopped)
+    before = {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()}
+    begin, model, passed_over = where_to_begin(stopped)
+    assert (begin.step if begin else None) == origin and why in passed_over[0] and len(passed_over[0]) < 200, passed_over
+    assert len({p.split(":")[0] for p in passed_over}) == len(passed_over) == {30: 1, 20: 2, 34: 1}.get(origin, 3)
+    assert not stopped.finished
+    assert {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("damage", [
+    lambda run: flip(run.folder(34)/WEIGHTS, .5), lambda run: flip(run.folder(34)/STATE, .5), lambda run: (run.path/"metrics.jsonl").unlink(),
+    lambda run: foreign(run, 120)], ids="weights state metrics foreign-end".split())
+def test_what_is_passed_over_is_named(lab, stopped, uninterrupted, damage):
+    "Training goes on from before it, says so in one line, and ends on the same bits."
+    damage(stopped)
+    job = lab.train(stopped.path.parent, TINY)
+    assert job.wait() == 0, job.errors
+    session = Run(stopped.path).sessions()[-1]
+    assert session["passed_over"] and job.errors.splitlines() == [
+        f"{stopped.run_id}: {why}; passed over, training goes on from step {session['step']}" for why in session["passed_over"]]
+    run, reference = Run(stopped.path), uninterrupted(TINY)
+    assert run.finished and evaluations(run) == evaluations(reference)
+    for step in reference.steps: assert digest(run.folder(step)/WEIGHTS) == digest(reference.folder(step)/WEIGHTS)
+
+
+def test_damage_at_the_end_is_mended(lab, uninterrupted, runs_root):
+    "A finished run whose last checkpoint, or a line of whose metrics, is no more what it was, is not finished."
+    reference = uninterrupted(TINY)
+    for damage in (lambda run: flip(run.folder(120)/WEIGHTS, .5), lambda run: lose_line(run, 60)):
+        root = runs_root/str(len(list(runs_root.iterdir())))
+        run = Run(shutil.copytree(reference.path, root/reference.path.name))
+        damage(run)
+        again = lab.finish(root, TINY | dict(keep_states=1000))
+        assert evaluations(again) == evaluations(reference) and len(again.sessions()) == 2
+        assert {s: digest(again.folder(s)/WEIGHTS) for s in again.steps} == {s: digest(reference.folder(s)/WEIGHTS) for s in reference.steps}
+
+
+def test_damaged_weights_are_not_opened(stopped):
+    "Also where nothing is trained: a model is verified before it is opened."
+    flip(stopped.folder(20)/WEIGHTS, .5)
+    with pytest.raises(InputError, match=f"step 20: {WEIGHTS} is not what it was"): stopped.at(20).model
+    assert stopped.at(30).model is not None
+    shorten(stopped.folder(30)/WEIGHTS)
+    with pytest.raises(InputError, match=f"step 30: {WEIGHTS} is not what it was"): stopped.at(30)
+
+
 def edit(path, old, new):
     text = path.read_text()
     assert old in text
