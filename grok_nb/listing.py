@@ -97,11 +97,12 @@ def listing(
 def _outcome(run):
     curve = {line["step"]: pick(line["rows"], run.study.headline) for line in run.records()}
     known = [v for v in curve.values() if v is not None]
+    lost = len(run.missing_evaluations(run.config.steps)) if run.finished else 0
     return dict(
         bytes=size_of(run.path),
         curve=run.study.headline_name,
         value=known[-1] if known else None,
-        verdict=when_it_changed(curve),
+        verdict=f"evaluations lost: {lost}; train it again" if lost else when_it_changed(curve),
     )
 
 # %% ../nbs/commands/01_listing.ipynb #b7d20c95

@@ -67,6 +67,7 @@ def trial(lab, root, reference, n, before):
 linux = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="stopped processes are seen in /proc")
 
 
+@pytest.mark.promise("writers")
 @linux
 @pytest.mark.parametrize("n, before", [(9, True), (9, False)], ids=["before the look", "after it"])
 def test_who_stood_still_writes_nothing(lab, runs_root, uninterrupted, n, before):
@@ -85,6 +86,7 @@ def test_who_stood_still_writes_nothing_wherever_it_was(lab, runs_root, uninterr
 
 # ---- a claim that nobody holds ----
 
+@pytest.mark.promise("writers")
 @pytest.mark.parametrize("text", ["", "\n", "12\n", "filelock/2\npid=1", "\0\0\0"], ids="empty line legacy cut zeros".split())
 def test_a_claim_of_nobody_is_void_after_the_lease(stopped_clock, text):
     "A kill between making the claim and writing it leaves it empty; an hour later the run is free, for `delete` too."
@@ -108,6 +110,7 @@ def stopped_clock(runs_root):
     return Run.create(study.config("smoke"), runs_root)
 
 
+@pytest.mark.promise("writers")
 def test_who_looks_takes_nothing(stopped_clock):
     "Many readers beside starts: none is refused, and no idle run is taken for a running one."
     run, seen, end = stopped_clock, [], threading.Event()
@@ -125,6 +128,7 @@ def test_who_looks_takes_nothing(stopped_clock):
     assert set(seen) <= {"new", "running"} and run.state == "new"
 
 
+@pytest.mark.promise("writers")
 def test_readers_beside_a_writer(lab, runs_root):
     "Lists and trees of a run while it is trained, its checkpoints coming and going: never an error, never another state."
     job = lab.train(runs_root, TINY | dict(checkpoints=120, keep_states=1), slow=.01)
@@ -158,6 +162,7 @@ def series(tmp_path):
     return tmp_path/"series"
 
 
+@pytest.mark.promise("damage")
 def test_rows_belong_to_the_content(series, tmp_path):
     "Weights replaced under the same names are measured; those that were not, or that were put back, are not again."
     calls = []
@@ -179,6 +184,7 @@ def test_rows_belong_to_the_content(series, tmp_path):
     assert "content" not in measured(series, dict(norm=probe), tmp_path/"tables")
 
 
+@pytest.mark.promise("damage")
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:len(data)//2], lambda data: b"garbage", lambda data: bytes(len(data)),
                                     lambda data: b"[]"], ids="empty cut garbage zeros json".split())
 def test_damaged_tables_are_named_and_measured_again(series, tmp_path, capsys, damage):
@@ -225,6 +231,7 @@ def two_measure(series, tmp_path, trials):
         assert sorted(load_table(folder/"norm.parquet").step) == [*range(6)]
 
 
+@pytest.mark.promise("writers")
 def test_two_that_measure_lose_nothing(series, tmp_path): two_measure(series, tmp_path, 4)
 
 
@@ -234,6 +241,7 @@ def test_two_that_measure_lose_nothing_often(series, tmp_path, survived):
     survived("writers", 50)
 
 
+@pytest.mark.promise("damage")
 def test_a_probe_is_all_that_it_calls(tmp_path, monkeypatch):
     "Another module, a class, a constant, a name imported inside, code of a closure: each changes the fingerprint; what is not called does not."
     import importlib
@@ -260,3 +268,22 @@ def test_a_probe_is_all_that_it_calls(tmp_path, monkeypatch):
                dict(kinds=parts["kinds"].replace("return 3", "return 4")), dict(probe=parts["probe"].replace("x + n", "x - n")),
                dict(probe=parts["probe"].replace("made(2)", "made(3)"))]
     assert len({known, *(now(**change) for change in changes)}) == 1 + len(changes)
+
+
+@pytest.mark.promise("damage")
+def test_a_list_names_lost_evaluations(trained_copy):
+    "A finished run of whose metrics a line is gone says so in the list, until it is trained again."
+    run = trained_copy
+    whole = listing(run.path.parent)[0].verdict[0]
+    lines = (run.path/"metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path/"metrics.jsonl").write_text("".join(lines[:1] + lines[2:]))
+    assert run.finished and listing(run.path.parent)[0].verdict[0] == "evaluations lost: 1; train it again"
+    (run.path/"metrics.jsonl").write_text("".join(lines))
+    assert listing(run.path.parent)[0].verdict[0] == whole
+
+
+@pytest.fixture
+def trained_copy(short_runs, tmp_path):
+    "A copy of a finished run."
+    run = short_runs["modular"]
+    return Run(shutil.copytree(run.path, tmp_path/run.path.name))
