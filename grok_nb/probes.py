@@ -65,8 +65,10 @@ def save_table(
     try:
         table.to_parquet(partial, index=False)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as e:
         partial.unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            e.filename = str(path)
         raise
 
 # %% ../nbs/core/07_probes.ipynb #18c67a2c

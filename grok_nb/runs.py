@@ -242,10 +242,13 @@ def runs_root(
     "`root`, else `GROK_NB_RUNS`, else `runs/` at the root of this repository if we are in it, else `./runs`."
     if root or (root := os.environ.get("GROK_NB_RUNS")):
         return Path(root).expanduser().absolute()
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise InputError("runs: the working folder was removed; go to another, or use --runs") from None
     for folder in (here, *here.parents):
         settings = folder / "settings.ini"
-        if settings.is_file() and "lib_name = grok_nb" in settings.read_text():
+        if settings.is_file() and "lib_name = grok_nb" in settings.read_text(encoding="utf-8"):
             return folder / "runs"
     return here / "runs"
 
@@ -339,7 +342,7 @@ class Run:
         "The configuration, as the study's own `Config`."
         where = f"run: {self.path}/config.json"
         try:
-            saved = json.loads((self.path / "config.json").read_text())
+            saved = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
             config, name = studies[saved["study"]].Config(**saved["options"]), saved["run_id"]
         except InputError:
             raise
@@ -521,7 +524,7 @@ def records(self: Run) -> list[dict]:
 @patch
 def append(self: Run, **record):
     "Add one evaluation to `metrics.jsonl`, flushed to the disk."
-    with open(self.path / "metrics.jsonl", "a") as f:
+    with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as f:
         f.write(json.dumps(record) + "\n")
         f.flush()
         os.fsync(f.fileno())
@@ -611,7 +614,7 @@ def _patience(run):
 
     One that a crash has cut is so after two, one of another machine after silence."""
     try:
-        text = (run.path / ".claim").read_text()
+        text = (run.path / ".claim").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return 0
     if "\nduration=" not in text or not text.endswith("\n"):
@@ -683,7 +686,7 @@ def beat(self: Run, **facts):
 def heartbeat(self: Run) -> dict:
     "The last heartbeat; empty if there was none."
     try:
-        return json.loads((self.path / ".heartbeat").read_text())
+        return json.loads((self.path / ".heartbeat").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -692,7 +695,7 @@ def heartbeat(self: Run) -> dict:
 def stopped(self: Run) -> dict | None:
     "The `step` at which a rule ended the run early, and the `rule`; None if none did."
     try:
-        facts = json.loads((self.path / "stopped.json").read_text())
+        facts = json.loads((self.path / "stopped.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return facts if is_checkpoint(self.folder(facts["step"])) else None
