@@ -679,7 +679,8 @@ def begin_session(self: Run, **facts):
 @patch
 def beat(self: Run, **facts):
     "Write the heartbeat: step, loss, headline metric."
-    (self.path / ".heartbeat").write_text(json.dumps(facts | dict(time=time.time())))
+    said = json.dumps(facts | dict(time=time.time()))
+    (self.path / ".heartbeat").write_text(said, encoding="utf-8")
 
 
 @patch
