@@ -23,7 +23,7 @@ from .see.formats import check_form, form_of
 # %% ../nbs/commands/00_commands.ipynb #67aad067
 def _is_main():
     "Of several processes that a launcher started, one speaks."
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def _stop(command, message, status):
@@ -193,7 +193,7 @@ def grok_nb_train(
     ) = (),
     runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
     device: str = "",  # cpu, cuda or mps; default: the best there is
-    threads: int = 0,  # CPU threads; default: one for a small model, else all cores
+    threads: int = 0,  # CPU threads; default: as before, else one for a small model, else all cores
     options: store_true = False,  # list the options of the study with their ranges, and stop
 ):
     """Train one run, or go on with it where it was stopped.

@@ -8,7 +8,7 @@ __all__ = ['file_hash', 'write_atomic', 'remove_folder', 'size_of', 'in_words', 
 
 # %% ../nbs/core/00_files.ipynb #a6877eeb
 import errno, hashlib, json, os, re, shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from . import InputError
 
@@ -31,7 +31,8 @@ def write_atomic(path: Path, content: str | bytes):
             os.fsync(f.fileno())
         os.replace(partial, path)
     except BaseException as e:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         if isinstance(e, OSError):
             e.filename = str(path)
         raise

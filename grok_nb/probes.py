@@ -8,6 +8,7 @@ __all__ = ['curve', 'fingerprint', 'save_table', 'measure', 'measured']
 # %% ../nbs/core/07_probes.ipynb #6b4156dc
 import hashlib, inspect, os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 import pandas as pd
@@ -66,7 +67,8 @@ def save_table(
         table.to_parquet(partial, index=False)
         os.replace(partial, path)
     except BaseException as e:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         if isinstance(e, OSError):
             e.filename = str(path)
         raise

@@ -10,7 +10,7 @@ __all__ = ['ENOUGH', 'learning_rate_share', 'orthogonalised', 'Muon', 'hidden_ma
            'failures_are_named', 'train']
 
 # %% ../nbs/core/05_training.ipynb #418ca3f3
-import json, math, os, shutil, signal, threading, time, warnings
+import json, math, os, re, shutil, signal, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -280,7 +280,8 @@ def _set_threads(run, model, threads, processes):
     and for others `OMP_NUM_THREADS` or a process's share of the cores."""
     before = _threads_so_far(run, processes)
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
-    given = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    said = re.match(r"\s*\d+", os.environ.get("OMP_NUM_THREADS", ""))  # of `2,1`, for two levels, the first
+    given = int(said[0]) if said else 0
     share = _cores() // get_int_from_env(["LOCAL_WORLD_SIZE"], processes)
     torch.set_num_threads(threads or before or (1 if small else given or max(1, share)))
 
@@ -345,6 +346,9 @@ def forget_worse(run: Run, best: int | None):
 def check_processes(config: Config):
     "An `InputError` if a batch cannot be shared out evenly among the processes that were started."
     names = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
+    for name in (*names, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        if not re.fullmatch(r"-?\d+", value := os.environ.get(name, "0")):
+            raise InputError(f"{name} = {value!r}: must be a whole number; a launcher sets it, else unset it")
     world, rows = get_int_from_env(names, 1), ""
     if config.batch_size % world or config.batch_size // world < config.accumulation:
         if config.accumulation > 1:

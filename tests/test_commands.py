@@ -462,7 +462,7 @@ def test_a_machine_that_does_not_speak_utf8(trained, tmp_path, capsys, env):
     status, out, err = started_by("", trained, *COMMAND, "grok_nb_runs", "--tree", run.path, **env)
     plain = said(capsys, commands.grok_nb_runs, "--tree", run.path)
     assert (status, err) == (0, "") and not plain.isascii() and out.decode() == re.sub(r"[^\x00-\x7f]", "?", plain)
-    code = "import sys, pathlib, grok_nb.files as f; f.write_atomic(pathlib.Path(sys.argv[1]), '→ \\udcff')"
+    code = "import sys, pathlib, grok_nb.files as f; f.write_atomic(pathlib.Path(sys.argv[1]), '\\u2192 \\udcff')"
     assert started_by("", trained, "-c", code, tmp_path/"page", **env) == (0, b"", "")
     assert (tmp_path/"page").read_bytes() == "→ \\udcff".encode()
 

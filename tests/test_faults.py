@@ -567,6 +567,16 @@ def test_another_number_of_threads_is_refused(lab, stopped):
     assert [(s["step"], s["threads"]) for s in stopped.sessions()] == [(0, 1), (0, 2), (16, 2)]
 
 
+@pytest.mark.parametrize("name, value, status", [("OMP_NUM_THREADS", "2,1", 0), ("OMP_NUM_THREADS", "many", 0),
+                                                 ("WORLD_SIZE", "abc", 2), ("RANK", "1", 2)])
+def test_what_the_environment_says(lab, runs_root, name, value, status):
+    "Threads of several levels, a process count that is none, and a rank that is left over and silences nobody."
+    options = SHORT | dict(steps=0) if name == "RANK" else SHORT
+    job = lab.start(f"os.environ[{name!r}] = {value!r}\ngrok_nb_train(argv)", argv=argv(runs_root, options))
+    assert job.wait() == status, job.errors
+    if status: assert one_line(job.errors) and (f"{name} = {value!r}" in job.errors or "steps = " in job.errors)
+
+
 def test_a_clock_that_is_set_back(lab, runs_root):
     back = "import itertools, time\nticks = itertools.count()\ntime.time = lambda: 1.8e9 - 60*next(ticks)"
     job = lab.train(runs_root, SHORT, back + terminate_in(5))
