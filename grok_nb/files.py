@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['file_hash', 'short_hash', 'partial_of', 'write_atomic', 'remove_folder', 'remove_leftovers', 'size_of', 'in_words',
-           'read_manifest', 'write_manifest', 'damaged_file', 'is_intact', 'is_full', 'full_disk_is_named',
-           'atomic_folder']
+           'read_manifest', 'write_manifest', 'damaged_file', 'is_intact', 'system_error', 'is_full', 'in_one_line',
+           'disk_errors_are_named', 'atomic_folder', 'without_folders']
 
 # %% ../nbs/core/00_files.ipynb #a6877eeb
-import errno, hashlib, json, os, shutil, time
+import errno, hashlib, json, os, re, shutil, time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 from . import InputError
@@ -38,7 +38,7 @@ def short_hash(
     "What some facts are known by."
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-
+# %% ../nbs/core/00_files.ipynb #a62f6676
 def partial_of(path: Path) -> Path:
     "A hidden name beside `path` that no other writer has."
     return path.with_name(f".{path.name}.{uuid4().hex[:12]}.partial")
@@ -64,14 +64,19 @@ def write_atomic(
 ):
     "Replace a file in one move: a reader sees the old or the new, never a part."
     partial = partial_of(path)
+    if isinstance(content, str):  # in UTF-8 everywhere, file names that are none included
+        content = content.encode(errors="backslashreplace")
     try:
         with open(partial, "wb") as f:
-            f.write(content if isinstance(content, bytes) else content.encode())
+            f.write(content)
             f.flush()
             os.fsync(f.fileno())
         _move(partial, path, check)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as e:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(e, OSError):
+            e.filename = str(path)
         raise
 
 # %% ../nbs/core/00_files.ipynb #464c3626
@@ -178,23 +183,38 @@ def is_intact(
     return damaged_file(folder, ignore, deep) is None
 
 # %% ../nbs/core/00_files.ipynb #62c34b32
+def system_error(error: BaseException) -> int | None:  # `errno`; None: it is of another kind
+    "What the operating system refused. (safetensors and others written in Rust say it in words only.)"
+    if isinstance(number := getattr(error, "errno", None), int):
+        return number
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return int(said[1]) if said else None
+
+
 def is_full(error: BaseException) -> bool:
-    "Does the error say that the disk, or a quota, is full? (safetensors says it in words only.)"
-    full = errno.ENOSPC, errno.EDQUOT
-    return getattr(error, "errno", None) in full or any(f"os error {n})" in str(error) for n in full)
+    "Does the error say that the disk, or a quota, is full?"
+    return system_error(error) in (errno.ENOSPC, errno.EDQUOT)
+
+# %% ../nbs/core/00_files.ipynb #5d0c1e72
+def in_one_line(
+    error: BaseException,  # of which `system_error` knows the number
+    path: Path | str = "",  # what was written or read, if the error does not say
+) -> str:  # for example `runs/a: No space left on device`
+    "What the operating system refused, and where."
+    where = getattr(error, "filename", None) or path
+    return ": ".join(filter(None, [str(where), os.strerror(system_error(error))]))
 
 
 @contextmanager
-def full_disk_is_named(path: Path):
-    "Turn the error of a full disk into an `InputError` that names the folder."
+def disk_errors_are_named(path: Path):
+    "Turn what the operating system refuses into an `InputError` that says what and where."
     try:
         yield
     except Exception as e:
-        if not is_full(e):
+        if system_error(e) is None:
             raise
-        raise InputError(
-            f"no space left in {path}: free some and run it again; the checkpoints that were there are intact"
-        ) from e
+        said = f"no space left in {path}: free some" if is_full(e) else f"{in_one_line(e, path)}: mend that"
+        raise InputError(f"{said} and run it again; the checkpoints that were there are intact") from e
 
 # %% ../nbs/core/00_files.ipynb #689c86c8
 def _replace_folder(partial, path, check):
@@ -231,9 +251,19 @@ def atomic_folder(
         shutil.rmtree(partial, ignore_errors=True)
         if check and isinstance(e, Exception):
             check()  # the folder may have been cleared away by who may write now
-        if not (isinstance(e, OSError) or is_full(e)):
+        if system_error(e) is None:
             raise
-        why = f"no space left; free some{advice and ', or ' + advice}" if is_full(e) else e.strerror or e
+        why = f"no space left; free some{advice and ', or ' + advice}" if is_full(e) else in_one_line(e)
         raise InputError(
             f"{path.name} cannot be written in {path.parent}: {why}; what was there is intact"
         ) from e
+
+# %% ../nbs/core/00_files.ipynb #8f31c0aa
+_folders = re.compile(r"""(?<![^\s"'(\[=,:])(?:~[\w.-]*)?/(?=[^\s/])(?:(?:(?!:\s)[^/\n])*/)*""")
+
+
+def without_folders(
+    text: str,  # with absolute paths in it, or without
+) -> str:  # the same, of each path the last part alone
+    "What may be sent: nothing of it says where on a machine, or whose, a file is."
+    return _folders.sub("", text)

@@ -8,6 +8,7 @@ __all__ = ['curve', 'fingerprint', 'save_table', 'load_table', 'measure', 'measu
 # %% ../nbs/core/07_probes.ipynb #6b4156dc
 import importlib, inspect, json, sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import CodeType
@@ -130,8 +131,11 @@ def save_table(
     try:
         table.to_parquet(partial, index=False)
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as e:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(e, OSError):
+            e.filename = str(path)
         raise
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from fastcore.basics import patch
-from . import InputError, __version__, is_watched, nearest, studies
+from . import InputError, RunError, __version__, is_watched, nearest, studies
 from .files import damaged_file, is_intact, read_manifest, remove_folder, remove_leftovers
 from .files import short_hash, size_of, write_atomic
 
@@ -243,10 +243,13 @@ def runs_root(
     "`root`, else `GROK_NB_RUNS`, else `runs/` at the root of this repository if we are in it, else `./runs`."
     if root or (root := os.environ.get("GROK_NB_RUNS")):
         return Path(root).expanduser().absolute()
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise InputError("runs: the working folder was removed; go to another, or use --runs") from None
     for folder in (here, *here.parents):
         settings = folder / "settings.ini"
-        if settings.is_file() and "lib_name = grok_nb" in settings.read_text():
+        if settings.is_file() and "lib_name = grok_nb" in settings.read_text(encoding="utf-8"):
             return folder / "runs"
     return here / "runs"
 
@@ -384,7 +387,7 @@ class Run:
         "The configuration, as the study's own `Config`."
         where = f"run: {self.path}/config.json"
         try:
-            saved = json.loads((self.path / "config.json").read_text())
+            saved = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
             config, name = studies[saved["study"]].Config(**saved["options"]), saved["run_id"]
         except InputError:
             raise
@@ -756,9 +759,9 @@ def _patience(run):
     a crash before its first word, `filelock` takes for held: after silence it gets a line that is none."""
     claim, silent = run.path / ".claim", _silent(run)
     try:
-        text = claim.read_text()
+        text = claim.read_text(encoding="utf-8")
         if not text and silent > claim_seconds:
-            claim.write_text("\n")
+            claim.write_text("\n", encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return 0
     if "\nduration=" not in text or not text.endswith("\n"):
@@ -811,7 +814,8 @@ def fence(self: Run):
             return
         time.sleep(0.05)
     if not self.path.exists():
-        raise InputError(f"run: {self.path} was moved or deleted while it was trained")
+        what = "was moved or removed while it was trained; put it back to go on"
+        raise RunError(f"{self.run_id}: {self.path} {what}")
     stood_still = "this process stood still for too long, and another one has taken the run over"
     raise Busy(f"run: {self.run_id}: {stood_still}")
 
@@ -851,7 +855,8 @@ def begin_session(self: Run, **facts):
 def beat(self: Run, **facts):
     "Write the heartbeat: step, loss, headline metric."
     self.fence()
-    (self.path / ".heartbeat").write_text(json.dumps(facts | dict(time=time.time())))
+    said = json.dumps(facts | dict(time=time.time()))
+    (self.path / ".heartbeat").write_text(said, encoding="utf-8")
 
 
 @patch

@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 from safetensors import safe_open
 from . import InputError, RunError, is_watched
-from .files import file_hash, full_disk_is_named, in_words, remove_folder, short_hash, size_of
+from .files import disk_errors_are_named, file_hash, in_words, remove_folder, short_hash, size_of
 from .runs import Checkpoint, Run, load_model, runs_root
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
@@ -102,7 +102,11 @@ def _whole(folder):
     "Are the configuration and all weights there?"
     index, there = folder / "model.safetensors.index.json", {p.name for p in folder.glob("*") if p.is_file()}
     sharded = index.is_file() and "model.safetensors" not in there
-    weights = json.loads(index.read_text())["weight_map"].values() if sharded else ["model.safetensors"]
+    weights = (
+        json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        if sharded
+        else ["model.safetensors"]
+    )
     return {"config.json", *weights} <= there
 
 
@@ -130,7 +134,11 @@ def _listed(repo):
 def _cached(hub):
     "The whole revisions in the hub's cache, and those in our folder; an `InputError` if there is none."
     snapshots, refs = hub.cache / "snapshots", hub.cache / "refs"
-    commits = {p.relative_to(refs).as_posix(): p.read_text().strip() for p in refs.rglob("*") if p.is_file()}
+    commits = {
+        p.relative_to(refs).as_posix(): p.read_text(encoding="utf-8").strip()
+        for p in refs.rglob("*")
+        if p.is_file()
+    }
     ours = {p.name[:-9]: p.name[-8:] for p in hub.folder.glob("*-" + "[0-9a-f]" * 8)}
     if whole := ours | {name: commit for name, commit in commits.items() if _whole(snapshots / commit)}:
         return whole
@@ -217,7 +225,7 @@ def fetch(self: Hub, name: str) -> Path:
     partial = own.with_name(f".{own.name}.partial")  # a download that was stopped goes on from here
     partial.mkdir(parents=True, exist_ok=True)
     self._make_room(sum(self.files(name).values()), partial)
-    with full_disk_is_named(self.folder):
+    with disk_errors_are_named(self.folder):
         self._download(name, partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     os.replace(partial, own)
@@ -281,7 +289,7 @@ class Other(Checkpoint):
         try:
             model, info = load_model(self.path)
         except Exception as e:  # kinds fail in many ways
-            own = '"auto_map"' in (self.path / "config.json").read_text()
+            own = '"auto_map"' in (self.path / "config.json").read_text(encoding="utf-8")
             why = "needs code of its own, which is never run" if own else f"cannot be opened: {_reason(e)}"
             raise InputError(f"{self.path.name}: {why}") from None
         if missing := sorted(info["missing_keys"]):

@@ -95,7 +95,7 @@ class Corpus:
         self.folder = Path(folder)
         if not is_intact(self.folder):
             raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
-        self.info = json.loads((self.folder / "corpus.json").read_text())
+        self.info = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
         self.hashes = {name: f["sha256"] for name, f in read_manifest(self.folder)["files"].items()}
         self.vocab_size, self.end_of_text = self.info["vocab_size"], self.info["end_of_text"]
 
@@ -237,7 +237,7 @@ def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
         limit_tokens=limit_tokens,
         held_out=held_out,
     )
-    (folder / "corpus.json").write_text(json.dumps(info, indent=1))
+    (folder / "corpus.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 # %% ../nbs/core/03_streams.ipynb #d37523fc
 def _prepare(final, texts, *options):

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['ENOUGH', 'learning_rate_share', 'orthogonalised', 'Muon', 'hidden_matrices', 'make_optimizers', 'mean_loss',
            'checkpoint_steps', 'save_state', 'read_state', 'load_state', 'TrainingDiverged', 'commit', 'save_artifacts',
-           'check_device', 'stop_on_signal', 'headline_curve', 'rule_name', 'best_step', 'forget_worse',
-           'check_processes', 'split', 'agree', 'was_left', 'is_done', 'open_to_resume', 'where_to_begin', 'Session',
-           'Due', 'evaluate', 'failures_are_named', 'train']
+           'check_device', 'check_threads', 'stop_on_signal', 'headline_curve', 'rule_name', 'best_step',
+           'forget_worse', 'check_processes', 'split', 'agree', 'was_left', 'is_done', 'open_to_resume',
+           'where_to_begin', 'Session', 'Due', 'evaluate', 'failures_are_named', 'train']
 
 # %% ../nbs/core/05_training.ipynb #418ca3f3
-import json, math, os, shutil, signal, sys, threading, time, warnings
+import json, math, os, re, shutil, signal, sys, threading, time, warnings
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
-from .files import atomic_folder, full_disk_is_named, partial_of, remove_folder
+from .files import atomic_folder, disk_errors_are_named, partial_of, remove_folder, size_of
 from .models import logits_at
 from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
 
@@ -162,7 +162,7 @@ def save_state(
                 tensors[f"{i}.{p}.{k}"] = torch.as_tensor(v).detach().cpu().contiguous()
     save_file(tensors, folder / "training_state.safetensors")
     facts["tensors"] = len(tensors)
-    (folder / "training_state.json").write_text(json.dumps(facts))
+    (folder / "training_state.json").write_text(json.dumps(facts), encoding="utf-8")
 
 # %% ../nbs/core/05_training.ipynb #6a10c3d6
 def read_state(
@@ -299,16 +299,42 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _threads_so_far(run, processes):
+    "The threads of the last session with so many processes; None if there was none."
+    return next((s["threads"] for s in run.sessions()[::-1] if s.get("processes", 1) == processes), None)
+
+
+def check_threads(
+    run: Run,
+    threads: int | None,  # CPU threads that are asked for
+    processes: int = 1,  # that train it
+):
+    "An `InputError` if a run that has checkpoints would go on with another number of threads."
+    before = _threads_so_far(run, processes)
+    if threads and before and threads != before and run.resumable:
+        raise InputError(
+            f"threads = {threads}: {run.run_id} is trained with {before}, and another number would change "
+            "its bits; leave it out to go on, or train the run anew in another folder of runs"
+        )
+
+
 def _set_threads(run, model, threads, processes):
-    """Set torch's CPU threads: as asked, else as the run began, else one for a small model,
+    """Set torch's CPU threads: as asked, else as the run was trained before, else one for a small model,
     and for others `OMP_NUM_THREADS` or a process's share of the cores."""
-    began = next((s["threads"] for s in run.sessions() if s.get("processes", 1) == processes), None)
+    before = _threads_so_far(run, processes)
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
-    given = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    said = re.match(r"\s*\d+", os.environ.get("OMP_NUM_THREADS", ""))  # of `2,1`, for two levels, the first
+    given = int(said[0]) if said else 0
     share = _cores() // get_int_from_env(["LOCAL_WORLD_SIZE"], processes)
-    torch.set_num_threads(threads or began or (1 if small else given or max(1, share)))
+    torch.set_num_threads(threads or before or (1 if small else given or max(1, share)))
 
 # %% ../nbs/core/05_training.ipynb #740bba7a
+def _signals_to_stop():
+    "Ctrl-C and SIGTERM; and, where they would kill, the signals of a closed terminal and of Slurm."
+    others = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+    return [signal.SIGINT, signal.SIGTERM, *(s for s in others if signal.getsignal(s) == signal.SIG_DFL)]
+
+
 @contextmanager
 def stop_on_signal():
     "Yields a list that is empty until a signal to stop arrives; it then holds the signal's number."
@@ -320,7 +346,7 @@ def stop_on_signal():
         received.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+        old = {s: signal.signal(s, handler) for s in _signals_to_stop()}
     try:
         yield received
     finally:
@@ -363,6 +389,9 @@ def forget_worse(run: Run, best: int | None):
 def check_processes(config: Config):
     "An `InputError` if a batch cannot be shared out evenly among the processes that were started."
     names = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
+    for name in (*names, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        if not re.fullmatch(r"-?\d+", value := os.environ.get(name, "0")):
+            raise InputError(f"{name} = {value!r}: must be a whole number; a launcher sets it, else unset it")
     world, rows = get_int_from_env(names, 1), ""
     if config.batch_size % world or config.batch_size // world < config.accumulation:
         if config.accumulation > 1:
@@ -395,12 +424,12 @@ def split(
         yield piece | dict(weight=float(_scored(piece["labels"]) / total))
 
 # %% ../nbs/core/05_training.ipynb #6a10c3dc
-ENOUGH = 1  # the rule's word to stop; larger ones are signals
+ENOUGH = 1  # the rule's word to stop; that of a signal is larger by its number
 
 
 def agree(
     accelerator: Accelerator,
-    word: int,  # 0, `ENOUGH`, or the number of a signal
+    word: int,  # 0, `ENOUGH`, or more for a signal
 ) -> int:  # the largest word of all processes
     "Why to stop here, the same for every process; 0: go on."
     return int(accelerator.gather(torch.tensor([word], device=accelerator.device)).max())
@@ -500,12 +529,12 @@ class Session:
         )
         self.loss_steps = known.get("loss_steps", 0)
         self.saved_headline = known.get("headline")  # at the last checkpoint that stays
-        self.began = time.time() - known.get("seconds", 0.0)
+        self.began = time.monotonic() - max(0.0, known.get("seconds", 0.0))
         self.probes, self.loss = run.study.probes(config), run.study.loss(config)
         scored = getattr(run.stream, "scored_positions", None)
         self.scored = None if scored is None else torch.as_tensor(scored, device=accelerator.device)
         self.planned = set(checkpoint_steps(config))
-        self.shown, self.last_beat, self.halt = {}, 0.0, 0
+        self.shown, self.last_beat, self.halt = {}, -math.inf, 0
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e2
 @patch
@@ -564,6 +593,17 @@ def due(
     several = self.accelerator.num_processes > 1
     return Due(evaluation, checkpoint, several and (evaluation or checkpoint or step % 10 == 0))
 
+# %% ../nbs/core/05_training.ipynb #7ac2e951
+@patch
+def check_folder(self: Session):
+    "Raises `RunError` if the run's folder was moved or removed, or its metrics changed; `Busy` as `fence`."
+    run, metrics = self.run, self.run.path / "metrics.jsonl"
+    run.fence()
+    if (size_of(metrics) if metrics.is_file() else 0) != self.written:
+        raise RunError(
+            f"{run.run_id}: {metrics} was changed or removed while it was trained; run it again to mend it"
+        )
+
 # %% ../nbs/core/05_training.ipynb #a33165cb
 def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     "Tidy rows of every probe, the model in eval mode and without gradients."
@@ -585,6 +625,7 @@ def measure(self: Session) -> float | None:  # the headline
 
 @patch
 def _write_metrics(self: Session):
+    self.check_folder()
     run, step, loss, rows = self.run, self.step, None, []
     if self.loss_steps:
         loss = self.loss_sum.item() / self.loss_steps
@@ -592,8 +633,9 @@ def _write_metrics(self: Session):
         if not math.isfinite(loss):
             raise TrainingDiverged
     rows += evaluate(run, self.bare, step, self.accelerator.device, self.probes)
-    seconds = round(time.time() - self.began, 2)
+    seconds = round(time.monotonic() - self.began, 2)
     run.append(step=step, tokens=step * run.stream.tokens_per_batch, seconds=seconds, rows=rows)
+    self.written = size_of(run.path / "metrics.jsonl")
     value = pick(rows, run.study.headline)
     self.shown = {"loss": loss, run.study.headline_name: value}
     if value is not None:
@@ -624,13 +666,14 @@ def save(
     stays: bool = True,  # or only for being the best so far
 ):
     "Commit a checkpoint, with all that it takes to go on from it."
+    self.check_folder()
     if stays and value is not None:
         self.saved_headline = value
     best = best_step(self.curve, self.run.study) if self.keep_best else None
     facts = dict(
         loss_sum=self.loss_sum.item(),
         loss_steps=self.loss_steps,
-        seconds=time.time() - self.began,
+        seconds=time.monotonic() - self.began,
         headline=self.saved_headline,
     )
     passing = not (stays or self.halt)
@@ -645,6 +688,7 @@ def begin(self: Session):
     run, step, device = self.run, self.step, self.accelerator.device
     save_artifacts(run)
     run.cut_back(-1 if self.is_new else step)
+    self.written = size_of(run.path / "metrics.jsonl")
     self.curve = headline_curve(run)
     forget_worse(run, best_step(self.curve, run.study) if self.keep_best else None)
     run.fence()
@@ -672,10 +716,10 @@ def why_stop(
     until: Callable | None,  # the rule
     value: float | None,  # headline, where it was measured
     due: Due,  # at this step
-) -> int:  # 0: go on; `ENOUGH`; or the number of a signal
+) -> int:  # 0: go on; `ENOUGH`; or more for a signal
     "Is this to be the last step? The same answer for every process; a rule's word is noted in the folder."
     asked = until is not None and value is not None and self.step < self.run.config.steps
-    word = signals[0] if signals else ENOUGH if asked and until(self.curve) else 0
+    word = ENOUGH + signals[0] if signals else ENOUGH if asked and until(self.curve) else 0
     if self.accelerator.num_processes > 1:
         word = agree(self.accelerator, word) if due.meeting else 0
     if word == ENOUGH and self.writes:
@@ -691,10 +735,12 @@ def tell(
     evaluated: bool,  # at this step
 ):
     "Move the bar, and let others know once a second that the run goes on."
-    bar.update()
-    if self.writes and (evaluated or time.time() - self.last_beat > 1):
-        self.last_beat = time.time()
+    now = time.monotonic()
+    if self.writes and (evaluated or now - self.last_beat > 1):
+        self.last_beat = now
         self.run.beat(step=self.step, shown=self.shown)
+    with suppress(OSError):  # of a terminal that is closed
+        bar.update()
         if evaluated:
             bar.set_postfix({k: f"{v:.3f}" for k, v in self.shown.items() if v is not None})
 
@@ -712,6 +758,12 @@ def failures_are_named(session: Session):
         )
         run.write("failed.json", json.dumps(dict(step=session.step, error=message)))
         raise TrainingDiverged(message) from None
+    except RunError:
+        raise
+    except (OSError, SafetensorError):
+        if session.claim and not run.path.is_dir():
+            session.check_folder()  # says so
+        raise
     except RuntimeError as e:
         if not was_left(e):
             raise
@@ -740,10 +792,11 @@ def train(
         return run
     transformers_logging.disable_progress_bar()
     accelerator = _accelerator(run.config, device)
+    check_threads(run, threads, accelerator.num_processes)
     writes = accelerator.is_main_process
     with (
+        disk_errors_are_named(run.path),
         run.lock(wait=True) if writes else nullcontext(),
-        full_disk_is_named(run.path),
         stop_on_signal() as signals,
     ):
         if accelerator.num_processes == 1 and is_done(run):
@@ -763,9 +816,11 @@ def train(
                 if writes and (stays or session.halt or due.evaluation and session.is_best()):
                     session.save(value, stays)
                 session.tell(bar, due.evaluation)
-            bar.close()
+            with suppress(OSError):
+                bar.close()
             accelerator.wait_for_everyone()
-    if session.halt > ENOUGH and session.step < run.config.steps:
+    number = session.halt - ENOUGH
+    if number > 0 and session.step < run.config.steps:
         where = f"stopped at step {session.step} of {run.config.steps}; run it again to go on"
-        raise KeyboardInterrupt(where) if session.halt == signal.SIGINT else SystemExit(128 + session.halt)
+        raise KeyboardInterrupt(where) if number == signal.SIGINT else SystemExit(128 + number)
     return run

@@ -177,7 +177,8 @@ class Lab:
 
 
 def argv(root, options): return ["slow", "--runs", str(root), "--set", *(f"{k}={v}" for k, v in options.items())]
-def run_of(root, options): return Run(Path(root)/studies["slow"].config(**options).run_id)
+def run_path(root, options): return Path(root)/studies["slow"].config(**options).run_id
+def run_of(root, options): return Run(run_path(root, options))
 def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 def one_line(text): return len(text.splitlines()) == 1 and text.endswith("\n") and "Traceback" not in text
 
@@ -244,14 +245,19 @@ def check_same(run, reference, stops=()):
     assert digest(run.path/"artifacts.safetensors") == digest(reference.path/"artifacts.safetensors")
 
 
-def terminate_in(step):
-    "Setup: the process gets SIGTERM in the middle of this step."
+def in_the_middle_of(step, what):
+    "Setup: this is done in the middle of this step."
     return f"""
 def batch(stream, step):
-    if step == {step}: os.kill(os.getpid(), signal.SIGTERM)
+    if step == {step}: {what}
     return old(stream, step)
 old, ModularStream.batch = ModularStream.batch, batch
 """
+
+
+def terminate_in(step, number="SIGTERM"):
+    "Setup: the process gets a signal in the middle of this step."
+    return in_the_middle_of(step, f"os.kill(os.getpid(), signal.{number})")
 
 
 # ---- kill -9 ----
@@ -419,6 +425,38 @@ old, training.save_file = training.save_file, save_file"""
     check_same(lab.finish(runs_root, TINY), reference)
 
 
+@pytest.mark.promise("signals")
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR1"])
+def test_closed_terminal_and_notice_of_slurm(lab, runs_root, uninterrupted, number):
+    "Each commits a checkpoint; ignored, as under nohup, or caught by someone else, it is none of ours."
+    job = lab.command(runs_root/"taken", TINY, terminate_in(43, number))
+    assert job.wait() == 128 + signal.Signals[number] and not job.errors
+    run = run_of(runs_root/"taken", TINY)
+    assert run.state == "interrupted" and run.resumable.step == max(run.steps) == 44
+    for how in ("signal.SIG_IGN", "lambda *_: None"):
+        root = runs_root/how.partition(".")[0].split()[0]
+        left = lab.command(root, SHORT, f"signal.signal(signal.{number}, {how})" + terminate_in(5, number))
+        assert left.wait() == 0, left.errors
+        assert run_of(root, SHORT).finished
+    check_same(lab.finish(runs_root/"taken", TINY), uninterrupted(TINY), [44])
+
+
+@pytest.mark.promise("signals")
+def test_closed_terminal_with_a_bar_in_it(lab, runs_root, hold):
+    "Where the bar cannot be drawn any more, training goes on to a checkpoint."
+    pty, fcntl, termios = map(pytest.importorskip, ("pty", "fcntl", "termios"))
+    ours, theirs = pty.openpty()
+    def take(): os.setsid(); fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+    code = "from grok_nb.commands import grok_nb_train; grok_nb_train()"
+    process = lab.python(code, *argv(runs_root, TINY), slow=.03, hold=hold, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=take)
+    os.close(theirs)
+    started(runs_root, TINY, process)
+    os.close(ours)
+    assert process.wait(PATIENCE) == 128 + signal.SIGHUP
+    run = run_of(runs_root, TINY)
+    assert run.state == "interrupted" and 5 <= run.resumable.step == max(run.steps) < TINY["steps"]
+
+
 # ---- several processes ----
 
 ALL = """
@@ -521,6 +559,99 @@ def test_bits_and_threads(lab, runs_root, uninterrupted):
     whole = lab.start(two_threads, root=str(runs_root/"whole"), options=SHORT | dict(keep_states=1000))
     assert whole.wait() == 0, whole.errors
     check_same(resumed, run_of(runs_root/"whole", SHORT), [6])
+
+
+def test_another_number_of_threads_is_refused(lab, stopped):
+    "Before anything is written, with both numbers; a run without a checkpoint has no bits yet, and may have any."
+    root, two_threads = stopped.path.parent, "training.train(make(options), root, threads=2)"
+    before = {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()}
+    job = lab.start(two_threads, root=str(root), options=TINY)
+    assert job.wait() == 2 and one_line(job.errors), job.errors
+    assert "threads = 2" in job.errors and "trained with 1" in job.errors
+    assert {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()} == before
+    shutil.rmtree(stopped.path/"checkpoints")
+    job = lab.start(terminate_in(15) + two_threads, root=str(root), options=TINY)
+    assert job.wait() == 143, job.errors
+    assert lab.train(root, TINY, terminate_in(25)).wait() == 143
+    assert [(s["step"], s["threads"]) for s in stopped.sessions()] == [(0, 1), (0, 2), (16, 2)]
+
+
+@pytest.mark.parametrize("name, value, status", [("OMP_NUM_THREADS", "2,1", 0), ("OMP_NUM_THREADS", "many", 0),
+                                                 ("WORLD_SIZE", "abc", 2), ("RANK", "1", 2)])
+def test_what_the_environment_says(lab, runs_root, name, value, status):
+    "Threads of several levels, a process count that is none, and a rank that is left over and silences nobody."
+    options = SHORT | dict(steps=0) if name == "RANK" else SHORT
+    job = lab.start(f"os.environ[{name!r}] = {value!r}\ngrok_nb_train(argv)", argv=argv(runs_root, options))
+    assert job.wait() == status, job.errors
+    if status: assert one_line(job.errors) and (f"{name} = {value!r}" in job.errors or "steps = " in job.errors)
+
+
+@pytest.mark.promise("time")
+def test_a_clock_that_is_set_back(lab, runs_root):
+    back = "import itertools, time\nticks = itertools.count()\ntime.time = lambda: 1.8e9 - 60*next(ticks)"
+    job = lab.train(runs_root, SHORT, back + terminate_in(5))
+    assert job.wait() == 143, job.errors
+    run = lab.finish(runs_root, SHORT, setup=back)
+    seconds = [r["seconds"] for r in run.records()]
+    assert seconds == sorted(seconds) and 0 <= seconds[0] and seconds[-1] < PATIENCE
+    assert 0 <= json.loads((run.resumable.path/FACTS).read_text())["seconds"] < PATIENCE
+
+
+# ---- a folder that changes underneath ----
+
+@pytest.mark.promise("disk")
+@pytest.mark.parametrize("what", ["os.rename(path, path + '.elsewhere')", "shutil.rmtree(path)"], ids=["moved", "removed"])
+def test_folder_that_goes_away(lab, runs_root, uninterrupted, what):
+    "It is said in a line, and nothing begins again in its place."
+    path = run_path(runs_root, TINY)
+    job = lab.command(runs_root, TINY, "import shutil" + in_the_middle_of(33, what), path=str(path))
+    assert job.wait() == 1, job.errors
+    assert one_line(job.errors) and "was moved or removed while it was trained" in job.errors, job.errors
+    assert not path.exists()
+    if "rename" in what:
+        path.with_name(path.name + ".elsewhere").rename(path)
+        check_same(lab.finish(runs_root, TINY), uninterrupted(TINY))
+
+
+@pytest.mark.promise("disk")
+@pytest.mark.parametrize("what", ["os.remove(path + '/metrics.jsonl')", "os.truncate(path + '/metrics.jsonl', 50)"], ids=["removed", "cut"])
+@pytest.mark.parametrize("step", [33, 119], ids=["in between", "at the end"])
+def test_metrics_that_go_away(lab, runs_root, uninterrupted, what, step):
+    "The run does not look finished; trained again it goes on from before the loss, to the same evaluations."
+    job = lab.command(runs_root, TINY, in_the_middle_of(step, what), path=str(run_path(runs_root, TINY)))
+    assert job.wait() == 1, job.errors
+    assert one_line(job.errors) and "metrics.jsonl was changed or removed" in job.errors, job.errors
+    run = run_of(runs_root, TINY)
+    assert run.state == "interrupted"
+    again = lab.command(runs_root, TINY)
+    assert again.wait() == 0 and "is not in metrics.jsonl any more; passed over, training goes on from step 0" in again.errors
+    assert evaluations(run_of(runs_root, TINY)) == evaluations(uninterrupted(TINY)) and run.finished
+
+
+@pytest.mark.promise("disk")
+def test_file_size_limit(lab, runs_root, uninterrupted):
+    "`ulimit -f`, met by the model's configuration or by its weights: Python and safetensors say it in different words."
+    pytest.importorskip("resource")
+    limit = "import resource" + in_the_middle_of(33, "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))")
+    for most in (500, 2000): # bytes
+        job = lab.command(runs_root, TINY, limit, most=most)
+        assert job.wait() == 2, job.errors
+        assert one_line(job.errors) and "File too large" in job.errors, job.errors
+        assert run_of(runs_root, TINY).resumable.step == 30
+    check_same(lab.finish(runs_root, TINY), uninterrupted(TINY))
+
+
+def test_what_kills_leave_is_removed(lab, stopped, uninterrupted):
+    left = [stopped.path/".metrics.jsonl.7.partial", stopped.folder(34)/".MANIFEST.json.7.partial",
+            stopped.path/"checkpoints"/".step-00000040.partial"/WEIGHTS, stopped.path/"checkpoints"/".step-00000005.deleted"/WEIGHTS,
+            stopped.folder(10)/STATE, stopped.folder(10)/FACTS] # states that no manifest names
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    lab.finish(stopped.path.parent, TINY)
+    assert not [p for p in left if p.exists()]
+    assert {p.name for p in stopped.path.rglob(".*")} <= {".heartbeat", ".claim"}
+    check_same(stopped, uninterrupted(TINY), [34])
 
 
 # ---- a full disk ----

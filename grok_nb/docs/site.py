@@ -303,7 +303,7 @@ def _pandoc(
     options = ["--mathml", "--toc", "--toc-depth=3", "--wrap=none", "--metadata=pagetitle:page"]
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "parts.html"
-        template.write_text("$toc$\n<!-- body -->\n$body$")
+        template.write_text("$toc$\n<!-- body -->\n$body$", encoding="utf-8")
         options.append(f"--template={template}")
         done = pypandoc.convert_text(markdown, "html5", format="markdown", extra_args=options)
     toc, _, body = done.partition("<!-- body -->")
