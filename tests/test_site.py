@@ -116,6 +116,7 @@ def test_the_pages_work_in_a_browser(site, opened, width):
     if width == 390: page.locator("label.nav-overlay-icon:visible").click()
     page.locator(".sidebar-tree").get_by_role("link", name="lens", exact=True).click()
     page.wait_for_url("**/core/lens.html")
+    assert 0 < page.locator(".sidebar-tree .current-page > a").last.bounding_box()["y"] < 844, "its place in the sidebar is in view"
     if width == 390: page.locator("label.nav-overlay-icon:visible").click()
     page.locator(".sidebar-tree li", has=page.get_by_role("link", name="Modular", exact=True)).locator("label").first.click()
     page.locator(".sidebar-tree").get_by_role("link", name="geometry", exact=True).click()
@@ -154,8 +155,12 @@ def test_search_finds_a_heading_and_goes_there(site, opened, width):
     if width == 390: page.locator("label.nav-overlay-icon:visible").click()
     assert "intervals > kaplan_meier" in found(page, "kaplan_meier")
     page.get_by_role("link", name="intervals > kaplan_meier").click()
-    page.wait_for_url("**/core/intervals.html*#kaplan*meier")
+    page.wait_for_url("**/core/intervals.html*#kaplan-meier")
     assert 0 <= page.get_by_role("heading", name="kaplan_meier").bounding_box()["y"] < 844, "the heading is in view"
+    page.goto(f"{(site/'core'/'transitions.html').as_uri()}#arrived")
+    assert 0 <= page.get_by_role("heading", name="arrived").first.bounding_box()["y"] < 844
+    page.goto(f"{(site/'core'/'intervals.html').as_uri()}#kaplan_meier")
+    assert 0 <= page.get_by_role("heading", name="kaplan_meier").bounding_box()["y"] < 844, "as nbdev names it"
 
 
 def test_search_shows_text_and_never_markup(tmp_path, opened):
@@ -166,3 +171,23 @@ def test_search_shows_text_and_never_markup(tmp_path, opened):
     page.goto(path.as_uri())
     assert {*found(page, evil)} == {evil, f"{evil} > {evil} heading"}
     assert page.locator(".sidebar-search").input_value() in ("", evil) and page.locator("img").count() == 0
+
+
+@pytest.mark.slow
+def test_another_reader_of_quarto_yml_has_nothing_to_say(checkout, capsys):
+    "smalldocs reads it as quarto does: options that it does not know, pages that are missing, links that are broken."
+    smalldocs = pytest.importorskip("smalldocs.check", reason="needs smalldocs")
+    said = smalldocs.check(checkout/"nbs")
+    assert said == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("website, complaint", [
+    ("{title: t, sidebr: {contents: [index.ipynb]}}", "website.sidebr"), ("{title: t, sidebar: {contents: [{sektion: A, contents: index.ipynb}]}}", "sektion"),
+    ("{title: t, sidebar: {contents: [index.ipynb, nothing.ipynb]}}", "nothing.ipynb"), ("{title: t, sidebar: {contents: [index.ipynb]}}", "")])
+def test_what_the_other_reader_would_find(tmp_path, capsys, website, complaint):
+    from execnb.nbio import mk_cell, new_nb, write_nb
+    smalldocs = pytest.importorskip("smalldocs.check", reason="needs smalldocs")
+    (tmp_path/"_quarto.yml").write_text(f"project: {{type: website}}\nwebsite: {website}\n")
+    write_nb(new_nb([mk_cell("# home", "markdown")]), tmp_path/"index.ipynb")
+    assert smalldocs.check(tmp_path) == bool(complaint)
+    assert complaint in capsys.readouterr().out

@@ -125,7 +125,7 @@ def _toctree(
     caption: str = "",  # of the section
 ) -> str:  # markdown
     "Sphinx's table of what stands in a section."
-    lines = [":hidden:", f":caption: {caption}"]
+    lines = [":hidden:", *([f":caption: {caption}"] if caption else [])]
     for entry in entries:
         if isinstance(entry, str):
             lines.append("Home <self>" if entry == "index.ipynb" else f"/{_source(entry)}")
@@ -135,7 +135,7 @@ def _toctree(
         below = _toctree(inside, gains, pages)
         pages[f"{slug(title)}.md"] = "\n".join([f"# {title}\n", *listed, "", below])
         lines.append(f"/{slug(title)}")
-    return fenced("\n".join(lines if caption else lines[:1] + lines[2:]), "{toctree}")
+    return fenced("\n".join(lines), "{toctree}")
 
 
 def slug(
@@ -146,7 +146,7 @@ def slug(
 
 # %% ../../nbs/docs/02_pages.ipynb #73a89f91
 def _meant(app, here: str, link: str) -> str | None:
-    "A link of nbdev as it has to stand on the page `here`; None when it leads nowhere, or is another's."
+    "A link of nbdev as it has to stand on the page `here`; None when it leads nowhere."
     path, _, anchor = link.partition("#")
     if path.startswith(app.config.code_address):
         module = path.removeprefix(app.config.code_address)
@@ -165,10 +165,14 @@ def _meant(app, here: str, link: str) -> str | None:
 
 # %% ../../nbs/docs/02_pages.ipynb #98668536
 def _resolve(app, doctree, here: str) -> None:
-    "Point the links of nbdev to pages of this site."
+    "Point the links of nbdev to pages of this site, and have links from elsewhere find headings."
     from docutils import nodes
     from sphinx.util.logging import getLogger
 
+    for section in doctree.findall(nodes.section):
+        names = app.env.metadata[here].get("myst_slugs", {}).items()
+        own = [name for name, (_, anchor, _) in names if anchor in section["ids"]]
+        section["ids"] += [name for name in own if name not in section["ids"]]
     for link in doctree.findall(nodes.reference):
         there = link.get("refuri", "")
         if not there.startswith((app.config.site_address, app.config.code_address)):
@@ -211,10 +215,14 @@ def setup(
     for name in ("site_address", "code_address", "package"):
         app.add_config_value(name, "", "env")
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.add_js_file(None, body=_SCRIPT)
     app.connect("doctree-resolved", _resolve)
     app.connect("html-collect-pages", _sources)
 
 # %% ../../nbs/docs/02_pages.ipynb #4d1359a2
+_SCRIPT = """document.addEventListener("DOMContentLoaded", () => {
+const page = document.querySelector(".sidebar-tree .current-page"), box = page?.closest(".sidebar-scroll");
+if (box) box.scrollTop += page.getBoundingClientRect().top - innerHeight / 2; })"""
 _STYLE = """
 h1 { font-size: 2.1rem; margin-bottom: .4rem; }
 h2 { font-size: 1.45rem; margin-top: 2.2rem; }
@@ -230,8 +238,15 @@ article table:not(.docutils) { display: block; overflow-x: auto; border-collapse
 article table:not(.docutils) :is(th, td) { border: 0; padding: .3rem .8rem .3rem 0; text-align: left;
   border-bottom: 1px solid var(--color-background-border); vertical-align: top; }
 td:has(small) { min-width: 10rem; }
-td b[style] { filter: brightness(.85); }
-body[data-theme=dark] td b[style] { filter: brightness(1.35); }
+td b[style] { filter: brightness(var(--verdict, .85)); }
+body[data-theme=dark] { color-scheme: dark; --verdict: 1.35; }
+@media (prefers-color-scheme: dark) { body:not([data-theme=light]) { color-scheme: dark; --verdict: 1.35; } }
+@media (max-width: 63em) { .content .gs-bar { top: var(--header-height); } }
+html { scroll-behavior: auto; }
+body { --paper: var(--color-background-primary); }
+.content { overflow: visible; min-width: 0; }
+#search-results li > a::after { content: attr(href); display: block; font-size: .8rem;
+  color: var(--color-foreground-secondary); }
 .highlight .nn { text-decoration: none !important; }
 .highlight span:target { background: var(--color-highlighted-background); }
 """
@@ -307,7 +322,6 @@ def build(
         Sphinx(source, None, made, trees, "html", options, status=None, warning=wrong).build()
         if text := re.sub(r"\x1b\[[\d;]*m", "", wrong.getvalue()).replace(f"{source}{os.sep}", "").strip():
             raise ValueError("the site is not as it should be:\n" + text)
-        shutil.rmtree(made / ".doctrees", ignore_errors=True)
         shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(made, to)
     return pages
