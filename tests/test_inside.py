@@ -48,7 +48,7 @@ def two_blocks(root): return tiny(root)
 
 
 @pytest.fixture(scope="module")
-def one_block(root): return tiny(root, depth=1)
+def one_block(root): return tiny(root, depth=1, checkpoints=1)
 
 
 @pytest.fixture(scope="module")
@@ -183,19 +183,19 @@ def test_a_study_without_insides_has_nothing_measured(text_run):
 
 
 def test_a_report_of_the_smallest_prime(tmp_path, small_pictures):
-    run = tiny(tmp_path, p=3, n_id=4, alpha=.7, n_shots=4)
+    run = tiny(tmp_path, p=3, n_id=4, alpha=.7, n_shots=4, checkpoints=1)
     assert set(run.study.checkpoint_probes(run.config)) == {"algorithms"}
     page = check_page(report([run]), 5)
     assert "Which algorithm" in page.headings and not any(h.startswith("Heads") for h in page.headings)
 
 
 def test_figures_of_two_moduli(two_blocks, tmp_path):
-    seven = tiny(tmp_path, p=7, n_id=32)
+    seven = tiny(tmp_path, p=7, n_id=32, depth=1, checkpoints=1)
     study.checkpoint_figures({r.run_id: r for r in (seven, two_blocks)}, measured_inside([two_blocks, seven]))
 
 
 def test_figures_of_two_examples(tmp_path):
-    run = tiny(tmp_path, n_shots=2)
+    run = tiny(tmp_path, n_shots=2, checkpoints=1)
     study.checkpoint_figures({run.run_id: run}, measured_inside([run]))
 
 
