@@ -152,9 +152,10 @@ def shared(tmp_path_factory):
 def short_runs(shared):
     "A finished run of each study, of a few steps, with what its scrubber needs measured; not to be changed."
     from grok_nb import studies
-    short = dict(steps=48, evaluate_every=8, checkpoints=4, checkpoint_on_change=0, warmup_steps=4)
+    short = dict(steps=48, evaluate_every=8, checkpoints=4, checkpoint_on_change=0, warmup_steps=4, width=32, batch_size=16)
+    small = dict(modular=dict(n_eval=64, depth=2), copying=dict(test_samples=20), grammar=dict(pairs_each=12))
     with shared("short") as root:
-        runs = {name: studies[name].run("smoke", root, **short) for name in ("modular", "copying", "grammar")}
+        runs = {name: studies[name].run("smoke", root, **short | fewer) for name, fewer in small.items()}
         for name, run in runs.items(): studies[name].scrub(run).measure()
     return runs
 

@@ -122,6 +122,7 @@ def test_a_true_null_is_rarely_called_either_way():
     assert .01 <= counts["supported"] <= .04 and .01 <= counts["not supported"] <= .04
 
 
+@pytest.mark.filterwarnings("error")
 def test_over_seeds_of_intervals_and_open_ends():
     exact = over_seeds({0: 100., 1: 140., 2: 120.})
     wide = over_seeds({0: Interval(80, 120), 1: Interval(120, 160), 2: Interval(100, 140)})

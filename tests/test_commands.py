@@ -196,9 +196,9 @@ def test_runs_refuses_in_one_line(trained, capsys, words, says):
 
 def test_a_list_loads_nothing_heavy_and_writes_nothing(root):
     before = sorted(root.rglob("*"))
-    for words in ([], ["--json"], ["--tree", "cut"]):
-        status, out, err, loaded = shell(root, "grok_nb_runs", *words)
-        assert status == 0 and err == "" and out and not loaded
+    status, out, err, loaded = shell(root, "grok_nb_runs", code="for words in (['--json'], ['--tree', 'cut']): grok_nb_runs(words)")
+    assert status == 0 and err == "" and not loaded
+    assert json.JSONDecoder().raw_decode(out)[0]["runs"] and "\ncut  14 bytes\n" in out and study.question in out
     assert sorted(root.rglob("*")) == before
 
 

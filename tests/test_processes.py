@@ -174,6 +174,7 @@ def test_accelerate(tmp_path):
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-2)
 
 
+@pytest.mark.slow # nbs/core/05_training.ipynb starts it for real in every test run, and the tests above stop such processes
 def test_torchrun(lab, runs_root, uninterrupted, hold):
     "SIGTERM to the launcher, as a cluster gives notice: the processes commit a checkpoint together, and one process goes on."
     launcher = "torchrun --standalone --nproc-per-node 2 --no-python"
