@@ -242,6 +242,16 @@ def test_interval_refuses_what_is_none():
         with pytest.raises(InputError, match="lo ≤ hi"): Interval(lo, hi)
 
 
+def test_the_algebra_of_intervals():
+    a, never = Interval(1, 3), Interval(5, np.inf)
+    assert a + Interval(10, 20) == Interval(11, 23) and a + 2 == 2 + a == Interval(3, 5) and a - 1 == Interval(0, 2) and a + never == Interval(6, np.inf)
+    assert a * 2 == 2 * a == Interval(2, 6) and a * .5 == Interval(.5, 1.5) and a * -2 == Interval(-6, -2) and a * 0 == Interval(0, 0)
+    assert never * -1 == Interval(-np.inf, -5) and -(a * 3) == a * -3
+    assert a.mid == 2 and a.width == 2 and a.reached and np.isnan(never.mid) and np.isnan((-never).mid) and not never.reached
+    assert type(a.lo) is float and str(a) == "(1, 3]" and str(-never) == "≤ -5" and str(never) == "> 5 (not reached)"
+    assert 3 in a and 1 not in a and 1 in Interval(1, 1) and len({a, Interval(1., 3.)}) == 1
+
+
 # crossing
 
 def crossing_by_hand(steps, values, threshold, sustained):
@@ -266,6 +276,18 @@ def test_crossing_ignores_a_lucky_evaluation():
     assert crossing(curve, .8, sustained=.4) == Interval(300, np.inf)
     assert crossing(curve, .55, "down", sustained=1, after=150) == Interval(-np.inf, 200)
     assert crossing(curve, .99) == Interval(600, np.inf)
+
+
+def test_crossing_is_confirmed_at_the_last_evaluation_that_is_needed():
+    curve = pd.Series([.1, .9, .9, .9, .1], [0, 200, 400, 600, 800])
+    assert crossing(curve, .9, sustained=.5) == crossing(curve, .9, sustained=3) == Interval(0, 200) # 400 of 800 steps
+    assert crossing(curve, .9, sustained=.51) == crossing(curve, .9, sustained=4) == Interval(800, np.inf)
+    assert crossing(curve, .1, "down", after=800) == Interval(-np.inf, np.inf) and crossing(curve, .1, "down", 1, after=800) == Interval(-np.inf, 800)
+    assert crossing(pd.Series([.1, .9, .9, .9], [0, 1, 2, 3]), .5) == Interval(0, 1)
+    for wrong, text in ((dict(sustained=0), "sustained: 0 evaluations"), (dict(sustained=-.5), "sustained: -0.5"), (dict(direction="dow"), "did you mean 'down'"),
+                        (dict(after=900), "no evaluation at or after 900$")):
+        with pytest.raises(InputError, match=text): crossing(curve, .5, **wrong)
+    with pytest.raises(InputError, match="no evaluation$"): crossing(([], []), .5)
 
 
 @pytest.mark.parametrize("curve, text", [
@@ -296,6 +318,24 @@ def test_kaplan_meier_of_the_textbook():
     assert km.interval == (13, np.inf) # as R's survfit with conf.type = "log-log"
 
 
+def test_kaplan_meier_by_hand():
+    "Greenwood's limits on the log-log scale, 3 of 5 runs; before the first event all wait for certain, after the last nobody may."
+    for level in (.5, .95):
+        came = kaplan_meier([100, 200, Interval(50, np.inf), Interval(150, np.inf), 300], level).curve.set_index("time")
+        z, share, spread = stats.norm.ppf((1 + level) / 2), 1, 0
+        assert came.loc[50].tolist() == [1, 1, 1] # waiting, low, high
+        for time, waiting in ((100, 4), (200, 2)):
+            share, spread = share * (1 - 1 / waiting), spread + 1 / (waiting * (waiting - 1))
+            low, high = (share ** np.exp(sign * z * np.sqrt(spread) / np.log(share)) for sign in (-1, 1))
+            assert np.allclose(came.loc[time], [share, low, high])
+        assert np.allclose(came.loc[150], came.loc[100]) and came.loc[300].tolist() == [0, 0, came.high[200]]
+    few = kaplan_meier([100, Interval(4000, np.inf), Interval(5000, np.inf)])
+    assert few.median == Interval(5000, np.inf) and (few.runs, few.reached) == (3, 1) # two thirds wait to the end
+    for level in (0, 1, 1.5, -.1):
+        for ask in (kaplan_meier, bootstrap_interval):
+            with pytest.raises(InputError, match="not between 0 and 1"): ask([1., 2., 3.], level=level)
+
+
 def test_kaplan_meier_of_intervals_brackets_every_truth():
     rng = np.random.default_rng(0)
     for _ in range(100):
@@ -319,6 +359,7 @@ def test_kaplan_meier_already_there():
     with pytest.raises(InputError): kaplan_meier([np.inf])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning") # one resample has no standard error
 def test_bootstrap_covers_as_stated_and_widens_for_few():
     rng = np.random.default_rng(0)
     covered = np.mean([lo <= 0 <= hi for lo, hi in (bootstrap_interval(d, resamples=999) for d in rng.standard_normal((300, 12)))])
@@ -328,6 +369,8 @@ def test_bootstrap_covers_as_stated_and_widens_for_few():
     assert .95 < np.ptp(bootstrap_interval(gaussian)) / np.ptp(student) < 1.02 # without the correction .91
     assert bootstrap_interval([1., 2., 4.]) == (1, 4) and bootstrap_interval([3.]) == (-np.inf, np.inf)
     assert bootstrap_interval([2., 2., 2.]) == (2, 2)
+    once, again = (bootstrap_interval([1., 2., 4.], resamples=1, seed=seed) for seed in (1, 2))
+    assert once[0] == once[1] and again[0] == again[1] and once != again # one resample has one mean
     assert bootstrap_interval([1., 2., 3., 9.], np.median) == bootstrap_interval([1., 2., 3., 9.], np.median)
     with pytest.raises(InputError, match="kaplan_meier"): bootstrap_interval([1, np.inf])
 
