@@ -10,8 +10,8 @@ from scipy import stats
 
 from grok_nb import InputError
 from grok_nb.intervals import Interval, bootstrap_interval, crossing, kaplan_meier, lag
-from grok_nb.ramps import noise_p_value
-from grok_nb.transitions import intervals, mark, transition, transition_table, transitions
+from grok_nb.ramps import critical_evidence, find_legs, noise_p_value, standardise
+from grok_nb.transitions import arrived, decayed, intervals, mark, transition, transition_table, transitions
 
 matplotlib.use("agg")
 
@@ -95,6 +95,16 @@ def test_rise_then_fall():
     assert all(u.saturated and u.saturation.lo <= d.onset.hi for u, d in both)
 
 
+@pytest.mark.parametrize("n", [25, 40, 60])
+def test_what_comes_back_has_come_three_times(n):
+    "Neither one ramp nor two say much of a curve that rises, falls as far and rises again."
+    rng, t = np.random.default_rng(3), np.linspace(0, 60, n)
+    seen = [transitions((t, y)) for y in rng.binomial(500, np.interp(t, [10, 12, 30, 34, 50, 52], [.1, .8, .8, .1, .1, .8]), (20, n)) / 500]
+    assert sum([s.direction for s in found] == ["up", "down", "up"] for found in seen) >= 19
+    inside = [all(a in s.midpoint for a, s in zip((11, 32, 51), found)) for found in seen if len(found) == 3]
+    assert np.mean(inside) >= .9
+
+
 def test_dip_below_chance_is_no_transition():
     rng, t = np.random.default_rng(4), np.linspace(0, 1, 30)
     truth = .14 + .6 * logistic(t, .6, .15) - .07 * np.exp(-((t - .3) / .1) ** 2)
@@ -149,6 +159,72 @@ def test_many_evaluations_and_uneven_steps():
     spaced = np.unique(np.r_[0, np.geomspace(1, 10000, 40).round()])
     seen = transition((spaced, rng.binomial(500, .1 + .6 * logistic(np.log(spaced + 1), np.log(800), .5)) / 500))
     assert 800 in seen.midpoint and seen.midpoint.lo in spaced and seen.midpoint.hi in spaced
+
+
+def test_a_jump_is_known_to_the_gap():
+    "Everything that is said of it, in its own unit; and the same downward, lower and later."
+    t = np.arange(0, 5001, 100)
+    for sign, shift, early in ((1, 0, 0), (-1, 7, 1000)):
+        seen = transition((t + early, sign * (.1 + .6 * (t > 2350)) + shift))
+        gap = Interval(2300 + early, 2400 + early)
+        assert (seen.direction, seen.shape, seen.onset, seen.midpoint, seen.saturation) == ("up" if sign > 0 else "down", "abrupt", gap, gap, gap)
+        assert np.allclose([seen.baseline, seen.plateau, seen.height], [sign * .1 + shift, sign * .7 + shift, sign * .6])
+        assert seen.sharpness == gap.mid / 100 and seen.noise < 1e-9 and seen.persistence == 0 and seen.p_value < 1e-9 and seen.step_over_ramp > 6 and seen.saturated
+        row = seen.row()
+        assert row["onset_lo"] == gap.lo and row["saturation_hi"] == gap.hi and row["plateau"] == seen.plateau and row["shape"] == "abrupt"
+
+
+@pytest.mark.parametrize("curve, legs", [
+    (([10, 12, 30, 34], [0, 1, 1, 3]), [(10, 12, 1), (30, 34, 2)]), (([10, 14, 40, 44], [0, 1, 1, .3]), [(10, 14, 1), (40, 44, -.7)]),
+    (([10, 20, 24], [0, .4, 1]), [(10, 24, 1)]), (([20, 26], [1, 0]), [(20, 26, -1)]), (([10, 12, 30, 34, 50, 52], [0, 1, 1, 0, 0, 1]), [(10, 12, 1), (30, 34, -1), (50, 52, 1)])])
+def test_legs_are_where_they_were_put(curve, legs):
+    "Places to within what the grid of forty places allows, heights to a tenth; a kink makes no two legs of one."
+    x, spread = np.arange(60), np.std(np.interp(np.arange(60), *curve))
+    found = find_legs(standardise(np.interp(x, *curve)), critical_evidence(.025), .2)
+    assert len(found) == len(legs)
+    for (first, last, height, p), (a, b, truth) in zip(found, legs):
+        assert height * spread == pytest.approx(truth, abs=.1) and p < 1e-3
+        if legs != [(10, 24, 1)]: assert abs(first - a) <= 2 and abs(last - b) <= 2
+    smaller = [leg for leg in legs if abs(leg[2]) >= .8 * max(abs(h) for *_, h in legs)]
+    assert len(find_legs(standardise(np.interp(x, *curve)), critical_evidence(.025), .8)) == len(smaller)
+
+
+def test_levels_are_those_between_the_movements():
+    x = np.arange(80)
+    up, down = transitions((x, np.interp(x, [15, 20, 45, 55], [.1, .9, .9, .4]) + .01 * np.random.default_rng(0).standard_normal(80)))
+    assert np.allclose([up.baseline, up.plateau, down.baseline, down.plateau], [.1, .9, .9, .4], atol=.02) and up.noise == pytest.approx(.01, rel=.3)
+    assert np.allclose([up.height, down.height], [.8, -.5], atol=.02) and up.midpoint.lo <= 17.5 <= up.midpoint.hi and down.midpoint.lo <= 50 <= down.midpoint.hi
+
+
+def test_persistence_is_the_autocorrelation_of_what_is_left():
+    rng, x = np.random.default_rng(0), np.arange(60)
+    mean = {rho: np.mean([(s.persistence, s.noise) for s in (transition((x, 8 * (x > 30) + y)) for y in ar1(rng, 30, 60, rho))], 0) for rho in (0, .4, .8)}
+    assert mean[0][0] < .1 and abs(mean[.4][0] - .35) < .1 and mean[.8][0] > .6 and abs(mean[0][1] - .95) < .05
+
+
+def test_when_to_stop():
+    "A jump after ten evaluations has come when five lie after it, and a loss when it has fallen."
+    t, up = np.arange(60) * 100., lambda n: pd.Series((np.arange(n) >= 10) * 1., np.arange(n) * 100.)
+    assert [n for n in range(2, 30) if arrived(up(n))] == [*range(16, 30)] and [n for n in range(2, 30) if arrived(-up(n), direction="down")] == [*range(16, 30)]
+    assert arrived(up(21), evaluations=10) and not arrived(up(20), evaluations=10) and not arrived(-up(29)) and not arrived(up(29), direction="down")
+    gone = pd.Series(((t >= 1000) & (t < 3000)) * 1., t)
+    first = [next((n for n in range(60) if decayed(curve[:n], k)), None) for curve, k in ((gone, 5), (gone, 8), (-gone, 5), (up(60), 5))]
+    assert first == [36, 39, None, None]
+    with pytest.raises(InputError, match="did you mean 'down'"): arrived(gone, direction="dow")
+
+
+def test_what_a_table_says_of_a_curve_without_a_transition():
+    t = np.arange(0, 2001, 100)
+    value = .5 + .01 * np.random.default_rng(1).standard_normal(21)
+    table = transition_table(pd.DataFrame(dict(run="a", step=t, tokens=64 * t, value=value)), by="run", clock="tokens")
+    [row] = table.to_dict("records")
+    assert (row["direction"], row["shape"], row["evaluations"], row["last"]) == ("none", "none", 21, 128_000)
+    assert all((row[f"{name}_lo"], row[f"{name}_hi"]) == (128_000, np.inf) for name in ("onset", "midpoint", "saturation"))
+    assert np.allclose([row["baseline"], row["plateau"], row["noise"]], [value.mean(), value.mean(), value.std()]) and row["p_value"] == noise_p_value((t, value)) > .025
+    short = transition_table(pd.DataFrame(dict(run="a", step=t[:7], value=value[:7])), by=["run"]).iloc[0]
+    assert (short.direction, short.evaluations, short["last"]) == ("untested", 7, 600) and np.isnan(short.p_value)
+    assert intervals(table, "onset") == intervals(table) == intervals(table, "saturation") == [Interval(128_000, np.inf)]
+    with pytest.raises(InputError, match="did you mean 'onset'"): intervals(table, "onse")
 
 
 def test_curves_without_noise():
