@@ -196,6 +196,23 @@ def test_levels_are_those_between_the_movements():
     assert np.allclose([up.height, down.height], [.8, -.5], atol=.02) and up.midpoint.lo <= 17.5 <= up.midpoint.hi and down.midpoint.lo <= 50 <= down.midpoint.hi
 
 
+def test_levels_of_jumps_are_exact():
+    "What belongs to the next movement takes no part in them, nor does what belongs to the one before."
+    t = np.arange(60)
+    first, second = transitions((t, np.select([t < 10, t < 40], [.2, 1.], .7)))
+    assert np.allclose([first.baseline, first.plateau, second.baseline, second.plateau], [.2, 1, 1, .7]) and first.saturated
+    assert (first.midpoint, second.midpoint) == (Interval(9, 10), Interval(39, 40)) and first.noise < 1e-9 and second.noise < 1e-9
+    some = t, .1 + .6 * (t > 15) - .15 * (t > 40) # a quarter of the largest
+    assert [s.direction for s in transitions(some)] == ["up", "down"] and [s.direction for s in transitions(some, min_share=.3)] == ["up"]
+
+
+def test_a_width_is_that_from_10_to_90_percent():
+    for width in (8, 16):
+        t = np.arange(60.)
+        seen = transition((t, np.clip((t - 30) / width / 1.25 + .5, 0, 1)))
+        assert seen.sharpness == pytest.approx(30 / width, rel=.1) and seen.noise < .01
+
+
 def test_persistence_is_the_autocorrelation_of_what_is_left():
     rng, x = np.random.default_rng(0), np.arange(60)
     mean = {rho: np.mean([(s.persistence, s.noise) for s in (transition((x, 8 * (x > 30) + y)) for y in ar1(rng, 30, 60, rho))], 0) for rho in (0, .4, .8)}
