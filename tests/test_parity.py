@@ -383,6 +383,8 @@ def test_times_of_shapes_are_where_the_shapes_cross(n):
         at = [np.interp(q, shape, np.arange(n)) for q in (.1, .5, .9)] # straight between evaluations: half a gap off at most
         assert a <= b <= c and np.abs(np.subtract(at, (a, b, c))).max() < .5
     assert (times[gap] == times[gap, :1]).all() and (times[gap, 0] % 1 == .5).all()
+    straight = {(a, b): ramp(a, b, n) for a in range(min(n, 48)) for b in range(a + 1, min(n, 48)) if (n - 1 - a)/(b - a) > .5 and n <= 48}
+    for (a, b), wanted in straight.items(): assert np.abs(shapes - wanted/wanted[-1]).max(1).min() < 1e-9, (a, b) # each is among them
     for rho, of_rho in zip(RHOS, square):
         inverse = np.linalg.inv(rho**np.abs(np.subtract.outer(np.arange(n), np.arange(n)))/(1 - rho**2))
         close(of_rho[::29], np.einsum("gi,ij,gj->g", shapes[::29], inverse, shapes[::29]), 1e-8)

@@ -189,6 +189,16 @@ def test_legs_are_where_they_were_put(curve, legs):
     assert len(find_legs(standardise(np.interp(x, *curve)), critical_evidence(.025), .8)) == len(smaller)
 
 
+def test_a_rise_in_two_pieces_is_one_and_six_movements_are_the_most():
+    x = np.arange(80)
+    for pieces, height in (([10, 40, 44], [0, .5, 1.2]), ([10, 14, 50], [0, .7, 1.])): # slow and then quick, quick and then slow
+        y = np.interp(x, pieces, height)
+        [(first, last, found, _)] = find_legs(standardise(y), critical_evidence(.025), .1)
+        assert abs(first - 10) <= 4 and abs(last - pieces[-1]) <= 4 and found * y.std() == pytest.approx(height[-1], abs=.1)
+    to_and_fro = sum((-1)**i * (np.arange(128) > at) for i, at in enumerate(np.linspace(6, 118, 8)))
+    assert len(find_legs(standardise(to_and_fro.astype(float)), critical_evidence(.025), .05)) == 6
+
+
 def test_levels_are_those_between_the_movements():
     x = np.arange(80)
     up, down = transitions((x, np.interp(x, [15, 20, 45, 55], [.1, .9, .9, .4]) + .01 * np.random.default_rng(0).standard_normal(80)))
