@@ -351,7 +351,7 @@ def ramp(a, b, n): return np.clip((np.arange(n) - a)/(b - a), 0, 1)
 
 @pytest.mark.parametrize("seed", range(3))
 def test_p_is_that_of_the_best_ramp_or_pair_of_ramps(seed):
-    "Every ramp of nine evaluations, and every pair of opposite ones, three evaluations apart or more, one by one; then scipy's Gumbel law."
+    "Every ramp of nine evaluations, and every pair of opposite ones, three evaluations apart or more, one by one (three ramps say no more of these); then scipy's Gumbel law."
     n, y = 9, standardise(noise(9, seed=seed) + (ramp(2, 4, 9) if seed else 0) - (ramp(5, 6, 9) if seed > 1 else 0))
     ramps = [(a, b) for a in range(n) for b in range(a + 1, n) if (a + b)/2 < n - 2]
     none = ar1_twin(y, np.ones((1, n)))[0]
