@@ -572,11 +572,10 @@ def _measure(series, study, probes, foreign, folder, as_json, device, **options)
 
 def _verified(series, folder):
     "What the weights say of the names of the checkpoints."
-    import pandas as pd
-    from grok_nb.series import verify
+    from grok_nb.probes import measured
+    from grok_nb.series import verify, weights
 
-    kept = pd.read_parquet(folder / "weights.parquet")
-    return verify(kept[kept.run == series.name]).attrs
+    return verify(measured(series, dict(weights=weights), folder)).attrs
 
 
 def _print_found(found, checked, folder):

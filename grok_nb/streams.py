@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import InputError
-from .files import atomic_folder, read_manifest, is_intact
+from .files import atomic_folder, read_manifest, is_intact, remove_leftovers, short_hash
 from .texts import check_vocab_size, encode_texts, load_tokenizer, open_texts
-from .texts import reading_bar, short_hash, train_tokenizer
+from .texts import reading_bar, train_tokenizer
 
 # %% ../nbs/core/03_streams.ipynb #5dfc6b8b
 def rng(
@@ -249,6 +249,7 @@ def _prepare(final, texts, *options):
         raise InputError(f"corpus folder {final.parent} cannot be written: {e.strerror or e}") from e
     with FileLock(final.with_name(f".{final.name}.lock")):
         if not is_intact(final):  # another process may have been faster
+            remove_leftovers(final.parent, final.name)
             with atomic_folder(final, "lower limit_tokens") as folder:
                 _write_corpus(texts, folder, *options)
     return Corpus(final)
@@ -325,6 +326,11 @@ class TextStream:
     @property
     def tokenizer(self):
         return self.corpus.tokenizer
+
+    def verify(self):
+        "Raises `InputError` if the corpus is not byte for byte as it was prepared; reads all of it, once."
+        if not self.corpus.verify():
+            raise InputError(f"corpus {self.corpus.folder} was damaged: delete it, and it is prepared again")
 
     @cached_property
     def tokens_per_batch(self) -> int:  # without padding; of documents the mean over an epoch

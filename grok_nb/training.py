@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'learning_rate_share', 'orthogonalised', 'Muon', 'hidden_matrices', 'make_optimizers', 'mean_loss',
-           'checkpoint_steps', 'save_state', 'load_state', 'TrainingDiverged', 'commit', 'save_artifacts',
+           'checkpoint_steps', 'save_state', 'read_state', 'load_state', 'TrainingDiverged', 'commit', 'save_artifacts',
            'check_device', 'stop_on_signal', 'headline_curve', 'rule_name', 'best_step', 'forget_worse',
-           'check_processes', 'split', 'agree', 'was_left', 'Session', 'Due', 'evaluate', 'failures_are_named', 'train']
+           'check_processes', 'split', 'agree', 'was_left', 'is_done', 'open_to_resume', 'where_to_begin', 'Session',
+           'Due', 'evaluate', 'failures_are_named', 'train']
 
 # %% ../nbs/core/05_training.ipynb #418ca3f3
-import json, math, os, shutil, signal, threading, time, warnings
+import json, math, os, shutil, signal, sys, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -23,14 +24,14 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import get_int_from_env
 from fastcore.basics import patch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError
-from .files import atomic_folder, full_disk_is_named, remove_folder, write_atomic
+from .files import atomic_folder, full_disk_is_named, partial_of, remove_folder
 from .models import logits_at
-from .runs import Busy, Checkpoint, Config, Context, Run, is_checkpoint, pick, progress_bar
+from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -160,12 +161,50 @@ def save_state(
             for k, v in state.items():
                 tensors[f"{i}.{p}.{k}"] = torch.as_tensor(v).detach().cpu().contiguous()
     save_file(tensors, folder / "training_state.safetensors")
+    facts["tensors"] = len(tensors)
     (folder / "training_state.json").write_text(json.dumps(facts))
 
 # %% ../nbs/core/05_training.ipynb #6a10c3d6
+def read_state(
+    checkpoint: Checkpoint,
+    optimizers: list[torch.optim.Optimizer],  # whose state it is to be
+) -> tuple[dict, dict]:  # tensors by name; the facts that were saved with them
+    "The training state of a checkpoint. Raises `Damaged` if it is not whole."
+    try:
+        tensors = load_file(checkpoint.path / "training_state.safetensors")
+        facts = json.loads((checkpoint.path / "training_state.json").read_bytes())
+    except (OSError, SafetensorError, ValueError) as e:
+        raise Damaged(f"step {checkpoint.step}: its training state cannot be read ({e})") from None
+    wanted = {f"{i}.": [p for g in o.param_groups for p in g["params"]] for i, o in enumerate(optimizers)}
+    whole = isinstance(facts, dict) and facts.get("tensors", len(tensors)) == len(tensors)
+    whole = whole and tensors.get("random.cpu", torch.empty(0)).dtype == torch.uint8
+    if not whole or not all(_fits(tensors, before, params) for before, params in wanted.items()):
+        raise Damaged(f"step {checkpoint.step}: its training state is not of this run's optimisers")
+    return tensors, facts
+
+
+def _fits(tensors, before, params):
+    "Has every parameter that has a state the same moments, each of its own shape?"
+    state = {}
+    for name in (n for n in tensors if n.startswith(before)):
+        _, p, moment = name.split(".", 2)
+        state.setdefault(int(p), {})[moment] = tensors[name]
+    same_moments = len({frozenset(moments) for moments in state.values()}) <= 1
+    in_range = all(0 <= p < len(params) for p in state)
+    return (
+        same_moments
+        and in_range
+        and all(
+            t.numel() == 1 or t.shape == params[p].shape
+            for p, moments in state.items()
+            for t in moments.values()
+        )
+    )
+
+
 def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) -> dict:
     "Restore optimisers and random-number state; returns the facts that were saved with them."
-    tensors = load_file(checkpoint.path / "training_state.safetensors")
+    tensors, facts = read_state(checkpoint, optimizers)
     for i, o in enumerate(optimizers):
         fresh, state = o.state_dict(), {}
         for name, t in tensors.items():
@@ -177,7 +216,7 @@ def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) 
     cuda = [tensors[n] for n in sorted(tensors) if n.startswith("random.cuda")]
     if cuda and len(cuda) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(cuda)
-    return json.loads((checkpoint.path / "training_state.json").read_text())
+    return {k: v for k, v in facts.items() if k != "tensors"}
 
 # %% ../nbs/core/05_training.ipynb #c9549434
 class TrainingDiverged(RunError):
@@ -199,11 +238,12 @@ def commit(
     about = dict(step=step, tokens=step * run.stream.tokens_per_batch, run=run.run_id)
     if passing:
         about["passing"] = True
-    with atomic_folder(run.folder(step), **about) as folder:
+    with atomic_folder(run.folder(step), check=run.fence, **about) as folder:
         model.save_pretrained(folder)
         if getattr(run.stream, "tokenizer", None):
             run.stream.tokenizer.save_pretrained(folder)
         save_state(folder, optimizers, **facts)
+    run.fence()
     forget_worse(run, best)
     with_state = [c for c in run.checkpoints if c.has_state]
     for c in with_state[: -run.config.keep_states]:
@@ -213,10 +253,14 @@ def commit(
 def save_artifacts(run: Run):
     "Save the stream's arrays beside the run, or check them against those that are there."
     arrays = {k: np.ascontiguousarray(v) for k, v in getattr(run.stream, "artifacts", {}).items()}
+    if verify := getattr(run.stream, "verify", None):
+        verify()
     path = run.path / "artifacts.safetensors"
     if not path.exists():
-        save_arrays(arrays, path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        save_arrays(arrays, partial := partial_of(path))
+        shutil.copymode(run.path / "config.json", partial)
+        run.fence()
+        os.replace(partial, path)
     try:
         saved = load_arrays(path)
     except SafetensorError as e:
@@ -309,7 +353,7 @@ def best_step(
 
 def forget_worse(run: Run, best: int | None):
     "Once the best checkpoint is there, remove those that were kept only for being the best until then."
-    if best is None or not is_checkpoint(run.folder(best)):
+    if best is None or not run.has(best):
         return
     for c in run.checkpoints:
         if c.step < best and c.manifest.get("passing"):
@@ -366,6 +410,68 @@ def was_left(error: RuntimeError) -> bool:
     "Does the error say that another process is gone? (gloo says it in words only.)"
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
+# %% ../nbs/core/05_training.ipynb #046b05c9
+def is_done(run: Run) -> bool:
+    "Is the run finished, its last checkpoint what it was, and no evaluation lost?"
+    if not run.finished or run.missing_evaluations(run.config.steps):
+        return False
+    try:
+        run.at(run.config.steps).verify()
+    except Damaged:
+        return False
+    return True
+
+
+def _shapes(model):
+    return {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
+
+
+def _kinds(checkpoint):
+    "The types of the tensors in the files of a checkpoint, which transformers would convert in silence."
+    kinds = set()
+    for path in checkpoint.path.glob("model*.safetensors"):
+        with safe_open(path, "pt") as f:
+            kinds |= {f.get_slice(name).get_dtype() for name in f.keys()}
+    return kinds
+
+
+def open_to_resume(
+    run: Run,
+    checkpoint: Checkpoint,  # of it
+    fresh,  # a new model of this run
+):  # → its model
+    "Open a checkpoint that training may go on from. Raises `Damaged`, with the reason."
+    if lost := run.missing_evaluations(checkpoint.step):
+        raise Damaged(
+            f"step {checkpoint.step}: the evaluation of step {lost[0]} is not in metrics.jsonl any more"
+        )
+    checkpoint.verify(state=True)
+    model = checkpoint.model
+    halved = _kinds(checkpoint) & {"F16", "BF16"} and fresh.dtype == torch.float32
+    if halved or _shapes(model) != _shapes(fresh):
+        raise Damaged(f"step {checkpoint.step}: its tensors are not those of this run's model")
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise Damaged(f"step {checkpoint.step}: its weights are not finite")
+    read_state(checkpoint, make_optimizers(model, run.config))
+    return model
+
+
+def where_to_begin(run: Run):  # → Checkpoint or None, model, list of str: what was passed over, and why
+    "The newest checkpoint that training can go on from, or a new model."
+    fresh, found = run.study.model(run.config), {}
+    for checkpoint in reversed(run.checkpoints):
+        if not checkpoint.names_state:
+            continue  # let go as planned
+        try:
+            model = open_to_resume(run, checkpoint, fresh)
+        except Damaged as e:
+            found[checkpoint.step] = str(e)
+            continue
+        found |= run.unsound(checkpoint.step)
+        return checkpoint, model, [found[s] for s in sorted(found, reverse=True)]
+    found |= run.unsound()
+    return None, fresh, [found[s] for s in sorted(found, reverse=True)]
+
 # %% ../nbs/core/05_training.ipynb #6a10c3e0
 class Session:
     "What a process holds of a run while it trains it."
@@ -374,15 +480,15 @@ class Session:
         self,
         run: Run,
         accelerator: Accelerator,
-        claim=None,  # this process's hold on the run; None: another one writes
+        writes: bool = False,  # is it this process that measures, saves and tells?
         threads: int | None = None,  # CPU threads, see above
         keep_best: bool = False,  # keep the checkpoint at which the headline was best
     ):
-        config, origin = run.config, run.resumable
-        self.run, self.accelerator, self.claim, self.keep_best = run, accelerator, claim, keep_best
-        self.is_new, self.step = origin is None, origin.step if origin else 0
+        config = run.config
+        self.run, self.accelerator, self.writes, self.keep_best = run, accelerator, writes, keep_best
         torch.manual_seed(config.seed)
-        model = origin.model if origin else run.study.model(config)
+        origin, model, self.passed_over = where_to_begin(run)
+        self.is_new, self.step = origin is None, origin.step if origin else 0
         _set_threads(run, model, threads, accelerator.num_processes)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             self.model = accelerator.prepare(model.train())
@@ -470,26 +576,15 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e8
 @patch
-def check_claim(self: Session):
-    "Raises `Busy` if another process has taken the run over while this one stood still."
-    if self.claim.compromise:
-        raise Busy(
-            f"run: {self.run.run_id}: this process stood still for too long, "
-            "and another one has taken the run over"
-        )
-
-
-@patch
 def measure(self: Session) -> float | None:  # the headline
     "Evaluate, write the line of metrics, start a new mean of the loss. The first process alone does it."
-    value = self._write_metrics() if self.claim else None
+    value = self._write_metrics() if self.writes else None
     self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
     return value
 
 
 @patch
 def _write_metrics(self: Session):
-    self.check_claim()
     run, step, loss, rows = self.run, self.step, None, []
     if self.loss_steps:
         loss = self.loss_sum.item() / self.loss_steps
@@ -529,7 +624,6 @@ def save(
     stays: bool = True,  # or only for being the best so far
 ):
     "Commit a checkpoint, with all that it takes to go on from it."
-    self.check_claim()
     if stays and value is not None:
         self.saved_headline = value
     best = best_step(self.curve, self.run.study) if self.keep_best else None
@@ -546,17 +640,18 @@ def save(
 @patch
 def begin(self: Session):
     "Bring the run's folder to where training goes on, and note that it does. The first process does it."
-    if not self.claim:
+    if not self.writes:
         return
     run, step, device = self.run, self.step, self.accelerator.device
     save_artifacts(run)
     run.cut_back(-1 if self.is_new else step)
     self.curve = headline_curve(run)
     forget_worse(run, best_step(self.curve, run.study) if self.keep_best else None)
+    run.fence()
     for past in ("failed.json", "stopped.json"):
         (run.path / past).unlink(missing_ok=True)
-    for left in run.path.glob("checkpoints/.step-*"):  # by a kill
-        shutil.rmtree(left)
+    for why in self.passed_over:
+        print(f"{run.run_id}: {why}; passed over, training goes on from step {step}", file=sys.stderr)
     run.begin_session(
         step=step,
         device=str(device),
@@ -564,6 +659,7 @@ def begin(self: Session):
         compiled=self.accelerator.state.dynamo_plugin.backend.value.lower(),
         threads=torch.get_num_threads(),
         processes=self.accelerator.num_processes,
+        **(dict(passed_over=self.passed_over) if self.passed_over else {}),
     )
     if self.is_new:
         self.save(self.measure())
@@ -582,9 +678,9 @@ def why_stop(
     word = signals[0] if signals else ENOUGH if asked and until(self.curve) else 0
     if self.accelerator.num_processes > 1:
         word = agree(self.accelerator, word) if due.meeting else 0
-    if word == ENOUGH and self.claim:
+    if word == ENOUGH and self.writes:
         stopped = dict(step=self.step, rule=rule_name(until))
-        write_atomic(self.run.path / "stopped.json", json.dumps(stopped))
+        self.run.write("stopped.json", json.dumps(stopped))
     return word
 
 
@@ -596,7 +692,7 @@ def tell(
 ):
     "Move the bar, and let others know once a second that the run goes on."
     bar.update()
-    if self.claim and (evaluated or time.time() - self.last_beat > 1):
+    if self.writes and (evaluated or time.time() - self.last_beat > 1):
         self.last_beat = time.time()
         self.run.beat(step=self.step, shown=self.shown)
         if evaluated:
@@ -614,7 +710,7 @@ def failures_are_named(session: Session):
             f"{run.run_id}: the loss is not finite at step {session.step}; the last good checkpoint is step "
             f"{max(run.steps, default=None)}. A lower lr, or clip, may help."
         )
-        write_atomic(run.path / "failed.json", json.dumps(dict(step=session.step, error=message)))
+        run.write("failed.json", json.dumps(dict(step=session.step, error=message)))
         raise TrainingDiverged(message) from None
     except RuntimeError as e:
         if not was_left(e):
@@ -640,19 +736,19 @@ def train(
     check_device(device)
     check_processes(config)
     run = Run.create(config, root)
-    if run.finished or until and run.stopped and until(headline_curve(run)):
+    if is_done(run) or until and run.stopped and until(headline_curve(run)):
         return run
     transformers_logging.disable_progress_bar()
     accelerator = _accelerator(run.config, device)
     writes = accelerator.is_main_process
     with (
-        run.lock(wait=True) if writes else nullcontext() as claim,
+        run.lock(wait=True) if writes else nullcontext(),
         full_disk_is_named(run.path),
         stop_on_signal() as signals,
     ):
-        if accelerator.num_processes == 1 and run.finished:
+        if accelerator.num_processes == 1 and is_done(run):
             return run  # by the process that held it
-        session = Session(run, accelerator, claim, threads, keep_best)
+        session = Session(run, accelerator, writes, threads, keep_best)
         with failures_are_named(session):
             session.begin()
             bar = progress_bar(run, session.step, progress and writes)

@@ -297,6 +297,7 @@ def cluster(tmp_path):
     made.close()
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.slow
 def test_killed_at_random(helpers, cluster, runs_root, tmp_path):
     "Fifty jobs on Dask; a worker is killed in the middle, later the scheduler. Another engine finishes them, and every run is trained once."

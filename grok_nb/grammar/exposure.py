@@ -25,7 +25,8 @@ from .search import Searcher, check_phrases, normalise
 from ..runs import Run
 from ..see.panels import finish, panels
 from ..streams import Corpus, TextStream
-from ..texts import DatasetTexts, FileTexts, open_texts, reading_bar, short_hash
+from ..texts import DatasetTexts, FileTexts, open_texts, reading_bar
+from ..files import short_hash
 
 # %% ../../nbs/grammar/02_exposure.ipynb #bf4431bc
 @dataclass(frozen=True, order=True)
