@@ -1,14 +1,15 @@
 "Files and folders: the right sums, sizes and words, and nothing half-written, whatever goes wrong in between."
 import errno
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from grok_nb import InputError
-from grok_nb.files import (atomic_folder, file_hash, full_disk_is_named, in_words, is_full, is_intact, read_manifest, remove_folder, size_of, write_atomic,
-                           write_manifest)
+from grok_nb.files import (atomic_folder, damaged_file, file_hash, full_disk_is_named, in_words, is_full, is_intact, read_manifest, remove_folder,
+                           remove_leftovers, size_of, write_atomic, write_manifest)
 
 
 def names(folder): return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
@@ -111,7 +112,6 @@ def test_a_full_disk_is_named_and_nothing_else(error):
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, error):
     path = tmp_path/"deep/runs"
     with atomic_folder(path, step=1) as f: (f/"x").write_text("first")
-    (path.parent/".runs.partial").mkdir(), (path.parent/".runs.partial/left").write_text("over") # of one that was killed
     def write():
         with atomic_folder(path, "keep fewer", step=2) as f:
             assert f.parent == path.parent and not names(f)
@@ -126,6 +126,52 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, error):
         if is_told: assert found.value.__cause__ is error
     assert names(path.parent) == ["runs", "runs/MANIFEST.json", "runs/y" if error is None else "runs/x"]
     assert is_intact(path, deep=True) and read_manifest(path)["step"] == (2 if error is None else 1)
+
+
+def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path):
+    for name in (".x.1a.partial", ".x.deleted", ".y.2b.partial", "x", "z.partial"): (tmp_path/name/"deep").mkdir(parents=True)
+    for name in (".x.3c.partial", ".hidden"): (tmp_path/name).write_text("half")
+    def forbidden(): raise RuntimeError("another one writes here")
+    with pytest.raises(RuntimeError): remove_leftovers(tmp_path, check=forbidden)
+    assert len(list(tmp_path.iterdir())) == 7
+    remove_leftovers(tmp_path, "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".y.2b.partial", "x", "z.partial"]
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "x", "x/deep", "z.partial", "z.partial/deep"]
+
+
+@pytest.mark.parametrize("write", [lambda p, check: write_atomic(p, "new", check), lambda p, check: written(p, check)])
+def test_a_check_that_fails_leaves_all_as_it_was(tmp_path, write):
+    asked = []
+    def forbidden():
+        asked.append(sorted(p.name[:2] for p in tmp_path.iterdir()))
+        raise RuntimeError("another one writes here")
+    with pytest.raises(RuntimeError, match="another one"): write(tmp_path/"x", forbidden)
+    assert asked and not names(tmp_path)
+    write(tmp_path/"x", None)
+    before = names(tmp_path)
+    with pytest.raises(RuntimeError, match="another one"): write(tmp_path/"x", forbidden)
+    assert names(tmp_path) == before and before[0] == "x"
+
+
+def written(path, check):
+    with atomic_folder(path, check=check) as f: (f/"a").write_text("new")
+
+
+@pytest.mark.parametrize("entry", ["../a.txt", "/etc/passwd", "sub/../../a.txt"])
+def test_a_manifest_names_files_inside_its_folder(folder, entry):
+    about = dict(size=5, sha256=hashlib.sha256(b"hello").hexdigest())
+    for files in ({entry: about}, {"a.txt": dict(about, size="5")}, {"a.txt": dict(about, sha256=5)}, {"a.txt": dict(size=5)}, ["a.txt"]):
+        (folder/"MANIFEST.json").write_text(json.dumps(dict(files=files)))
+        assert read_manifest(folder) == {} and damaged_file(folder) == "MANIFEST.json"
+
+
+def test_which_file_is_damaged(folder):
+    assert damaged_file(folder, deep=True) is None
+    (folder/"a.txt").write_text("jello")
+    assert damaged_file(folder) is None and damaged_file(folder, deep=True) == "a.txt" and damaged_file(folder, ignore="a", deep=True) is None
+    (folder/"sub/b.txt").write_text("good")
+    assert damaged_file(folder) == "sub/b.txt"
 
 
 def test_a_full_disk_without_advice(tmp_path):

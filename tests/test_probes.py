@@ -33,12 +33,9 @@ class Asks:
 
 
 def test_a_probe_is_known_by_its_text_and_what_is_bound_to_it():
-    assert fingerprint(one) == fingerprint(other) # of one module
-    assert len({fingerprint(p) for p in (one, partial(other, power=2), partial(other, power=3), partial(other, 2), Asks("a"), Asks("b"), partial(Asks("a"), x=1), curve)}) == 8
+    made = [one, other, partial(other, power=2), partial(other, power=3), partial(other, 2), Asks("a"), Asks("b"), partial(Asks("a"), x=1), curve]
+    assert len(set(map(fingerprint, made))) == len(made)
     assert fingerprint(Asks("a")) == fingerprint(Asks("a")) and fingerprint(partial(other, power=2)) == fingerprint(partial(other, power=2))
-    bare, same, another = {}, {}, {}
-    for space, name in ((bare, "f"), (same, "f"), (another, "g")): exec(f"def {name}(model, context): return []", dict(__name__="__main__"), space)
-    assert fingerprint(bare["f"]) == fingerprint(same["f"]) != fingerprint(another["g"]) # without a text to be had, by name
     assert len(fingerprint(one)) == 16
 
 
@@ -84,7 +81,7 @@ def test_what_was_measured_is_not_measured_again(toys, tmp_path):
     whole = measure(toys/"toy", dict(x=a, y=b), tmp_path)
     assert sorted(a.calls) == sorted(b.calls) == [0, 10, 20, 40] and len(whole) == 16
     pd.testing.assert_frame_equal(measure(toys/"toy", dict(x=a, y=b), tmp_path), whole)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.parquet", "y.parquet"] and len(a.calls) == 4
+    assert sorted(p.name for p in tmp_path.glob("*.parquet")) == ["x.parquet", "y.parquet"] and len(a.calls) == 4
     known = measured(toys/"toy", dict(x=a, y=b), tmp_path)
     assert len(known) == 16 and len(measured(toys/"toy", dict(x=Counted("c")), tmp_path)) == 0
     looked_up = measure(toys/"toy", dict(x=a), tmp_path, most=1, measure_missing=False)
