@@ -66,7 +66,7 @@ class Interval:
         return Interval(self.lo - _hi(other), self.hi - _lo(other))
 
     def __mul__(self, factor):
-        return Interval(self.lo * factor, self.hi * factor) if factor > 0 else -(self * -factor)
+        return Interval(self.lo * factor, self.hi * factor) if factor >= 0 else -(self * -factor)
 
     __radd__, __rmul__ = __add__, __mul__
 

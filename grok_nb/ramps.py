@@ -115,6 +115,9 @@ def _ramps(n):
     return ramps, shapes, _square(shapes)
 
 # %% ../nbs/core/08_ramps.ipynb #26a1699a
+_apart = 3  # evaluations between middles, at least; what goes and comes back sooner is an outlier
+
+
 @lru_cache(64)
 def _pairs(n):
     "Pairs of ramps, one after the other: ramps, shapes, indices i and j, and products without the mean."
@@ -124,7 +127,7 @@ def _pairs(n):
     mean = _inner(shapes, one)[:, :, 0] / _inner(one, one)[:, 0]
     v = _inner(shapes, shapes) - mean[:, :, None] * mean[:, None] * _inner(one, one)
     after = ramps[:, 1][:, None] <= ramps[:, 0]
-    apart = middle - middle[:, None] >= 3  # evaluations; what goes and comes back sooner is an outlier
+    apart = middle - middle[:, None] >= _apart
     i, j = np.nonzero(after & apart & (middle < n - 2))
     return ramps, shapes, i, j, v[:, i, i], v[:, j, j], v[:, i, j], mean
 
@@ -142,17 +145,58 @@ def _best_pair(y):
     best = deviance.argmin()
     return deviance[best], [tuple(ramps[i[best]]), tuple(ramps[j[best]])]
 
+# %% ../nbs/core/08_ramps.ipynb #7acba63a
+def _design(ramps, n):
+    return np.vstack([np.ones(n), *(_shape_of(np.array([r]), n) for r in ramps)])
+
+
+def _refine(y, ramps):
+    "Move each ramp to its best place between its neighbours, twice over."
+    n, ramps = len(y), [*ramps]
+    places, shapes, square = _ramps(n)
+    for i in [*range(len(ramps))] * 2 if len(ramps) > 1 else []:
+        left = ramps[i - 1][1] if i else 0
+        right = ramps[i + 1][0] if i + 1 < len(ramps) else n - 1
+        inside = (places[:, 0] >= left) & (places[:, 1] <= right)
+        if inside.any():
+            others = _design(ramps[:i] + ramps[i + 1 :], n)
+            _, deviance, _, _ = ar1_deviance(y, others, shapes[inside], square[:, inside])
+            ramps[i] = tuple(places[inside][deviance.argmin()])
+    return ramps
+
+# %% ../nbs/core/08_ramps.ipynb #a739f760
+def _another(y, ramps, smallest, critical):
+    "One more ramp, in the plateaus between the others and not too small; None if noise might look like it."
+    places, shapes, square = _ramps(len(y))
+    now, deviance, height, _ = ar1_deviance(y, _design(ramps, len(y)), shapes, square)
+    free = np.all([(places[:, 1] <= a) | (places[:, 0] >= b) for a, b in ramps], 0)
+    deviance = np.where(free & (abs(height) >= smallest), deviance, np.inf)
+    return tuple(places[deviance.argmin()]) if now - deviance.min() > critical else None
+
 # %% ../nbs/core/08_ramps.ipynb #448ca723
-_price_of_a_pair = 9  # by so much two ramps explain noise better than one does, in deviance
+_prices = 9, 28  # by so much two, and three, ramps explain noise better than one does, in deviance
+
+
+def _third(y, pair):
+    "The pair and a third ramp, each where it fits best; None if the three do not go to and fro, or too soon."
+    third = _another(y, pair, 0, -np.inf)
+    if third is None:
+        return None
+    three = _refine(y, sorted([*pair, third]))
+    _, *heights = np.linalg.lstsq(_design(three, len(y)).T, y, rcond=None)[0]
+    to_and_fro = (np.multiply(heights[1:], heights[:-1]) < 0).all()
+    return three if to_and_fro and (np.diff(np.mean(three, 1)) >= _apart).all() else None
 
 
 def _evidence(y):
-    "How much better one ramp, or two opposite ones, explain standardised values than a constant; and these."
+    "How much better one ramp, two opposite ones or three explain values than a constant does; and which."
     ramps, shapes, square = _ramps(len(y))
     none, one, _, _ = ar1_deviance(y, np.ones((1, len(y))), shapes, square)
     two, pair = _best_pair(y)
-    single, double = none - one.min(), none - two - _price_of_a_pair
-    return (single, [tuple(ramps[one.argmin()])]) if single >= double else (double, pair)
+    found = [(none - one.min(), [tuple(ramps[one.argmin()])]), (none - two - _prices[0], pair)]
+    if three := _third(y, pair):
+        found.append((none - ar1_deviance(y, _design(three, len(y))) - _prices[1], three))
+    return max(found, key=lambda f: f[0])
 
 # %% ../nbs/core/08_ramps.ipynb #7acbcb5c
 _location, _scale = 9.9, 2.9  # of the Gumbel law, fitted to noise of ρ = .8 at 8 to 128 evaluations
@@ -183,34 +227,6 @@ def noise_p_value(
         )
     y = standardise(average_blocks(steps, values)[0])
     return float(_p_value(_evidence(y)[0])) if y.any() else 1.0
-
-# %% ../nbs/core/08_ramps.ipynb #7acba63a
-def _design(ramps, n):
-    return np.vstack([np.ones(n), *(_shape_of(np.array([r]), n) for r in ramps)])
-
-
-def _refine(y, ramps):
-    "Move each ramp to its best place between its neighbours, twice over."
-    n, ramps = len(y), [*ramps]
-    places, shapes, square = _ramps(n)
-    for i in [*range(len(ramps))] * 2 if len(ramps) > 1 else []:
-        left = ramps[i - 1][1] if i else 0
-        right = ramps[i + 1][0] if i + 1 < len(ramps) else n - 1
-        inside = (places[:, 0] >= left) & (places[:, 1] <= right)
-        if inside.any():
-            others = _design(ramps[:i] + ramps[i + 1 :], n)
-            _, deviance, _, _ = ar1_deviance(y, others, shapes[inside], square[:, inside])
-            ramps[i] = tuple(places[inside][deviance.argmin()])
-    return ramps
-
-# %% ../nbs/core/08_ramps.ipynb #a739f760
-def _another(y, ramps, smallest, critical):
-    "One more ramp, in the plateaus between the others and not too small; None if noise might look like it."
-    places, shapes, square = _ramps(len(y))
-    now, deviance, height, _ = ar1_deviance(y, _design(ramps, len(y)), shapes, square)
-    free = np.all([(places[:, 1] <= a) | (places[:, 0] >= b) for a, b in ramps], 0)
-    deviance = np.where(free & (abs(height) >= smallest), deviance, np.inf)
-    return tuple(places[deviance.argmin()]) if now - deviance.min() > critical else None
 
 # %% ../nbs/core/08_ramps.ipynb #fb659f68
 _most_ramps = 6  # in one curve: what has more of them is not read as a few changes of level

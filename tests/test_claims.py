@@ -3,6 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
+from scipy import stats
 
 from grok_nb import InputError
 from grok_nb.claims import Claim, Evidence, Ledger, NotTested, by_seed, gather, ledger, over_seeds, paired, share_of_seeds
@@ -71,6 +72,11 @@ def test_what_is_missing_is_not_tested_with_the_reason():
     for reason, v in cases.items(): assert v.verdict == "not tested" and reason in v.reason and v.evidence is None, v
 
 
+def test_a_ledger_says_on_which_side_a_claim_holds():
+    book = ledger([claim(threshold=.5), claim_named("below", threshold=-1.5, holds="below")], TABLES)
+    assert book.holds.tolist() == ["> 0.5", "< -1.5"] and book.seeds.tolist() == [3, 0] and book.effect[0] == pytest.approx(.81)
+
+
 def test_errors_in_a_test_are_not_hidden():
     with pytest.raises(ZeroDivisionError): Claim("c", "s", "p", lambda t: 1 / 0).judge(TABLES)
     with pytest.raises(TypeError, match="must return Evidence"): Claim("c", "s", "p", lambda t: .5).judge(TABLES)
@@ -124,7 +130,9 @@ def test_a_true_null_is_rarely_called_either_way():
 
 @pytest.mark.filterwarnings("error")
 def test_over_seeds_of_intervals_and_open_ends():
-    exact = over_seeds({0: 100., 1: 140., 2: 120.})
+    exact, two = over_seeds({0: 100., 1: 140., 2: 120.}), over_seeds({4: 1., 9: 3.})
+    assert exact.effect == 120 and (two.effect, two.seeds) == (2, 2) and np.allclose(two.interval, stats.ttest_1samp([1, 3], 0).confidence_interval())
+    assert over_seeds({0: 5.}).interval == (-np.inf, np.inf) and Evidence(1, (.5, 2)).seeds == 0
     wide = over_seeds({0: Interval(80, 120), 1: Interval(120, 160), 2: Interval(100, 140)})
     assert wide.effect == exact.effect and np.allclose(wide.interval, np.add(exact.interval, (-20, 20)))
     late = over_seeds({0: Interval(1000, 1100), 1: Interval(1000, 1100), 2: Interval(1200, np.inf)})
@@ -156,7 +164,7 @@ def test_ledger_is_a_frame_and_escapes_what_it_shows(tmp_path):
     with pytest.raises(InputError, match="two are called c"): ledger([claim(), claim()])
 
 
-def claim_named(name, **kw): return Claim(name, "It holds.", "a paper", lambda t: None, **kw)
+def claim_named(name, **kw): return Claim(name, "It holds.", "a paper", lambda t: (_ for _ in ()).throw(NotTested("unasked")), **kw)
 
 
 def test_mistakes_are_one_line():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from grok_nb import InputError
-from grok_nb.grammar.lag import (accuracies, curve_table, frequency_strata, lag_figure, lag_table, lags, overlap, p_values, phrase_frequency, planted,
+from grok_nb.grammar.lag import (accuracies, curve_table, frequency_strata, half_way, lag_figure, lag_table, lags, overlap, p_values, phrase_frequency, planted,
                                  random_splits, reached, selection, selection_counts, split_figure, split_table, split_test, verdicts)
 from grok_nb.intervals import Interval, crossing
 
@@ -187,10 +187,23 @@ def test_strata_without_ties_are_of_equal_size():
     for count in (8, 9, 103, 1000): assert np.ptp(np.bincount(frequency_strata(np.random.default_rng(0).permutation(count), 8))) <= 1
 
 
+def test_strata_need_a_frequency_of_every_pair():
+    for wrong in ([1, np.nan, 2], [np.nan]*3, [], [[1, 2]]):
+        with pytest.raises(InputError, match="one number for each pair"): frequency_strata(wrong, 2)
+    with pytest.raises(InputError, match="bins = 0"): frequency_strata([1, 2], 0)
+    assert frequency_strata([5, 1, 3, 1], 2).tolist() == [1, 0, 1, 0] and frequency_strata([3, 2, 1], 1).tolist() == [0]*3
+
+
+def test_half_way_is_between_chance_and_the_last_three():
+    assert half_way(pd.Series([.1, .5, .6, .8, 1.])) == pytest.approx((.5 + .8)/2) and half_way(pd.Series([.9, .9, .9])) == pytest.approx(.7)
+
+
 def test_overlap_by_hand():
     table = overlap([1, 2, 3, 4, 5, 6, 7, 8], [0, 0, 0, 1, 0, 1, 1, 1], 4)
     assert table.exposed.tolist() == [0, 1, 1, 2] and table.unexposed.tolist() == [2, 1, 1, 0] and table.contributes.tolist() == [False, True, True, False]
     assert table.attrs == dict(coefficient=.5, alone=2, pairs=4)
+    assert table.columns.tolist() == ["stratum", "frequency_from", "frequency_to", "exposed", "unexposed", "contributes"] and table.stratum.tolist() == [0, 1, 2, 3]
+    assert table.frequency_from.tolist() == [1, 3, 5, 7] and table.frequency_to.tolist() == [2, 4, 6, 8]
     assert overlap(np.repeat(range(8), 2), [0, 1]*8).attrs["coefficient"] == 1
     assert overlap(range(8), [0]*4 + [1]*4, 2).attrs == dict(coefficient=0, alone=2, pairs=0)
 
@@ -253,6 +266,9 @@ def test_lag_table_is_the_tests_one_by_one(tables):
                          stratified=dict(cluster=world["cluster"], strata=frequency_strata(world["frequency"], 3))).items():
         test = split_test(*data, n=200, **how)
         assert (row[f"p_{way}_low"], row[f"p_{way}_high"], row[f"gap_p_{way}"], row.gap) == (test["p_low"], test["p_high"], test["gap_p"], test["gap"])
+    pd.testing.assert_frame_equal(lag_table(long, pairs, n=200, bins=3, sustained=1, tau=.8, seed=0).set_index(["run", "paradigm"]), table)
+    for run in ("one", "two"): assert lag_table(long, pairs, n=9, sustained=4).query("paradigm == 'all' and run == @run").t_train.iloc[0] == lags(*data, (.8,), (4,)).t_train[0]
+    assert row.unigram_exposed == pytest.approx(pairs.unigram[:60][world["exposed"]].mean()) and np.isnan(table.loc["one", "unseen"].unigram_exposed)
     assert row.gap_left == test["gap_left"] and row.overlap == overlap(world["frequency"], world["exposed"], 3).attrs["coefficient"]
     assert table.loc["two", "bare"].reason == "no phrase" and np.isnan(table.loc["two", "bare"].gap)
     assert table.loc["two", "unseen"].reason == "exposed: no pair is exposed, and a lag needs both groups"
@@ -292,6 +308,21 @@ def test_each_paradigm_falls_at_the_first_stage_it_fails():
     counts = selection_counts(table.reset_index())
     assert counts.fell.tolist() == [1, 1, 1, 2, 2] and counts.left.tolist() == [7, 6, 5, 3, 1]
     assert selection(curves, early=(100, 200), below=.9, tau=.75, min_exposed=99).fell.tolist() == ["", "", "never", "phrase", "", "exposed", "", "unexposed"]
+
+
+def test_whoever_is_exactly_at_a_threshold_has_reached_it():
+    at = [.5, .6, .7, .8]
+    assert selection(curve_rows("x", at, at, at, (100, 100))).fell[0] == "" and selection(curve_rows("x", at, at, at), tau=.81).fell[0] == "never"
+    assert selection(curve_rows("x", at, at, at), below=.6).fell[0] == "early" # a mean of .6 is not below it
+    assert selection(curve_rows("x", at, at, at), early=(100, 200), below=.551).early[0] == pytest.approx(.55)
+
+
+def test_steps_may_follow_each_other():
+    right = np.array([[0, 0, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]], bool)
+    [row] = lags([0, 1, 2], right, [1, 1, 0, 0], (1.,), (1,)).to_dict("records")
+    assert (row["t_train"], row["t_val"], row["lag"], row["lag_lo"], row["lag_hi"]) == (1, 2, 1, 0, 2)
+    for wrong in ([0, 1, 1], [0, 2, 1], [0, 1, np.inf]):
+        with pytest.raises(InputError, match="finite and increasing"): lags(wrong, right, [1, 1, 0, 0])
 
 
 def test_selection_takes_the_mean_of_runs():

@@ -10,8 +10,8 @@ from scipy import stats
 
 from grok_nb import InputError
 from grok_nb.intervals import Interval, bootstrap_interval, crossing, kaplan_meier, lag
-from grok_nb.ramps import noise_p_value
-from grok_nb.transitions import intervals, mark, transition, transition_table, transitions
+from grok_nb.ramps import critical_evidence, find_legs, noise_p_value, standardise
+from grok_nb.transitions import arrived, decayed, intervals, mark, transition, transition_table, transitions
 
 matplotlib.use("agg")
 
@@ -95,6 +95,16 @@ def test_rise_then_fall():
     assert all(u.saturated and u.saturation.lo <= d.onset.hi for u, d in both)
 
 
+@pytest.mark.parametrize("n", [25, 40, 60])
+def test_what_comes_back_has_come_three_times(n):
+    "Neither one ramp nor two say much of a curve that rises, falls as far and rises again."
+    rng, t = np.random.default_rng(3), np.linspace(0, 60, n)
+    seen = [transitions((t, y)) for y in rng.binomial(500, np.interp(t, [10, 12, 30, 34, 50, 52], [.1, .8, .8, .1, .1, .8]), (20, n)) / 500]
+    assert sum([s.direction for s in found] == ["up", "down", "up"] for found in seen) >= 19
+    inside = [all(a in s.midpoint for a, s in zip((11, 32, 51), found)) for found in seen if len(found) == 3]
+    assert np.mean(inside) >= .9
+
+
 def test_dip_below_chance_is_no_transition():
     rng, t = np.random.default_rng(4), np.linspace(0, 1, 30)
     truth = .14 + .6 * logistic(t, .6, .15) - .07 * np.exp(-((t - .3) / .1) ** 2)
@@ -149,6 +159,99 @@ def test_many_evaluations_and_uneven_steps():
     spaced = np.unique(np.r_[0, np.geomspace(1, 10000, 40).round()])
     seen = transition((spaced, rng.binomial(500, .1 + .6 * logistic(np.log(spaced + 1), np.log(800), .5)) / 500))
     assert 800 in seen.midpoint and seen.midpoint.lo in spaced and seen.midpoint.hi in spaced
+
+
+def test_a_jump_is_known_to_the_gap():
+    "Everything that is said of it, in its own unit; and the same downward, lower and later."
+    t = np.arange(0, 5001, 100)
+    for sign, shift, early in ((1, 0, 0), (-1, 7, 1000)):
+        seen = transition((t + early, sign * (.1 + .6 * (t > 2350)) + shift))
+        gap = Interval(2300 + early, 2400 + early)
+        assert (seen.direction, seen.shape, seen.onset, seen.midpoint, seen.saturation) == ("up" if sign > 0 else "down", "abrupt", gap, gap, gap)
+        assert np.allclose([seen.baseline, seen.plateau, seen.height], [sign * .1 + shift, sign * .7 + shift, sign * .6])
+        assert seen.sharpness == gap.mid / 100 and seen.noise < 1e-9 and seen.persistence == 0 and seen.p_value < 1e-9 and seen.step_over_ramp > 6 and seen.saturated
+        row = seen.row()
+        assert row["onset_lo"] == gap.lo and row["saturation_hi"] == gap.hi and row["plateau"] == seen.plateau and row["shape"] == "abrupt"
+
+
+@pytest.mark.parametrize("curve, legs", [
+    (([10, 12, 30, 34], [0, 1, 1, 3]), [(10, 12, 1), (30, 34, 2)]), (([10, 14, 40, 44], [0, 1, 1, .3]), [(10, 14, 1), (40, 44, -.7)]),
+    (([10, 20, 24], [0, .4, 1]), [(10, 24, 1)]), (([20, 26], [1, 0]), [(20, 26, -1)]), (([10, 12, 30, 34, 50, 52], [0, 1, 1, 0, 0, 1]), [(10, 12, 1), (30, 34, -1), (50, 52, 1)])])
+def test_legs_are_where_they_were_put(curve, legs):
+    "Places to within what the grid of forty places allows, heights to a tenth; a kink makes no two legs of one."
+    x, spread = np.arange(60), np.std(np.interp(np.arange(60), *curve))
+    found = find_legs(standardise(np.interp(x, *curve)), critical_evidence(.025), .2)
+    assert len(found) == len(legs)
+    for (first, last, height, p), (a, b, truth) in zip(found, legs):
+        assert height * spread == pytest.approx(truth, abs=.1) and p < 1e-3
+        if legs != [(10, 24, 1)]: assert abs(first - a) <= 2 and abs(last - b) <= 2
+    smaller = [leg for leg in legs if abs(leg[2]) >= .8 * max(abs(h) for *_, h in legs)]
+    assert len(find_legs(standardise(np.interp(x, *curve)), critical_evidence(.025), .8)) == len(smaller)
+
+
+def test_a_rise_in_two_pieces_is_one_and_six_movements_are_the_most():
+    x = np.arange(80)
+    for pieces, height in (([10, 40, 44], [0, .5, 1.2]), ([10, 14, 50], [0, .7, 1.])): # slow and then quick, quick and then slow
+        y = np.interp(x, pieces, height)
+        [(first, last, found, _)] = find_legs(standardise(y), critical_evidence(.025), .1)
+        assert abs(first - 10) <= 4 and abs(last - pieces[-1]) <= 4 and found * y.std() == pytest.approx(height[-1], abs=.1)
+    to_and_fro = sum((-1)**i * (np.arange(128) > at) for i, at in enumerate(np.linspace(6, 118, 8)))
+    assert len(find_legs(standardise(to_and_fro.astype(float)), critical_evidence(.025), .05)) == 6
+
+
+def test_levels_are_those_between_the_movements():
+    x = np.arange(80)
+    up, down = transitions((x, np.interp(x, [15, 20, 45, 55], [.1, .9, .9, .4]) + .01 * np.random.default_rng(0).standard_normal(80)))
+    assert np.allclose([up.baseline, up.plateau, down.baseline, down.plateau], [.1, .9, .9, .4], atol=.02) and up.noise == pytest.approx(.01, rel=.3)
+    assert np.allclose([up.height, down.height], [.8, -.5], atol=.02) and up.midpoint.lo <= 17.5 <= up.midpoint.hi and down.midpoint.lo <= 50 <= down.midpoint.hi
+
+
+def test_levels_of_jumps_are_exact():
+    "What belongs to the next movement takes no part in them, nor does what belongs to the one before."
+    t = np.arange(60)
+    first, second = transitions((t, np.select([t < 10, t < 40], [.2, 1.], .7)))
+    assert np.allclose([first.baseline, first.plateau, second.baseline, second.plateau], [.2, 1, 1, .7]) and first.saturated
+    assert (first.midpoint, second.midpoint) == (Interval(9, 10), Interval(39, 40)) and first.noise < 1e-9 and second.noise < 1e-9
+    some = t, .1 + .6 * (t > 15) - .15 * (t > 40) # a quarter of the largest
+    assert [s.direction for s in transitions(some)] == ["up", "down"] and [s.direction for s in transitions(some, min_share=.3)] == ["up"]
+
+
+def test_a_width_is_that_from_10_to_90_percent():
+    for width in (8, 16):
+        t = np.arange(60.)
+        seen = transition((t, np.clip((t - 30) / width / 1.25 + .5, 0, 1)))
+        assert seen.sharpness == pytest.approx(30 / width, rel=.1) and seen.noise < .01
+
+
+def test_persistence_is_the_autocorrelation_of_what_is_left():
+    rng, x = np.random.default_rng(0), np.arange(60)
+    mean = {rho: np.mean([(s.persistence, s.noise) for s in (transition((x, 8 * (x > 30) + y)) for y in ar1(rng, 30, 60, rho))], 0) for rho in (0, .4, .8)}
+    assert mean[0][0] < .1 and abs(mean[.4][0] - .35) < .1 and mean[.8][0] > .6 and abs(mean[0][1] - .95) < .05
+
+
+def test_when_to_stop():
+    "A jump after ten evaluations has come when five lie after it, and a loss when it has fallen."
+    t, up = np.arange(60) * 100., lambda n: pd.Series((np.arange(n) >= 10) * 1., np.arange(n) * 100.)
+    assert [n for n in range(2, 30) if arrived(up(n))] == [*range(16, 30)] and [n for n in range(2, 30) if arrived(-up(n), direction="down")] == [*range(16, 30)]
+    assert arrived(up(21), evaluations=10) and not arrived(up(20), evaluations=10) and not arrived(-up(29)) and not arrived(up(29), direction="down")
+    gone = pd.Series(((t >= 1000) & (t < 3000)) * 1., t)
+    first = [next((n for n in range(60) if decayed(curve[:n], k)), None) for curve, k in ((gone, 5), (gone, 8), (-gone, 5), (up(60), 5))]
+    assert first == [36, 39, None, None]
+    with pytest.raises(InputError, match="did you mean 'down'"): arrived(gone, direction="dow")
+
+
+def test_what_a_table_says_of_a_curve_without_a_transition():
+    t = np.arange(0, 2001, 100)
+    value = .5 + .01 * np.random.default_rng(1).standard_normal(21)
+    table = transition_table(pd.DataFrame(dict(run="a", step=t, tokens=64 * t, value=value)), by="run", clock="tokens")
+    [row] = table.to_dict("records")
+    assert (row["direction"], row["shape"], row["evaluations"], row["last"]) == ("none", "none", 21, 128_000)
+    assert all((row[f"{name}_lo"], row[f"{name}_hi"]) == (128_000, np.inf) for name in ("onset", "midpoint", "saturation"))
+    assert np.allclose([row["baseline"], row["plateau"], row["noise"]], [value.mean(), value.mean(), value.std()]) and row["p_value"] == noise_p_value((t, value)) > .025
+    short = transition_table(pd.DataFrame(dict(run="a", step=t[:7], value=value[:7])), by=["run"]).iloc[0]
+    assert (short.direction, short.evaluations, short["last"]) == ("untested", 7, 600) and np.isnan(short.p_value)
+    assert intervals(table, "onset") == intervals(table) == intervals(table, "saturation") == [Interval(128_000, np.inf)]
+    with pytest.raises(InputError, match="did you mean 'onset'"): intervals(table, "onse")
 
 
 def test_curves_without_noise():
@@ -242,6 +345,16 @@ def test_interval_refuses_what_is_none():
         with pytest.raises(InputError, match="lo ≤ hi"): Interval(lo, hi)
 
 
+def test_the_algebra_of_intervals():
+    a, never = Interval(1, 3), Interval(5, np.inf)
+    assert a + Interval(10, 20) == Interval(11, 23) and a + 2 == 2 + a == Interval(3, 5) and a - 1 == Interval(0, 2) and a + never == Interval(6, np.inf)
+    assert a * 2 == 2 * a == Interval(2, 6) and a * .5 == Interval(.5, 1.5) and a * -2 == Interval(-6, -2) and a * 0 == Interval(0, 0)
+    assert never * -1 == Interval(-np.inf, -5) and -(a * 3) == a * -3
+    assert a.mid == 2 and a.width == 2 and a.reached and np.isnan(never.mid) and np.isnan((-never).mid) and not never.reached
+    assert type(a.lo) is float and str(a) == "(1, 3]" and str(-never) == "≤ -5" and str(never) == "> 5 (not reached)"
+    assert 3 in a and 1 not in a and 1 in Interval(1, 1) and len({a, Interval(1., 3.)}) == 1
+
+
 # crossing
 
 def crossing_by_hand(steps, values, threshold, sustained):
@@ -266,6 +379,18 @@ def test_crossing_ignores_a_lucky_evaluation():
     assert crossing(curve, .8, sustained=.4) == Interval(300, np.inf)
     assert crossing(curve, .55, "down", sustained=1, after=150) == Interval(-np.inf, 200)
     assert crossing(curve, .99) == Interval(600, np.inf)
+
+
+def test_crossing_is_confirmed_at_the_last_evaluation_that_is_needed():
+    curve = pd.Series([.1, .9, .9, .9, .1], [0, 200, 400, 600, 800])
+    assert crossing(curve, .9, sustained=.5) == crossing(curve, .9, sustained=3) == Interval(0, 200) # 400 of 800 steps
+    assert crossing(curve, .9, sustained=.51) == crossing(curve, .9, sustained=4) == Interval(800, np.inf)
+    assert crossing(curve, .1, "down", after=800) == Interval(-np.inf, np.inf) and crossing(curve, .1, "down", 1, after=800) == Interval(-np.inf, 800)
+    assert crossing(pd.Series([.1, .9, .9, .9], [0, 1, 2, 3]), .5) == Interval(0, 1)
+    for wrong, text in ((dict(sustained=0), "sustained: 0 evaluations"), (dict(sustained=-.5), "sustained: -0.5"), (dict(direction="dow"), "did you mean 'down'"),
+                        (dict(after=900), "no evaluation at or after 900$")):
+        with pytest.raises(InputError, match=text): crossing(curve, .5, **wrong)
+    with pytest.raises(InputError, match="no evaluation$"): crossing(([], []), .5)
 
 
 @pytest.mark.parametrize("curve, text", [
@@ -296,6 +421,24 @@ def test_kaplan_meier_of_the_textbook():
     assert km.interval == (13, np.inf) # as R's survfit with conf.type = "log-log"
 
 
+def test_kaplan_meier_by_hand():
+    "Greenwood's limits on the log-log scale, 3 of 5 runs; before the first event all wait for certain, after the last nobody may."
+    for level in (.5, .95):
+        came = kaplan_meier([100, 200, Interval(50, np.inf), Interval(150, np.inf), 300], level).curve.set_index("time")
+        z, share, spread = stats.norm.ppf((1 + level) / 2), 1, 0
+        assert came.loc[50].tolist() == [1, 1, 1] # waiting, low, high
+        for time, waiting in ((100, 4), (200, 2)):
+            share, spread = share * (1 - 1 / waiting), spread + 1 / (waiting * (waiting - 1))
+            low, high = (share ** np.exp(sign * z * np.sqrt(spread) / np.log(share)) for sign in (-1, 1))
+            assert np.allclose(came.loc[time], [share, low, high])
+        assert np.allclose(came.loc[150], came.loc[100]) and came.loc[300].tolist() == [0, 0, came.high[200]]
+    few = kaplan_meier([100, Interval(4000, np.inf), Interval(5000, np.inf)])
+    assert few.median == Interval(5000, np.inf) and (few.runs, few.reached) == (3, 1) # two thirds wait to the end
+    for level in (0, 1, 1.5, -.1):
+        for ask in (kaplan_meier, bootstrap_interval):
+            with pytest.raises(InputError, match="not between 0 and 1"): ask([1., 2., 3.], level=level)
+
+
 def test_kaplan_meier_of_intervals_brackets_every_truth():
     rng = np.random.default_rng(0)
     for _ in range(100):
@@ -319,6 +462,7 @@ def test_kaplan_meier_already_there():
     with pytest.raises(InputError): kaplan_meier([np.inf])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning") # one resample has no standard error
 def test_bootstrap_covers_as_stated_and_widens_for_few():
     rng = np.random.default_rng(0)
     covered = np.mean([lo <= 0 <= hi for lo, hi in (bootstrap_interval(d, resamples=999) for d in rng.standard_normal((300, 12)))])
@@ -328,6 +472,8 @@ def test_bootstrap_covers_as_stated_and_widens_for_few():
     assert .95 < np.ptp(bootstrap_interval(gaussian)) / np.ptp(student) < 1.02 # without the correction .91
     assert bootstrap_interval([1., 2., 4.]) == (1, 4) and bootstrap_interval([3.]) == (-np.inf, np.inf)
     assert bootstrap_interval([2., 2., 2.]) == (2, 2)
+    once, again = (bootstrap_interval([1., 2., 4.], resamples=1, seed=seed) for seed in (1, 2))
+    assert once[0] == once[1] and again[0] == again[1] and once != again # one resample has one mean
     assert bootstrap_interval([1., 2., 3., 9.], np.median) == bootstrap_interval([1., 2., 3., 9.], np.median)
     with pytest.raises(InputError, match="kaplan_meier"): bootstrap_interval([1, np.inf])
 

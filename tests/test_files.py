@@ -1,0 +1,180 @@
+"Files and folders: the right sums, sizes and words, and nothing half-written, whatever goes wrong in between."
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from grok_nb import InputError
+from grok_nb.files import (atomic_folder, damaged_file, file_hash, full_disk_is_named, in_words, is_full, is_intact, read_manifest, remove_folder,
+                           remove_leftovers, size_of, write_atomic, write_manifest)
+
+
+def names(folder): return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_a_hash_is_sha256(tmp_path):
+    for content in (b"", b"hello", os.urandom(3 * 2**18 + 1)):
+        (tmp_path/"x").write_bytes(content)
+        assert file_hash(tmp_path/"x") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("size, words", [
+    (0, "0 bytes"), (7, "7 bytes"), (999, "999 bytes"), (1000, "1 kB"), (1234, "1.23 kB"), (99_400, "99.4 kB"), (100_000, "100 kB"), (123_456, "123 kB"), (10**6, "1 MB"),
+    (1_250_000, "1.25 MB"), (649_669_632, "650 MB"), (10**9, "1 GB"), (1_500_000_000, "1.5 GB"), (150 * 10**9, "150 GB"), (2 * 10**12, "2000 GB")])
+def test_sizes_in_words(size, words): assert in_words(size) == words
+
+
+def test_what_a_folder_takes(tmp_path):
+    (tmp_path/"a/b").mkdir(parents=True)
+    assert size_of(tmp_path) == 0
+    for name, size in {"x": 3, "a/y": 40, "a/b/z": 500}.items(): (tmp_path/name).write_bytes(b"1" * size)
+    assert size_of(tmp_path) == 543 and size_of(tmp_path/"a") == 540 and size_of(tmp_path/"x") == 3
+
+
+@pytest.mark.parametrize("content", ["text, with ü", b"\x00bytes\r\n"])
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, content):
+    path, read = tmp_path/"x", Path.read_bytes if isinstance(content, bytes) else Path.read_text
+    write_atomic(path, "old"), write_atomic(path, content)
+    assert read(path) == content and names(tmp_path) == ["x"]
+    def fails(*_): raise OSError(errno.EIO, "bad disk")
+    for at in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, at, fails)
+            with pytest.raises(OSError, match="bad disk"): write_atomic(path, "new")
+        assert read(path) == content and names(tmp_path) == ["x"]
+
+
+def test_a_folder_goes_even_if_an_earlier_removal_was_cut_short(tmp_path):
+    for name in ("x", ".x.deleted", "other"): (tmp_path/name/"deep").mkdir(parents=True), (tmp_path/name/"deep/file").write_text(name)
+    remove_folder(tmp_path/"x")
+    assert names(tmp_path) == ["other", "other/deep", "other/deep/file"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path/"made"
+    (made/"sub").mkdir(parents=True)
+    for name, content in {"a.txt": "hello", "sub/b.txt": "good bye", ".hidden": "x"}.items(): (made/name).write_text(content)
+    write_manifest(made, step=3, note="n")
+    return made
+
+
+def test_a_manifest_says_what_there_is(folder):
+    write_manifest(folder, step=4) # once more: it does not count itself
+    sums = {name: dict(size=len(text), sha256=hashlib.sha256(text.encode()).hexdigest()) for name, text in {"a.txt": "hello", "sub/b.txt": "good bye"}.items()}
+    assert read_manifest(folder) == dict(step=4, files=sums)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "3", '"files"'])
+def test_no_manifest_is_an_empty_one(tmp_path, text):
+    if text is not None: (tmp_path/"MANIFEST.json").write_text(text)
+    assert read_manifest(tmp_path) == {} and not is_intact(tmp_path) and not is_intact(tmp_path, ignore="a", deep=True)
+
+
+@pytest.mark.parametrize("change, shallow, deep", [
+    (lambda f: None, True, True), (lambda f: (f/"more").write_text("more"), True, True), (lambda f: (f/"a.txt").write_text("jello"), True, False),
+    (lambda f: (f/"a.txt").write_text("hell"), False, False), (lambda f: (f/"sub/b.txt").unlink(), False, False),
+    (lambda f: ((f/"a.txt").unlink(), (f/"a.txt").mkdir()), False, False), (lambda f: (f/"MANIFEST.json").write_text('{"step": 3}'), False, False),
+    (lambda f: (f/"MANIFEST.json").unlink(), False, False)])
+def test_what_is_intact(folder, change, shallow, deep):
+    change(folder)
+    assert (is_intact(folder), is_intact(folder, deep=True)) == (shallow, deep)
+
+
+def test_what_may_be_missing(folder):
+    (folder/"sub/b.txt").unlink()
+    assert is_intact(folder, ignore="sub/") and is_intact(folder, ignore="sub", deep=True) and not is_intact(folder, ignore="b.txt") and not is_intact(folder, ignore="a")
+    (folder/"a.txt").unlink()
+    assert not is_intact(folder, ignore="sub/")
+
+
+FULL = [OSError(errno.ENOSPC, "No space left"), OSError(errno.EDQUOT, "Disk quota exceeded"), RuntimeError("I/O error: No space left on device (os error 28)"),
+        ValueError(f"(os error {errno.EDQUOT})")]
+OTHER = [OSError(errno.EACCES, "Permission denied"), RuntimeError("os error 2)"), ValueError("28"), KeyboardInterrupt()]
+
+
+def test_which_errors_say_that_the_disk_is_full():
+    assert all(map(is_full, FULL)) and not any(map(is_full, OTHER))
+
+
+@pytest.mark.parametrize("error", FULL + OTHER)
+def test_a_full_disk_is_named_and_nothing_else(error):
+    with pytest.raises(InputError if error in FULL else type(error)) as found:
+        with full_disk_is_named(Path("some/where")): raise error
+    if error in FULL: assert "some/where" in str(found.value) and found.value.__cause__ is error
+    else: assert found.value is error
+
+
+@pytest.mark.parametrize("error", [None, *FULL, *OTHER])
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, error):
+    path = tmp_path/"deep/runs"
+    with atomic_folder(path, step=1) as f: (f/"x").write_text("first")
+    def write():
+        with atomic_folder(path, "keep fewer", step=2) as f:
+            assert f.parent == path.parent and not names(f)
+            (f/"y").write_text("second")
+            if error: raise error
+    if error is None: write()
+    else:
+        is_told = error in FULL or isinstance(error, OSError)
+        with pytest.raises(InputError if is_told else type(error)) as found: write()
+        if error in FULL: assert "no space left; free some, or keep fewer; what was there is intact" in str(found.value)
+        elif is_told: assert f"runs cannot be written in {path.parent}: Permission denied" in str(found.value)
+        if is_told: assert found.value.__cause__ is error
+    assert names(path.parent) == ["runs", "runs/MANIFEST.json", "runs/y" if error is None else "runs/x"]
+    assert is_intact(path, deep=True) and read_manifest(path)["step"] == (2 if error is None else 1)
+
+
+def test_leftovers_of_killed_writers_go_and_nothing_else(tmp_path):
+    for name in (".x.1a.partial", ".x.deleted", ".y.2b.partial", "x", "z.partial"): (tmp_path/name/"deep").mkdir(parents=True)
+    for name in (".x.3c.partial", ".hidden"): (tmp_path/name).write_text("half")
+    def forbidden(): raise RuntimeError("another one writes here")
+    with pytest.raises(RuntimeError): remove_leftovers(tmp_path, check=forbidden)
+    assert len(list(tmp_path.iterdir())) == 7
+    remove_leftovers(tmp_path, "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".y.2b.partial", "x", "z.partial"]
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "x", "x/deep", "z.partial", "z.partial/deep"]
+
+
+@pytest.mark.parametrize("write", [lambda p, check: write_atomic(p, "new", check), lambda p, check: written(p, check)])
+def test_a_check_that_fails_leaves_all_as_it_was(tmp_path, write):
+    asked = []
+    def forbidden():
+        asked.append(sorted(p.name[:2] for p in tmp_path.iterdir()))
+        raise RuntimeError("another one writes here")
+    with pytest.raises(RuntimeError, match="another one"): write(tmp_path/"x", forbidden)
+    assert asked and not names(tmp_path)
+    write(tmp_path/"x", None)
+    before = names(tmp_path)
+    with pytest.raises(RuntimeError, match="another one"): write(tmp_path/"x", forbidden)
+    assert names(tmp_path) == before and before[0] == "x"
+
+
+def written(path, check):
+    with atomic_folder(path, check=check) as f: (f/"a").write_text("new")
+
+
+@pytest.mark.parametrize("entry", ["../a.txt", "/etc/passwd", "sub/../../a.txt"])
+def test_a_manifest_names_files_inside_its_folder(folder, entry):
+    about = dict(size=5, sha256=hashlib.sha256(b"hello").hexdigest())
+    for files in ({entry: about}, {"a.txt": dict(about, size="5")}, {"a.txt": dict(about, sha256=5)}, {"a.txt": dict(size=5)}, ["a.txt"]):
+        (folder/"MANIFEST.json").write_text(json.dumps(dict(files=files)))
+        assert read_manifest(folder) == {} and damaged_file(folder) == "MANIFEST.json"
+
+
+def test_which_file_is_damaged(folder):
+    assert damaged_file(folder, deep=True) is None
+    (folder/"a.txt").write_text("jello")
+    assert damaged_file(folder) is None and damaged_file(folder, deep=True) == "a.txt" and damaged_file(folder, ignore="a", deep=True) is None
+    (folder/"sub/b.txt").write_text("good")
+    assert damaged_file(folder) == "sub/b.txt"
+
+
+def test_a_full_disk_without_advice(tmp_path):
+    with pytest.raises(InputError, match="no space left; free some; what was there"):
+        with atomic_folder(tmp_path/"x"): raise OSError(errno.ENOSPC, "")
+    assert not names(tmp_path)
