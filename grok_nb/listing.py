@@ -9,7 +9,7 @@ __all__ = ['Listed', 'open_runs', 'when_it_changed', 'listing', 'listing_text', 
 import re
 from functools import cached_property
 from pathlib import Path
-from . import InputError, studies
+from . import InputError, printable, studies
 from .files import in_words, size_of
 from .runs import Checkpoint, Run, describe, is_checkpoint, pick, runs_root
 
@@ -180,7 +180,7 @@ def tree_text(
     before: str = "",  # what the lines inside begin with
 ) -> str:
     "The tree for a terminal."
-    about = f"{branch['name']}  {in_words(branch['bytes'])}", branch["note"]
+    about = f"{printable(branch['name'])}  {in_words(branch['bytes'])}", branch["note"]
     lines = [", ".join(filter(None, about))]
     for part in branch["inside"]:
         last = part is branch["inside"][-1]

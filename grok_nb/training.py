@@ -21,13 +21,12 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import get_int_from_env
 from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
-from . import InputError, RunError
+from . import InputError, RunError, check_environment, from_environment
 from .files import atomic_folder, full_disk_is_named, remove_folder, write_atomic
 from .models import logits_at
 from .runs import Busy, Checkpoint, Config, Context, Run, is_checkpoint, pick, progress_bar
@@ -260,8 +259,8 @@ def _set_threads(run, model, threads, processes):
     and for others `OMP_NUM_THREADS` or a process's share of the cores."""
     began = next((s["threads"] for s in run.sessions() if s.get("processes", 1) == processes), None)
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
-    given = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    share = _cores() // get_int_from_env(["LOCAL_WORLD_SIZE"], processes)
+    given = from_environment("OMP_NUM_THREADS", 0)
+    share = _cores() // max(1, from_environment("LOCAL_WORLD_SIZE", processes))
     torch.set_num_threads(threads or began or (1 if small else given or max(1, share)))
 
 # %% ../nbs/core/05_training.ipynb #740bba7a
@@ -319,7 +318,7 @@ def forget_worse(run: Run, best: int | None):
 def check_processes(config: Config):
     "An `InputError` if a batch cannot be shared out evenly among the processes that were started."
     names = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
-    world, rows = get_int_from_env(names, 1), ""
+    world, rows = next(filter(None, (from_environment(name, 0) for name in names)), 1), ""
     if config.batch_size % world or config.batch_size // world < config.accumulation:
         if config.accumulation > 1:
             rows = f", with a row for each of accumulation = {config.accumulation} parts in every process"
@@ -638,8 +637,9 @@ def train(
 
     Raises `TrainingDiverged`, `RunError`, and `KeyboardInterrupt` or `SystemExit` for a signal."""
     check_device(device)
+    check_environment()
     check_processes(config)
-    run = Run.create(config, root)
+    run = Run.prepare(config, root)
     if run.finished or until and run.stopped and until(headline_curve(run)):
         return run
     transformers_logging.disable_progress_bar()
