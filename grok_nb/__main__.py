@@ -7,7 +7,8 @@ __all__ = ['installed', 'declared', 'overview', 'main']
 
 # %% ../nbs/commands/02_overview.ipynb #962a69c1
 import sys
-from configparser import ConfigParser
+from configparser import ConfigParser, Error as ParsingError
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,7 +27,9 @@ def declared() -> dict[str, str]:  # name → `module:function`
 
     settings = Path(grok_nb.__file__).parent.parent / "settings.ini"
     ini = ConfigParser(delimiters=["="], interpolation=None)
-    if not ini.read(settings, encoding="utf-8") or ini["DEFAULT"].get("lib_name") != "grok_nb":
+    with suppress(UnicodeDecodeError, ParsingError):  # anybody's, who has installed the package beside it
+        ini.read(settings, encoding="utf-8")
+    if ini["DEFAULT"].get("lib_name") != "grok_nb":
         return installed()
     return dict(script.split("=") for script in ini["DEFAULT"]["console_scripts"].split())
 
@@ -52,8 +55,8 @@ def overview() -> str:
 def _docstring(where):
     "The lines that a command, `module:function`, says about itself."
     module, _, function = where.partition(":")
-    lines = getattr(import_module(module), function).__doc__.splitlines()
-    return [line.strip() for line in lines if line.strip()]
+    text = getattr(import_module(module), function).__doc__ or ""  # `python -OO` takes it away
+    return [line.strip() for line in text.splitlines() if line.strip()] or [""]
 
 # %% ../nbs/commands/02_overview.ipynb #17d8a5c4
 def main(

@@ -376,7 +376,7 @@ def _html_row(row):
     )
     return f"<tr>{''.join(map(_cell.format, cells))}</tr>"
 
-
+# %% ../nbs/core/10_claims.ipynb #cd7ec3e7
 @patch
 def _repr_html_(self: Ledger):
     if not {"claim", "statement", "verdict", "effect", "reason"} <= set(self.columns):

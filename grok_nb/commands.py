@@ -9,39 +9,53 @@ __all__ = ['as_command', 'command', 'changes', 'check_choice', 'grok_nb_train', 
 
 # %% ../nbs/commands/00_commands.ipynb #64787d17
 import hashlib, inspect, json, os, re, signal, sys, threading
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from fastcore.script import Param, anno_parser, store_true
-from . import InputError, RunError, end_quietly, nearest, studies
-from .files import in_one_line, system_error
-from .runs import Run, allowed, runs_root
+from . import InputError, RunError, check_environment, end_quietly, from_environment, nearest
+from . import printable, readable_line, studies, whole_number
+from .files import in_one_line, named_path, system_error
+from .runs import Run, allowed, runs_root, working_folder
 from .see.formats import check_form, form_of
 
 # %% ../nbs/commands/00_commands.ipynb #67aad067
 def _is_main():
-    "Of several processes that a launcher started, one speaks."
-    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+    "Of several processes that a launcher started, one speaks; a RANK left over alone silences nobody."
+    try:
+        return from_environment("RANK", 0) == 0 or from_environment("WORLD_SIZE", 1) < 2
+    except InputError:
+        return True
 
 
 def _stop(command, message, status):
     "One line on stderr, and the exit status."
     if _is_main():
         with suppress(OSError):  # nobody reads it
-            print(f"{command}: {message}", file=sys.stderr)
+            print(f"{command}: {readable_line(message)}", file=sys.stderr)
     raise SystemExit(status)
 
 
+def _number(text):
+    try:
+        return whole_number(text)
+    except ValueError as e:
+        raise ArgumentTypeError(e) from None
+
+
+@cache
 def _parser(func):
     "fastcore's parser of a function, with our words: `as_json` is --json, `max_disk` --max-disk."
     parser = anno_parser(func, prog=func.__name__)
-    parser.description, *examples = func.__doc__.splitlines()
+    parser.description, *examples = (func.__doc__ or " ").splitlines()  # `python -OO` takes it away
     parser.epilog = "examples:\n" + "\n".join(f"  {e.strip()}" for e in examples if e.strip())
     parser.formatter_class = partial(RawDescriptionHelpFormatter, max_help_position=26, width=118)
     for action in parser._actions:
         action.help = (action.help or "").split(" (default: ")[0]
+        action.type = _number if action.type is int else action.type
         action.option_strings = [o.replace("--as_", "--").replace("_", "-") for o in action.option_strings]
         parser._option_string_actions |= dict.fromkeys(action.option_strings, action)
     parser.error = lambda message: _stop(func.__name__, _say(message, parser), 2)
@@ -52,7 +66,7 @@ def _say(message, parser):
     "argparse's message; for an unknown option, with the nearest one."
     if not message.startswith("unrecognized"):
         return message
-    unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+    unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0]
     options = [o for a in parser._actions for o in a.option_strings if o not in ("--pdb", "--xtra")]
     return f"option {nearest(unknown, options)}"
 
@@ -131,15 +145,25 @@ def as_command(
         raise error
 
 # %% ../nbs/commands/00_commands.ipynb #00c0a001
+def _keep_docstrings():
+    "Start this process again where `python -OO` took docstrings away, without which transformers fails."
+    if sys.flags.optimize > 1 and os.environ.get("PYTHONOPTIMIZE") != "1":
+        os.environ["PYTHONOPTIMIZE"] = "1"
+        os.execv(sys.executable, [sys.executable, *(w for w in sys.orig_argv[1:] if w != "-OO")])
+
+
 def command(func):
     "Make a function a command: arguments from its docments, mistakes as one line on stderr with status 2."
 
     @wraps(func)
     def main(argv: list[str] | None = None):
+        if argv is None:
+            _keep_docstrings()
         with as_command(func.__name__):
             args = vars(_parser(func).parse_args(argv))
             for hidden in ("pdb", "xtra"):
                 args.pop(hidden, None)
+            working_folder()
             func(**args)
 
     return main
@@ -153,6 +177,9 @@ def changes(
     for w in words:
         if "=" not in w or w.startswith("="):
             raise InputError(f"{option} {w!r}: write name=value")
+    names = [w.split("=", 1)[0] for w in words]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{option} {twice[0]}: is given twice")
     return dict(w.split("=", 1) for w in words)
 
 
@@ -179,6 +206,8 @@ def _configured(study, preset, corpus, changed):
     if corpus:
         if not hasattr(config, "corpus"):
             raise InputError(f"--corpus: the study {study!r} makes its own data; leave one of the two out")
+        if unfit := [name for name in corpus if len(name.splitlines()) != 1]:
+            raise InputError(f"--corpus {unfit[0]!r}: must be a name, of one line")
         config = config.replace(corpus="\n".join(corpus))
     return config.replace(**changed)
 
@@ -211,14 +240,16 @@ def grok_nb_train(
             f"--threads {threads}: must be a whole number from 1 to {cores}, this machine's cores"
         )
     check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
+    check_environment()
     if device in ("cuda", "mps") or "WORLD_SIZE" in os.environ:
         from grok_nb.training import check_device, check_processes
 
         check_device(device or None)
         check_processes(config)
-    run = Run.create(config, runs or None)
+    run = Run.prepare(config, runs or None)
     if _is_main():
-        print(f"{run.run_id}: {run.state}, {config.steps} steps, in {run.path}", flush=True)
+        where = printable(run.path)
+        print(f"{run.run_id}: {run.state}, {config.steps} steps, in {where}", flush=True)
     from grok_nb.training import train
 
     run = train(config, runs or None, device or None, threads or None)
@@ -240,15 +271,13 @@ def _how_it_ended(run):
 def _several(words):
     "The axes of a grid, as option → values; None if there are none."
     axes = {name: [v for v in text.split(",") if v] for name, text in changes(words, "--grid").items()}
-    if len(axes) < len(words):
-        raise InputError("--grid: an option is given twice; write its values in one, as n_id=8,16")
     return axes or None
 
 
 def _minutes(n):
     return f"about {n:,.0f} min" if n >= 1 else "less than a minute"
 
-
+# %% ../nbs/commands/00_commands.ipynb #387e6a05
 def _what_it_costs(cost, engine):
     "The runs of a sweep, and how long those that are left will take."
     said = f"{cost['runs']} runs, {cost['finished']} of them finished"
@@ -287,7 +316,7 @@ def grok_nb_sweep(
     grok_nb_sweep modular --preset phase-cpu --dry-run
     grok_nb_sweep modular --preset phase-cpu --engine slurm --engine-options timeout_min=60
     """
-    from grok_nb.engines import check_engine, check_paths, check_workers
+    from grok_nb.engines import check_engine, check_paths, check_workers, open_engine
     from grok_nb.sweeps import estimate, plan, sweep, sweep_folder
 
     root, preset, fixed, axes = (
@@ -297,14 +326,17 @@ def grok_nb_sweep(
         _several(grid),
     )
     options = changes(engine_options, "--engine-options")
-    options = {k: int(v) if v.isdigit() else v for k, v in options.items()}
+    options = {k: int(v) if re.fullmatch("[0-9]{1,30}", v) else v for k, v in options.items()}
     configs, facts = plan(study, preset, axes, seeds or None, **fixed)
     folder = sweep_folder(facts, root, name)
     check_workers(workers or None)
-    check_engine(engine or None, **options)
+    kind, _ = check_engine(engine or None, **options)
+    if kind == "slurm" and not dry_run:
+        with TemporaryDirectory() as logs, open_engine(engine, folder=logs, **options):
+            pass  # submitit takes the options
     check_paths(then, until)
     cost = estimate(configs, root, 1 if engine == "serial" else workers or None)
-    print(f"{_what_it_costs(cost, engine)}. In {folder}", file=sys.stderr, flush=True)
+    print(f"{_what_it_costs(cost, engine)}. In {printable(folder)}", file=sys.stderr, flush=True)
     if dry_run:
         return
     options |= dict(workers=workers or None, until=until, then=then, keep_best=keep_best)
@@ -323,7 +355,7 @@ def run_folder(
     root: str = "",  # folder of runs
 ) -> Path:
     "The folder of the run of that name; an `InputError` with the nearest one if there is none."
-    if (Path(name) / "config.json").is_file():
+    if (named_path(name, "run") / "config.json").is_file():
         return Path(name).absolute()
     folder = runs_root(root or None)
     there = sorted(p.parent.name for p in folder.glob("*/config.json"))
@@ -333,7 +365,7 @@ def run_folder(
         f"run {nearest(name, there)}" if there else f"run {name!r}: there are no runs in {folder}"
     )
 
-
+# %% ../nbs/commands/00_commands.ipynb #372a81e0
 def find_run(
     name: str,  # a run's folder, or its name under the folder of runs
     root: str = "",  # folder of runs
@@ -358,10 +390,12 @@ def finished_runs(
 
 def _check_out(out, form):
     "Can a report be written there?"
-    if out and not (folder := Path(out).absolute().parent).is_dir():
+    if out and not (folder := named_path(out, "--out").absolute().parent).is_dir():
         raise InputError(f"--out {out}: there is no folder {folder}")
     if out and Path(out).is_dir():
         raise InputError(f"--out {out}: is a folder; name a file")
+    if len(os.fsencode(Path(out).name)) > 230:  # it has a longer name while it is written
+        raise InputError(f"--out {out}: must be a name of at most 230 bytes")
     check_form(form)
 
 # %% ../nbs/commands/00_commands.ipynb #00c0a006
@@ -378,7 +412,7 @@ def grok_nb_report(
     grok_nb_report runs/sweeps/modular-phase_cpu-* --format pdf
     grok_nb_report runs/modular-p7-* --out results.md
     """
-    places = [p for n in names for p in (Path(n), runs_root(runs or None) / "sweeps" / n)]
+    places = [p for n in names for p in (named_path(n, "run"), runs_root(runs or None) / "sweeps" / n)]
     sweeps = [p for p in places if (p / "sweep.json").is_file()]
     if sweeps and len(names) > 1:
         raise InputError(f"report: {sweeps[0].name} is a sweep; a sweep has a report of its own")
@@ -387,7 +421,8 @@ def grok_nb_report(
     _check_out(out, form)
     from grok_nb.see.report import report, sweep_report
 
-    print(sweep_report(sweeps[0], out or None, form) if sweeps else report(found, out or None, form=form))
+    made = sweep_report(sweeps[0], out or None, form) if sweeps else report(found, out or None, form=form)
+    print(printable(made))
 
 # %% ../nbs/commands/00_commands.ipynb #f224bca9
 _wings = "modular", "copying", "grammar"
@@ -403,7 +438,7 @@ def _announce(trained):
     how = "Training takes a few minutes; Ctrl-C stops, running it again goes on."
     print(f"\n{'All are trained already.' if all(r.finished for r in trained) else how}\n", flush=True)
 
-
+# %% ../nbs/commands/00_commands.ipynb #65f6db23
 def _more_seeds(evidence, seed):
     "What claims still lack; empty if they lack nothing."
     demos = [r.config.study for r in evidence if r.preset == "demo"]
@@ -457,7 +492,7 @@ def _print_others(others):
     if others:
         print("\nCannot be read by this version:")
     for name, why in others.items():
-        print(f"  {name}: {why}")
+        print(f"  {printable(name)}: {readable_line(why)}")
 
 
 @command
@@ -490,7 +525,7 @@ def grok_nb_runs(
     if as_json:
         print(json.dumps(dict(runs=json.loads(table.to_json(orient="records")), others=others)))
         return
-    none = f"There are no runs{f' of the study {study}' if study else ''} in {root}"
+    none = f"There are no runs{f' of the study {study}' if study else ''} in {printable(root)}"
     print(listing.listing_text(table) if len(table) else none)
     _print_others(others)
 
@@ -511,7 +546,8 @@ def grok_nb_claims(
 
     if study:
         studies[study]  # known?
-    found = {n: listing.judged(n, runs or None, measure) for n in ([study] if study else studies)}
+    runs = runs_root(runs or None)
+    found = {n: listing.judged(n, runs, measure) for n in ([study] if study else studies)}
     if as_json:
         books = {n: json.loads(book.to_json(orient="records")) for n, (book, *_) in found.items()}
         print(json.dumps([dict(study=n) | row for n, book in books.items() for row in book]))
@@ -530,24 +566,29 @@ def in_bytes(
     size: str,  # such as 20GB, 500 MB, 1.5e9
 ) -> int:  # bytes
     "A size as people write it."
-    found = re.fullmatch(r"([\d.]+(?:e\d+)?)\s*([KMGT]?)(i)?B?", size.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)(i)?B?", size.strip(), re.IGNORECASE)
     try:
         number = float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
     except (TypeError, ValueError):
         number = 0
-    if number < 1:
+    if not 1 <= number < float("inf"):
         raise InputError(f"--max-disk {size!r}: must be a size such as 20GB or 500MB")
     return int(number)
 
 # %% ../nbs/commands/00_commands.ipynb #00c0a009
-def _asked(study, sources, root):
-    "The probes that a study asks of checkpoints that are not ours; an `InputError` where it has none."
+def _check_asks(study):
+    "Raise InputError for a study that asks nothing of checkpoints that are not ours."
     able = ", ".join(name for name in studies if studies[name].foreign_probes)
     if not study:
         raise InputError(f"--study is not given; allowed: {able}")
-    if not (asks := studies[study].foreign_probes):
+    if not studies[study].foreign_probes:
         why = "it needs the data that its own runs are trained on, so it asks no other checkpoints"
         raise InputError(f"--study {study}: {why}; allowed: {able}")
+
+
+def _asked(study, sources, root):
+    "The probes that a study asks of checkpoints that are not ours."
+    asks = studies[study].foreign_probes
     given, read = {n: value for n, value in sources.items() if value}, inspect.signature(asks).parameters
     if unread := [name for name in given if name not in read]:
         raise InputError(f"--{unread[0]}: the study {study!r} does not read it; leave it out")
@@ -586,25 +627,32 @@ def grok_nb_measure(
     grok_nb_measure EleutherAI/pythia-160m --study grammar --pairs nyu-mll/blimp --revisions step1:step512
     """
     root = runs_root(runs or None)
-    places = [p for p in (Path(source), root / source) if (p / "checkpoints").is_dir()]
-    run = next((Run(p) for p in places if (p / "config.json").is_file()), None)
+    places = named_path(source, "series"), root / source
+    ours = [p for p in places if (p / "checkpoints").is_dir() and (p / "config.json").is_file()]
+    run = Run(ours[0]) if ours else None
     foreign = not run or study not in ("", run.config.study)  # else asked what it was asked in training
     study = study or (run.config.study if run else "")
     if not foreign and (pairs or corpus):
         given = "pairs" if pairs else "corpus"
         raise InputError(f"--{given}: a run is asked about its own data; leave it out")
-    sources = dict(pairs=pairs, corpus=corpus)
-    probes = _asked(study, sources, root) if foreign else run.study.probes(run.config)
+    if foreign:
+        _check_asks(study)
     if most < 0:
         raise InputError(f"--most {most}: must be at least 1")
     check_choice("--spacing", spacing, ("linear", "log"))
     check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
-    if out and Path(out).exists() and not Path(out).is_dir():
+    if out and named_path(out, "--out").exists() and not Path(out).is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
     room = in_bytes(max_disk) if max_disk else None
     from grok_nb.series import Series
+    from grok_nb.texts import is_hub_name
 
-    series = Series(run or source, revisions=revisions or None, max_disk=room, root=root)
+    opened = partial(Series, run or source, revisions=revisions or None, max_disk=room, root=root)
+    # A bad folder is refused before torch is loaded; the hub is asked last.
+    series = None if is_hub_name(source) and not (run or places[0].is_dir()) else opened()
+    sources = dict(pairs=pairs, corpus=corpus)
+    probes = _asked(study, sources, root) if foreign else run.study.probes(run.config)
+    series = series or opened()
     folder = Path(out) if out else _tables(series, source, root)
     options = dict(most=most or None, spacing=spacing, duplicates=duplicates or not foreign)
     _measure(series, studies[study], probes, foreign, folder, json, device, **options)
@@ -612,6 +660,10 @@ def grok_nb_measure(
 # %% ../nbs/commands/00_commands.ipynb #d3ee21ea
 def _measure(series, study, probes, foreign, folder, as_json, device, **options):
     "Measure, verify, and say what was found."
+    chosen = series.spread(options["most"], spacing=options["spacing"])
+    if not (series.run or series.hub):
+        for checkpoint in chosen:
+            checkpoint.check()
     import torch
     from grok_nb.evidence import when_in
     from grok_nb.probes import measure
@@ -620,7 +672,6 @@ def _measure(series, study, probes, foreign, folder, as_json, device, **options)
 
     if device:
         check_device(device)
-    chosen = series.spread(options["most"], spacing=options["spacing"])
     if not as_json:
         some = f", {len(chosen)} of them" if len(chosen) < len(series) else ""
         print(f"{series!r}{some}, asked for {', '.join(probes)}", flush=True)
@@ -653,4 +704,4 @@ def _print_found(found, checked, folder):
         print(line)
     if len(found):
         print(readable(found).drop(columns="run").to_string(index=False))
-    print(f"Tables: {folder}")
+    print(f"Tables: {printable(folder)}")

@@ -12,20 +12,23 @@ from pathlib import Path
 
 from fastcore.basics import patch
 from . import InputError
+from .files import named_path
 from .models import llama, llama_parameters
 from .runs import Config as CoreConfig, option, runs_root
 from .see.panels import finish, panels
 from .study import Study
 from .streams import TextStream, held_out_loss, prepare_corpus
-from .texts import check_tokenizer, open_texts
+from .texts import load_tokenizer, open_texts
 
 # %% ../nbs/core/11_corpus.ipynb #11c0a002
 def absolute_source(
-    source: str,  # path of a text, or a name on the hub
+    source: str,  # a path, or a name on the hub
+    what: str = "corpus file",  # it is for, for the message
 ) -> str:  # the same from every folder
     "A path made absolute, where there is such a path; a hub name stays."
-    there = Path(source).exists() or Path(source.partition(":")[0]).is_dir()
-    return str(Path(source).absolute()) if there else source
+    path = named_path(source, what)
+    there = path.exists() or Path(source.partition(":")[0]).is_dir()
+    return str(path.absolute()) if there else source
 
 
 of_text = "tokenizer", "limit_tokens", "held_out_share", "layout", "bos"  # mean nothing without a text
@@ -64,8 +67,8 @@ class Config(CoreConfig):
         sources = [absolute_source(s) for s in options["corpus"].splitlines()]
         tokenizer = options["tokenizer"]
         if tokenizer:
-            check_tokenizer(tokenizer)
-            tokenizer = absolute_source(tokenizer)
+            load_tokenizer(tokenizer)
+            tokenizer = absolute_source(tokenizer, "tokenizer")
         known = open_texts(sources).fingerprint
         return options | dict(corpus="\n".join(sources), tokenizer=tokenizer, fingerprint=known)
 
@@ -156,7 +159,7 @@ def model(config: Config):
         eos=corpus.end_of_text,
     )
 
-
+# %% ../nbs/core/11_corpus.ipynb #f33e53a2
 def probes(config: Config) -> dict:
     "What is measured during training: the loss on held-out text."
     return dict(held_out=held_out_loss)

@@ -14,10 +14,11 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from fastcore.basics import patch
 from tqdm import tqdm
-from . import InputError, RunError, nearest, studies
+from . import InputError, RunError, check_environment, nearest, studies
 from .files import write_atomic
 from .runs import Run
 
@@ -28,11 +29,14 @@ def named(
     "The function of that path."
     module, _, name = path.partition(":")
     try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as e:
+        found = getattr(import_module(module), name)
+    except Exception as e:  # a module may raise anything
         raise InputError(f"function {path!r}: {e}; write package.module:function") from None
+    if not callable(found):
+        raise InputError(f"function {path!r}: it is a {type(found).__name__}; write package.module:function")
+    return found
 
-
+# %% ../nbs/core/09_engines.ipynb #b7cfd16e
 def check_paths(*paths: str):
     "Are these paths of functions? Empty ones are."
     for path in filter(None, paths):
@@ -110,6 +114,12 @@ def _end_with_the_caller():
         time.sleep(1)  # the first one commits, the next ends what goes on
 
 
+def _refuse(error):
+    "Of a job that cannot be made sense of here: what it needs is defined where no other process finds it."
+    where = "a script or a notebook defines is not found by other processes, with a main guard or without"
+    raise InputError(f"workers: {error}: what {where}; put it into a module, or do without workers")
+
+
 def serve(
     fd: int,  # of a pipe
 ):
@@ -122,6 +132,8 @@ def serve(
             function, arguments = pipe.recv()
         except EOFError:
             return
+        except Exception as e:
+            function, arguments = _refuse, (e,)
         try:
             answer, error = function(*arguments), None
         except BaseException as e:
@@ -187,12 +199,13 @@ def _gpus():  # as CUDA_VISIBLE_DEVICES names them
         return [str(i) for i in range(torch.cuda.device_count())]
     return [d for d in visible.split(",") if d and not d.startswith("-")]
 
-
+# %% ../nbs/core/09_engines.ipynb #33f8a006
 def check_workers(
     workers: int | None = None,  # processes; None: one a GPU, or where there is none one a core
     for_gpus: bool = True,  # is it work for GPUs, where there are any?
 ) -> int:  # how many
-    "How many processes make sense here. Raises InputError for more."
+    "How many processes make sense here. Raises InputError for more, or where a launcher's numbers are none."
+    check_environment()
     gpus, cores = len(_gpus()) if for_gpus else 0, os.cpu_count() or 1
     most = gpus or max(2, cores)
     if workers is None:
@@ -220,12 +233,16 @@ class Processes:
 
     def submit(self, function: Callable, *arguments) -> Future:
         "Waits for a free process, and gives it the job. To cancel the future kills the process."
+        try:
+            packed = ForkingPickler.dumps((function, arguments))
+        except Exception as e:
+            _refuse(e)
         self._free.acquire()
         worker = self._idle.pop() if self._idle else self._start()
         self._busy.append(worker)
         job = _Job(worker.process)
         with suppress(OSError):  # it died while idle: found out below
-            worker.pipe.send((function, arguments))
+            worker.pipe.send_bytes(packed)
         threading.Thread(target=self._answer, args=(job, worker), daemon=True).start()
         return job
 

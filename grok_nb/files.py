@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['file_hash', 'short_hash', 'partial_of', 'write_atomic', 'remove_folder', 'remove_leftovers', 'size_of', 'in_words',
-           'read_manifest', 'write_manifest', 'damaged_file', 'is_intact', 'system_error', 'is_full', 'in_one_line',
-           'disk_errors_are_named', 'atomic_folder', 'without_folders']
+           'named_path', 'check_file', 'files_in', 'read_manifest', 'write_manifest', 'damaged_file', 'is_intact',
+           'system_error', 'is_full', 'in_one_line', 'disk_errors_are_named', 'atomic_folder', 'without_folders']
 
 # %% ../nbs/core/00_files.ipynb #a6877eeb
 import errno, hashlib, json, os, re, shutil, time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
@@ -31,7 +31,7 @@ def file_hash(path: Path) -> str:
             _hashes[key] = found
         return _hashes[key]
 
-
+# %% ../nbs/core/00_files.ipynb #8a8bb08f
 def short_hash(
     facts,  # whatever JSON can say
 ) -> str:  # 16 hexadecimal digits
@@ -120,8 +120,55 @@ def in_words(
     size: int,  # bytes
 ) -> str:  # for example `1.2 MB`
     "A size for people."
-    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= u), (1, "bytes"))
+    unit, name = next(
+        ((u, n) for u, n in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= u), (1, "bytes")
+    )
     return f"{size / unit:.0f} {name}" if size >= 100 * unit or unit == 1 else f"{size / unit:.3g} {name}"
+
+# %% ../nbs/core/00_files.ipynb #e3030769
+def named_path(
+    name: str | Path,  # as a user gives it; ~ is a home folder
+    what: str,  # it is for, for the message
+) -> Path:  # need not exist
+    "The path of that name. Raises InputError if nothing can be called so, or nobody may look there."
+    try:
+        path = Path(name).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, RuntimeError, TypeError, ValueError) as e:
+        raise InputError(f"{what} {str(name)!r}: {getattr(e, 'strerror', None) or e}") from None
+    return path
+
+# %% ../nbs/core/00_files.ipynb #2d736527
+def check_file(
+    path: Path,
+    what: str,  # it is for, for the message
+):
+    "Raise InputError where there is no file, or one that is never at an end: a pipe, a device, a socket."
+    if not named_path(path, what).exists():
+        raise InputError(f"{what} {path}: no such file")
+    if not path.is_file():
+        raise InputError(
+            f"{what} {path}: no regular file; a pipe or a device is not read, a copy in a file is"
+        )
+
+# %% ../nbs/core/00_files.ipynb #af33f3ee
+def files_in(
+    folder: Path,
+    endings: Iterable[str],  # of the names that count
+    what: str,  # it is for, for the message
+) -> list[Path]:  # in order; without hidden ones
+    "The files in a folder and in those in it. Raises InputError for one that cannot be looked into."
+
+    def refuse(error):
+        raise InputError(f"{what} {error.filename} cannot be read: {error.strerror}") from None
+
+    found = [Path(at) / n for at, _, names in os.walk(folder, onerror=refuse) for n in names]
+    found = sorted(p for p in found if p.name.endswith(tuple(endings)) and not p.name.startswith("."))
+    for path in found:
+        check_file(path, what)
+    return found
 
 # %% ../nbs/core/00_files.ipynb #b4101793
 def read_manifest(folder: Path) -> dict:
@@ -204,7 +251,7 @@ def in_one_line(
     where = getattr(error, "filename", None) or path
     return ": ".join(filter(None, [str(where), os.strerror(system_error(error))]))
 
-
+# %% ../nbs/core/00_files.ipynb #69607c6f
 @contextmanager
 def disk_errors_are_named(path: Path):
     "Turn what the operating system refuses into an `InputError` that says what and where."

@@ -9,7 +9,7 @@ __all__ = ['Listed', 'open_runs', 'when_it_changed', 'listing', 'listing_text', 
 import re
 from functools import cached_property
 from pathlib import Path
-from . import InputError, studies
+from . import InputError, printable, studies
 from .files import in_words, size_of
 from .runs import Checkpoint, Run, describe, is_checkpoint, pick, runs_root
 
@@ -70,7 +70,7 @@ def when_it_changed(
     changes = [f"{t.direction} {_span(t.midpoint)}" for t in transitions(series)]
     return ", ".join(changes) or "no change"
 
-
+# %% ../nbs/commands/01_listing.ipynb #4e141224
 def _span(interval):
     if interval.hi == float("inf"):
         return f"after {interval.lo:,.0f}"
@@ -93,7 +93,7 @@ def listing(
     runs, others = open_runs(root, study, newest)
     return pd.concat([describe(runs), pd.DataFrame([_outcome(r) for r in runs])], axis=1), others
 
-
+# %% ../nbs/commands/01_listing.ipynb #a36d5054
 def _outcome(run):
     curve = {line["step"]: pick(line["rows"], run.study.headline) for line in run.records()}
     known = [v for v in curve.values() if v is not None]
@@ -172,7 +172,7 @@ def tree_text(
     before: str = "",  # what the lines inside begin with
 ) -> str:
     "The tree for a terminal."
-    about = f"{branch['name']}  {in_words(branch['bytes'])}", branch["note"]
+    about = f"{printable(branch['name'])}  {in_words(branch['bytes'])}", branch["note"]
     lines = [", ".join(filter(None, about))]
     for part in branch["inside"]:
         last = part is branch["inside"][-1]

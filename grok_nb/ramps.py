@@ -25,7 +25,7 @@ def _inner(u, v):
     ends = np.outer(u[:, 0], v[:, 0]) + np.outer(u[:, -1], v[:, -1])
     return np.tensordot(_powers, np.stack([whole, neighbours, whole - ends]), 1)
 
-
+# %% ../nbs/core/08_ramps.ipynb #712360fe
 def _square(x):
     "(m, n) → (ρ, m): the product of each row with itself."
     whole, neighbours = (x * x).sum(1), 2 * (x[:, 1:] * x[:, :-1]).sum(1)
@@ -96,7 +96,7 @@ def _knots(n, most):
     a, b = np.triu_indices(len(k), 1)
     return np.stack([k[a], k[b]], 1)
 
-
+# %% ../nbs/core/08_ramps.ipynb #4b30028d
 def _gaps(starts):
     return np.stack([starts, starts + 1], 1)
 

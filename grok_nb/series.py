@@ -12,13 +12,12 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 import numpy as np
-import pandas as pd
-import torch
 from fastcore.basics import patch
-from safetensors import safe_open
 from . import InputError, RunError, is_watched
-from .files import disk_errors_are_named, file_hash, in_words, remove_folder, short_hash, size_of
+from .files import disk_errors_are_named, file_hash, in_words, named_path, remove_folder, short_hash
+from .files import size_of
 from .runs import Checkpoint, Run, load_model, runs_root
+from .texts import is_hub_name
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
 def _step(name):
@@ -100,14 +99,24 @@ def _unfit(names):
 # %% ../nbs/core/06_series.ipynb #0be2c414
 def _whole(folder):
     "Are the configuration and all weights there?"
-    index, there = folder / "model.safetensors.index.json", {p.name for p in folder.glob("*") if p.is_file()}
-    sharded = index.is_file() and "model.safetensors" not in there
-    weights = (
-        json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        if sharded
-        else ["model.safetensors"]
-    )
-    return {"config.json", *weights} <= there
+    there = {p.name for p in folder.glob("*") if p.is_file()}
+    indexed = None if "model.safetensors" in there else _indexed(folder)
+    return {"config.json", *(indexed or ["model.safetensors"])} <= there
+
+
+def _indexed(folder):
+    "The weight files that an index names; none without one. An `InputError` for those of another folder."
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    try:
+        named = {*map(str, json.loads(index.read_bytes())["weight_map"].values())}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        raise InputError(f"{folder.name}: {index.name} cannot be read: {_reason(e)}") from None
+    if outside := sorted(n for n in named if not re.fullmatch(r"[\w.-]+\.safetensors", n)):
+        why = "is no .safetensors file of its own folder, so it is not opened"
+        raise InputError(f"{folder.name}: {index.name} names {outside[0]!r}, which {why}")
+    return sorted(named)
 
 
 def _reason(error):
@@ -280,16 +289,31 @@ class Other(Checkpoint):
         opened = [*_weights(names), *(n for n in names if n.endswith((".json", ".model", ".txt", ".jinja")))]
         return short_hash([[n, file_hash(self.path / n)] for n in sorted(opened)])
 
+    def check(self):
+        "Raise `InputError` for what can be seen to be no model of transformers, without loading it."
+        if why := _unfit({p.name for p in self.path.glob("*")}):
+            raise InputError(f"{self.path.name}: {why}")
+        _indexed(self.path)
+        try:
+            about = json.loads((self.path / "config.json").read_bytes())
+        except (OSError, ValueError, RecursionError) as e:
+            raise InputError(f"{self.path.name}: config.json cannot be read: {_reason(e)}") from None
+        if not isinstance(about, dict):
+            raise InputError(f"{self.path.name}: config.json holds no object, so it is no model")
+        if code := [v for k, v in about.items() if "attn_implementation" in k and "/" in str(v)]:
+            raise InputError(
+                f"{self.path.name}: config.json asks for code of the hub, {code[0]}; it is never run"
+            )
+
     @property
     def model(self):
         """The model, freshly loaded in eval mode on the CPU.
         Raises `InputError` if it is not whole, or not an architecture of transformers."""
-        if why := _unfit({p.name for p in self.path.glob("*")}):
-            raise InputError(f"{self.path.name}: {why}")
+        self.check()
         try:
             model, info = load_model(self.path)
         except Exception as e:  # kinds fail in many ways
-            own = '"auto_map"' in (self.path / "config.json").read_text(encoding="utf-8")
+            own = b'"auto_map"' in (self.path / "config.json").read_bytes()
             why = "needs code of its own, which is never run" if own else f"cannot be opened: {_reason(e)}"
             raise InputError(f"{self.path.name}: {why}") from None
         if missing := sorted(info["missing_keys"]):
@@ -330,12 +354,12 @@ def tokenizer_of(
 # %% ../nbs/core/06_series.ipynb #dfd6de77
 def _opened(source, name, max_disk, root):
     "What a path or a model's name stands for, and what it is called."
-    path, text = Path(source).expanduser(), str(source)
+    path, text = named_path(source, "series"), str(source)
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
         return Run(path), name
     if path.is_dir():
         return [p for p in path.iterdir() if (p / "config.json").is_file()], name or path.absolute().name
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text):
+    if "/" not in text or not is_hub_name(text):
         raise InputError(f"series: {source} is no folder, and no model on the hub, as owner/name")
     folder = runs_root(root) / "series" / text.replace("/", "--") / "checkpoints"
     return Hub(text, folder, max_disk), name or text
@@ -425,7 +449,12 @@ def spread(
 # %% ../nbs/core/06_series.ipynb #67d4b9a0
 def _tensors(folder):
     "Name, tensor and hash of each, in the folder's safetensors files."
-    files = [Path(folder) / n for n in _weights({p.name for p in Path(folder).glob("*.safetensors")})]
+    from safetensors import safe_open
+    import torch
+
+    there = {p.name for p in Path(folder).glob("*.safetensors")}
+    whole = "model.safetensors" in there
+    files = [Path(folder) / n for n in not whole and _indexed(Path(folder)) or _weights(there)]
     if not files:
         raise InputError(f"series: {folder} has no safetensors weights; pickled weights are not opened")
     for file in files:
@@ -471,6 +500,8 @@ def weights(
 def _distances(rows):
     """How far apart checkpoints are: step × step.
     Entries that some checkpoint lacks, or that are no numbers there, are left out."""
+    import pandas as pd
+
     wide = rows.pivot(index="step", columns=["tensor", "place"], values="value")
     wide = wide.replace([np.inf, -np.inf], np.nan).dropna(axis=1)
     if wide.empty:
@@ -520,6 +551,8 @@ def _hash_of_all(tensors):
 # %% ../nbs/core/06_series.ipynb #eaa6b362
 def _compared(hashes, belongs, misplaced):
     "What is found, one row a checkpoint."
+    import pandas as pd
+
     rows, before = [], {}
     for step, tensors in hashes.items():
         rows.append(
@@ -537,13 +570,15 @@ def _compared(hashes, belongs, misplaced):
 
 # %% ../nbs/core/06_series.ipynb #905dc163
 def verify(
-    source: Series | pd.DataFrame,  # or a table of `weights` of one series
-) -> pd.DataFrame:  # a row a checkpoint: step, hash, tensors, same_tensors, duplicate_of, nearer_to
+    source,  # a `Series`, or a pandas table of `weights` of one
+):  # → pandas, a row a checkpoint: step, hash, tensors, same_tensors, duplicate_of, nearer_to
     """Are the checkpoints what they say?
     `same_tensors` counts those unchanged since the step before; `duplicate_of` and `nearer_to` are steps.
     `attrs`: `summary`, as '7 distinct of 8', and `remarks`, a line for each that is not in its place."""
+    import pandas as pd
+
     rows = source
-    if not isinstance(source, pd.DataFrame):
+    if not hasattr(source, "groupby"):
         rows = pd.DataFrame([dict(step=c.step) | row for c in source for row in tensor_rows(c.path)])
     hashes = {step: dict(zip(part.tensor, part.hash)) for step, part in rows.groupby("step")}
     whole = pd.Series({step: _hash_of_all(tensors) for step, tensors in hashes.items()})

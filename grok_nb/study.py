@@ -26,7 +26,7 @@ def no_probes(config: Config) -> dict:
     "Of a study that asks nothing of checkpoints after training."
     return {}
 
-
+# %% ../nbs/core/10_study.ipynb #1ca5956f
 def no_steps(config: Config) -> list:
     "Of a study whose claims compare the last checkpoint with none."
     return []
@@ -95,7 +95,7 @@ def headline_name(self: Study) -> str:
     "What it calls its headline curve."
     return next((name for name, where in self.curves.items() if where == self.headline), "headline")
 
-
+# %% ../nbs/core/10_study.ipynb #9c8f5b7d
 @patch
 def config(
     self: Study,

@@ -395,8 +395,8 @@ def sweep_folder(
     name: str = "",  # of the sweep; empty: made from the facts
 ) -> Path:  # need not exist
     "Where a sweep is kept. Raises InputError if another sweep is there."
-    if name and not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"name {name!r}: must be of letters, digits, and . _ - inside")
+    if name and not (re.fullmatch(r"\w[\w.-]*", name) and len(name) <= 60):
+        raise InputError(f"name {name!r}: must be of letters, digits, and . _ - inside, at most 60")
     text = json.dumps(facts, indent=1)
     own = f"{facts['study']}-{facts['preset']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     folder = runs_root(root) / "sweeps" / (name or own)

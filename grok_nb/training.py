@@ -22,13 +22,12 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import get_int_from_env
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
-from . import InputError, RunError
+from . import InputError, RunError, check_environment, from_environment
 from .files import atomic_folder, disk_errors_are_named, partial_of, remove_folder, size_of
 from .models import logits_at
 from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
@@ -148,7 +147,7 @@ def _random_state():
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"random.cpu": torch.get_rng_state()} | {f"random.cuda{i}": s for i, s in enumerate(cuda)}
 
-
+# %% ../nbs/core/05_training.ipynb #81105add
 def save_state(
     folder: Path,  # checkpoint folder being written
     optimizers: list[torch.optim.Optimizer],
@@ -280,7 +279,7 @@ def check_device(
         raise InputError(f"device = {device!r}: this machine has {', '.join(d for d in has if has[d])}")
     return device or next(d for d in has if has[d])
 
-
+# %% ../nbs/core/05_training.ipynb #b8679c94
 def _accelerator(config, device):
     "accelerate's front to device, precision and processes; a second training in one process may choose anew."
     if PartialState._shared_state:
@@ -323,9 +322,8 @@ def _set_threads(run, model, threads, processes):
     and for others `OMP_NUM_THREADS` or a process's share of the cores."""
     before = _threads_so_far(run, processes)
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
-    said = re.match(r"\s*\d+", os.environ.get("OMP_NUM_THREADS", ""))  # of `2,1`, for two levels, the first
-    given = int(said[0]) if said else 0
-    share = _cores() // get_int_from_env(["LOCAL_WORLD_SIZE"], processes)
+    given = from_environment("OMP_NUM_THREADS", 0)
+    share = _cores() // max(1, from_environment("LOCAL_WORLD_SIZE", processes))
     torch.set_num_threads(threads or before or (1 if small else given or max(1, share)))
 
 # %% ../nbs/core/05_training.ipynb #740bba7a
@@ -376,7 +374,7 @@ def best_step(
     curve = (curve if "loss" not in study.headline["metric"] else -curve).dropna()
     return int(curve.idxmax()) if len(curve) else None
 
-
+# %% ../nbs/core/05_training.ipynb #a035b75b
 def forget_worse(run: Run, best: int | None):
     "Once the best checkpoint is there, remove those that were kept only for being the best until then."
     if best is None or not run.has(best):
@@ -389,10 +387,7 @@ def forget_worse(run: Run, best: int | None):
 def check_processes(config: Config):
     "An `InputError` if a batch cannot be shared out evenly among the processes that were started."
     names = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
-    for name in (*names, "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        if not re.fullmatch(r"-?\d+", value := os.environ.get(name, "0")):
-            raise InputError(f"{name} = {value!r}: must be a whole number; a launcher sets it, else unset it")
-    world, rows = get_int_from_env(names, 1), ""
+    world, rows = next(filter(None, (from_environment(name, 0) for name in names)), 1), ""
     if config.batch_size % world or config.batch_size // world < config.accumulation:
         if config.accumulation > 1:
             rows = f", with a row for each of accumulation = {config.accumulation} parts in every process"
@@ -580,7 +575,7 @@ class Due(NamedTuple):
     checkpoint: bool  # one that was planned
     meeting: bool  # of the processes, if there are several
 
-
+# %% ../nbs/core/05_training.ipynb #c5bf417c
 @patch
 def due(
     self: Session,
@@ -786,8 +781,9 @@ def train(
 
     Raises `TrainingDiverged`, `RunError`, and `KeyboardInterrupt` or `SystemExit` for a signal."""
     check_device(device)
+    check_environment()
     check_processes(config)
-    run = Run.create(config, root)
+    run = Run.prepare(config, root)
     if is_done(run) or until and run.stopped and until(headline_curve(run)):
         return run
     transformers_logging.disable_progress_bar()

@@ -1,10 +1,14 @@
 "Every mistake a user can make: one line that names the field, status 2, torch not loaded, nothing written. And options as text."
 import hashlib
+import inspect
+import io
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Callable
 
 import pyarrow as pa
@@ -13,9 +17,9 @@ import pytest
 from conftest import PATIENCE, ROOT
 from hypothesis import given, settings, strategies as st
 
-from grok_nb import InputError, corpus
+from grok_nb import InputError, commands, corpus, studies
 from grok_nb.modular.study import study
-from grok_nb.runs import Config, Run
+from grok_nb.runs import Config, Run, runs_root
 
 # ---- the commands, as a shell starts them ----
 
@@ -41,7 +45,10 @@ for line in sys.stdin:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, path in (1, case["out"]), (2, case["err"]): os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.chdir(case["folder"])
-        os.environ.update(case["env"])
+        os.environ.update({k: v for k, v in case["env"].items() if v is not None})
+        for k, v in case["env"].items():
+            if v is None: del os.environ[k]
+        if case["gone"]: os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
         sys.argv[1:], code = case["typed"], 0
         try: commands[case["command"]]()
         except SystemExit as e: code = e.code or 0
@@ -61,6 +68,7 @@ class Case:
     says: list # parts of the line
     prepare: Callable = lambda folder: None # makes what is typed about, in the working folder
     command: str = "grok_nb_train"
+    env: dict = field(default_factory=dict) # variables; None: unset
 
 
 def options(*words): return ["modular", "--set", *words]
@@ -78,7 +86,8 @@ def copying(words, *says):
 
 def grammar(words, *says):
     "An option of the grammar study; one step, so that what is not refused is soon over."
-    return Case(f"grammar {words}", ["grammar", "--set", "pairs_each=1", *words.split(" ")], says, texts_and_pairs)
+    brief = [] if "pairs_each" in words else ["pairs_each=1"]
+    return Case(f"grammar {words}", ["grammar", "--set", *brief, *words.split(" ")], says, texts_and_pairs)
 
 
 def grammar_text(words, *says):
@@ -97,6 +106,35 @@ def texts_and_pairs(folder):
     pq.write_table(pa.table(dict(title=["a", "b"], number=[1, 2])), folder/"untitled.parquet")
     write("broken.parquet", b"A fox.")(folder)
     write("bare/readme.md", b"No pairs.")(folder)
+    write("lists.jsonl", b"[1]\n")(folder)
+    write("numbers.jsonl", json.dumps(pair).encode() + b"\n1\n")(folder)
+    write("deep.jsonl", DEEP)(folder)
+    os.mkfifo(folder/"pipe.jsonl")
+    os.symlink("/dev/zero", folder/"zero.parquet")
+
+
+DEEP = b"["*100_000 # JSON that no reader follows
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SWEEP = ["modular", "--grid", "n_id=8,16"]
+WITH_RUNS = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_measure=["a/b", "--study", "copying"],
+                 grok_nb_report=["x"], grok_nb_runs=[], grok_nb_claims=[], grok_nb_demo=[])
+
+
+def tokenizer(content, name="tokenizer.json"):
+    "A text, and a tokenizer's folder with this in it."
+    def prepare(folder):
+        write("a.txt", b"A fox.")(folder)
+        write(f"t/{name}", content)(folder)
+    return prepare
+
+
+def checkpoint(config, *files):
+    "A folder of one checkpoint that is not ours; what is in the files leads out of it."
+    def prepare(folder):
+        (folder/"s").mkdir()
+        write("s/step1/config.json", config)(folder)
+        for name in files: write(f"s/step1/{name}", b'{"weight_map": {"x": "../../x.safetensors"}}')(folder)
+    return prepare
 
 
 BRIEF = "steps=1 warmup_steps=0 checkpoints=1"
@@ -284,6 +322,76 @@ CASES = [
     Case("demo: workers", ["--workers", "-1"], ["workers = -1", "must be from 1"], command="grok_nb_demo"),
     Case("demo: flag", ["--worker-s", "2"], ["'--worker-s'", "did you mean '--workers'"], command="grok_nb_demo"),
     Case("demo: runs is a file", ["--runs", "file"], ["runs", "file"], write("file", b""), command="grok_nb_demo"),
+    # what no file can be called, and what is none
+    *(Case(f"{what} in --runs: {command[8:]}", [*typed, "--runs", name], ["runs", why], command=command)
+      for what, name, why in (("300 bytes", "x"*300, "too long"), ("NUL", "a\0b", "null byte"), ("no home", "~nosuchuser", "home"))
+      for command, typed in WITH_RUNS.items()),
+    text("name of 300 bytes", ["--corpus", "x"*300 + ".txt"], "x"*59 + "…", "too long"),
+    text("name of two lines", ["--corpus", "a\nb\x1b[31m.txt"], r"'a\nb\x1b[31m.txt'", "one line"),
+    text("empty name", ["--corpus", ""], "''"),
+    text("name with a NUL", ["--corpus", "a\0b.txt"], r"a\x00b.txt", "null byte"),
+    text("pipe", ["--corpus", "a.txt"], "a.txt", "no regular file", prepare=lambda folder: os.mkfifo(folder/"a.txt")),
+    text("pipe in a folder", ["--corpus", "a"], "a/z.jsonl", "no regular file",
+         prepare=lambda folder: (write("a/a.txt", b"A fox.")(folder), os.mkfifo(folder/"a/z.jsonl"))),
+    text("link in a folder", ["--corpus", "a"], "a/z.txt", "no such file",
+         prepare=lambda folder: (write("a/a.txt", b"A fox.")(folder), os.symlink("nowhere", folder/"a/z.txt"))),
+    *(text(f"device as {name}", ["--corpus", name], name, "no regular file",
+           prepare=lambda folder, name=name: os.symlink("/dev/zero", folder/name)) for name in ("z.txt", "z.jsonl", "z.parquet", "z.txt.gz")),
+    text("deep jsonl", ["--corpus", "a.jsonl"], "a.jsonl, line 1", "not JSON", prepare=write("a.jsonl", DEEP)),
+    text("jsonl of lists", ["--corpus", "a.jsonl"], "a.jsonl, line 1", "list, no object", prepare=write("a.jsonl", b'["A fox."]')),
+    *(text(f"tokenizer {name[:9]}", ["--corpus", "a.txt", "--set", f"tokenizer={name}"], "tokenizer", "hub allows", prepare=write("a.txt", b"A fox."))
+      for name in ("a--b", "a..b", "a-", "a/b/c", "a/b--c", "x.git", "ü/ü", "x"*97, "x/" + "y"*97)),
+    *(text(f"tokenizer of {what}", ["--corpus", "a.txt", "--set", "tokenizer=t"], "tokenizer 't'", why, prepare=made)
+      for what, why, made in (
+          ("garbage", "cannot be read", tokenizer(b"garbage")), ("nothing", "cannot be read", tokenizer(b"{}")),
+          ("deep JSON", "cannot be read", tokenizer(DEEP)), ("no UTF-8", "cannot be read", tokenizer(b"\xff")),
+          ("a list", "holds no object", tokenizer(b"[]", "tokenizer_config.json")),
+          ("code", "never run", tokenizer(b'{"auto_map": {"AutoTokenizer": ["m.T", null]}}', "tokenizer_config.json")))),
+    *(grammar_text(f"pairs={name}", "pairs", why) for name, why in (
+        ("lists.jsonl", "line 1: list, no object"), ("numbers.jsonl", "line 2: int, no object"), ("deep.jsonl", "line 1: not JSON"),
+        ("pipe.jsonl", "no regular file"), ("zero.parquet", "no regular file"), ("x"*300 + ".jsonl", "too long"), ("a\0b", "null byte"),
+        ("a--b/c", "no such file"))),
+    # numbers
+    *(option(f"{name}={value}", f"{name} = '{value}'") for name in ("seed", "lr") for value in ("²", "１２", "٣")),
+    *(Case(f"{words[0]} {words[1]}", ["modular", *words], [words[0], f"'{words[1]}'"], command=command)
+      for command, *words in (("grok_nb_train", "--threads", "²"), ("grok_nb_train", "--threads", "１"),
+                              ("grok_nb_sweep", "--seeds", "１"), ("grok_nb_sweep", "--workers", "２"))),
+    *(Case(f"measure: --max-disk {size}", ["a/b", "--study", "copying", "--max-disk", size], [f"--max-disk '{size}'", "20GB"], command="grok_nb_measure")
+      for size in ("1e400", "1e999", "1e99999", "１GB", "²", "0")),
+    Case("sweep: engine option", [*SWEEP, "--engine", "slurm:local", "--engine-options", "x=²"], ["engine slurm:local"], command="grok_nb_sweep"),
+    Case("set twice", options("seed=1", "seed=2"), ["--set seed", "twice"]),
+    *(Case(f"{name}={value}", options("steps=9", "warmup_steps=0"), [f"{name} = '{value}'", "whole number"], env={name: value})
+      for name, value in (("OMP_NUM_THREADS", "many"), ("WORLD_SIZE", "abc"), ("RANK", "abc"), ("LOCAL_WORLD_SIZE", "²"))),
+    Case("RANK left over", options("steps=0"), ["steps = '0'"], env=dict(RANK="1")),
+    Case("demo: OMP_NUM_THREADS", [], ["OMP_NUM_THREADS = 'many'"], command="grok_nb_demo", env=dict(OMP_NUM_THREADS="many")),
+    Case("sweep: WORLD_SIZE", SWEEP, ["WORLD_SIZE = 'abc'"], command="grok_nb_sweep", env=dict(WORLD_SIZE="abc")),
+    # names of functions and of sweeps
+    *(Case(f"sweep: {flag} {path}", [*SWEEP, flag, path], [f"function '{path}'", "package.module:function"], command="grok_nb_sweep")
+      for flag in ("--then", "--until") for path in (".os:x", "..", "os:sep", "os")),
+    Case("sweep: long name", [*SWEEP, "--name", "x"*300], ["name '", "at most 60"], command="grok_nb_sweep"),
+    # one readable line
+    Case("5000 digits", options("n_id=" + "9"*5000), ["n_id = '999", "…"]),
+    Case("5000 letters in a flag", ["modular", "--" + "x"*5000], ["'--xxx", "…", "--preset"]),
+    Case("2500 words", ["modular", "--preset", "x "*2500], ["preset 'x x", "…", "paper"]),
+    *(Case(f"{command[8:]}: ''", [""], ["''"], command=command) for command in ("grok_nb_runs", "grok_nb_claims", "grok_nb_demo", "grok_nb_report")),
+    # where it is started
+    *(Case(f"{command[8:]} in a folder that is gone", typed, ["has been deleted"], command=command, env=dict(GROK_NB_RUNS=None))
+      for command, typed in WITH_RUNS.items()),
+    Case("settings.ini of another, in Latin-1", options("steps=0"), ["steps = '0'"],
+         write("settings.ini", "[DEFAULT]\nname = é\n".encode("latin-1")), env=dict(GROK_NB_RUNS=None)),
+    Case("runs: settings.ini in Latin-1", ["--tree", "x"], ["run 'x'"], write("settings.ini", b"name = \xe9"), command="grok_nb_runs", env=dict(GROK_NB_RUNS=None)),
+    # other people's checkpoints
+    *(Case(f"measure: {what}", [source, "--study", "copying"], [says], made, command="grok_nb_measure") for what, source, says, made in (
+        ("no folder", "s", "s is no folder", lambda folder: None), ("empty folder", "s", "no checkpoint in s", lambda folder: (folder/"s").mkdir()),
+        ("name of no hub", "a/b--c", "no model on the hub", lambda folder: None), ("300 bytes", "x"*300, "too long", lambda folder: None),
+        ("no weights", "s", "no safetensors weights", checkpoint(b"{}")),
+        ("config.json in Latin-1", "s", "config.json cannot be read", checkpoint(b'{"model_type": "\xe9"}', WEIGHTS)),
+        ("config.json too deep", "s", "config.json cannot be read", checkpoint(DEEP, WEIGHTS)),
+        ("config.json of a list", "s", "holds no object", checkpoint(b"[]", WEIGHTS)),
+        ("code of the hub", "s", "kernels/x; it is never run", checkpoint(b'{"attn_implementation": "kernels/x"}', WEIGHTS)),
+        ("index that points out", "s", "'../../x.safetensors'", checkpoint(b"{}", INDEX, "model-00001-of-00001.safetensors")),
+        ("index of nothing", "s", "cannot be read", lambda folder: (
+            checkpoint(b"{}", "model-00001-of-00001.safetensors")(folder), write("s/step1/model.safetensors.index.json", b"[]")(folder))))),
 ]
 FINE = [
     Case("help", ["--help"], ["--preset", "--corpus"]),
@@ -312,8 +420,8 @@ def make_existing(folder):
 
 def snapshot(folder):
     "Every path with its kind, time and content."
-    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "folder")
-            for p in sorted(folder.rglob("*"))}
+    return {str(p.relative_to(folder)): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else "other")
+            for p in sorted(folder.rglob("*")) if p.exists()}
 
 
 @dataclass
@@ -331,12 +439,12 @@ def places(folder):
     return dict(GROK_NB_RUNS=str(folder/"runs"), HOME=str(folder), XDG_CACHE_HOME=str(folder/"cache"))
 
 
-def python(code, *typed, folder, **options):
+def python(code, *typed, folder, flags=(), **options):
     "A Python of its own, in this folder."
     env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | places(folder) | dict(
         HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1",
         PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-    return subprocess.Popen([sys.executable, "-c", code, *typed], cwd=folder, env=env, stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen([sys.executable, *flags, "-c", code, *typed], cwd=folder, env=env, stdout=subprocess.PIPE, text=True, **options)
 
 
 def outcome(case, folder, run):
@@ -367,7 +475,7 @@ def run_case(tmp_path_factory):
     def run_case(case, folder):
         out, err = home/"out", home/"err"
         def run(typed):
-            job = dict(command=case.command, typed=typed, folder=str(folder), env=places(folder), out=str(out), err=str(err))
+            job = dict(command=case.command, typed=typed, folder=str(folder), env=places(folder) | case.env, gone="gone" in case.name, out=str(out), err=str(err))
             server.stdin.write(json.dumps(job) + "\n"); server.stdin.flush()
             return int(server.stdout.readline()), out.read_text(), err.read_text()
         return outcome(case, folder, run)
@@ -411,6 +519,131 @@ def test_a_process_of_its_own_says_the_same(case, run_case, tmp_path):
     alone, here = run_alone(case, tmp_path/"alone"), run_case(case, tmp_path/"here")
     (check_help if case in FINE else check_mistake)(case, alone)
     assert (alone.status, alone.out, alone.err, alone.loaded) == (here.status, here.out, here.err, here.loaded)
+
+
+def test_docstrings_may_be_stripped(tmp_path):
+    "`python -OO` takes docstrings away, which transformers needs: a command starts again without that."
+    code = "from grok_nb.commands import *; import sys; print(sys.flags.optimize); grok_nb_train()"
+    process = python(code, "--help", folder=tmp_path, flags=["-OO"], stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "") and out.startswith("2\n1\n") and "Train one run" in out
+
+
+# ---- bad values, made from the type of each option ----
+
+NO_TEXT = ["\0", "a\nb", "\x1b[31m", "\udcff", "\u202e", "x"*300, "x"*5000, "x "*2000, "²", "../x", "%s{}", "a b", "'", '"']
+NO_NUMBER = ["", " ", "seven", "²", "１２", "٣", "0x10", "1,5", "1 2", "--1", "nan", "inf", "1e999", "9"*5000, "None", "[]", "\0", "1\n2", "x"*5000]
+NO_PATH = ["\0", "a\0b", "x"*300, "x"*5000, "~nosuchuser", "~nosuchuser/x", "/".join(["x"*99]*50)]
+NO_FILE = [*NO_PATH, "", "nothing", "../nothing", "a\nb", "\x1b[31m", "pipe.txt", "zero.txt", "gone.txt", "empty", "a/b--c", "²", "x "*2000, "\udcff"]
+NO_NAME = [*NO_TEXT, "modula", "None", "-", "demo "]
+NO_FUNCTION = [*NO_TEXT, ".os:x", "..", ".", ":", "os", "os:", "os:sep", ":x", "a b:c", "nowhere", "os:nothing"]
+NO_SIZE = [*NO_NUMBER[1:], "0", "0.1", "1e400", "GB", "20XB", "-5GB", "1..2GB", "1e9999GB"]
+NO_REVISION = [*NO_TEXT, "nothing*", "a:b", ",", "step9"]
+NO_SETTING = [*NO_TEXT, "n_id", "=3", "", "n_id=", "n_id=²", "nothing=1"]
+
+# What each option of a command takes, if its type does not say it: text.
+BAD = dict(runs=[*NO_PATH, "file", "file/runs"], out=[*NO_PATH, "file"], corpus=NO_FILE, names=NO_FILE, source=NO_FILE, until=NO_FUNCTION, then=NO_FUNCTION, max_disk=NO_SIZE, revisions=NO_REVISION,
+           set=NO_SETTING, grid=NO_SETTING, engine_options=NO_SETTING[:-3], name=[name for name in NO_TEXT if name != "²"])
+BAD |= dict.fromkeys("study preset device format by spacing engine".split(), NO_NAME)
+BAD |= dict.fromkeys(("pairs", "tree"), [name for name in NO_FILE if name]) # the empty one stands for none
+RIGHT = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_report=["RUN"], grok_nb_demo=[], grok_nb_runs=[], grok_nb_claims=[],
+             grok_nb_measure=["s", "--study", "copying"]) # what the commands take without a word
+
+
+def bad_commands():
+    "Every option of every command, with one bad value each."
+    for command, right in RIGHT.items():
+        for name, p in inspect.signature(getattr(commands, command).__wrapped__).parameters.items():
+            kind = getattr(p.annotation, "type", p.annotation)
+            bad = BAD[name] if kind is str else [*NO_NUMBER, "-1", "1.5"] if kind is int else ["x"]
+            for value in bad:
+                if name in ("study", "source", "names") and right[:1] and right[0] != "--study": yield command, [value, *right[1:]]
+                elif name == "corpus" and right == ["modular"]: yield command, [f"--corpus={value}"]
+                else: yield command, [*right, f"--{name.removeprefix('as_').replace('_', '-')}={value}"]
+
+
+def bad_options():
+    "Every option of every study, with one bad value each."
+    for name in ("modular", "copying", "grammar", "corpus"):
+        study = studies[name]
+        for f in fields(study.Config):
+            low, high, choices = (f.metadata[k] for k in ("low", "high", "choices"))
+            if choices: bad = [*NO_NAME, "", None, 1, []]
+            elif f.type is bool: bad = [*NO_TEXT, "", "2", "maybe", 2, None]
+            elif f.type in (int, float): bad = [*NO_NUMBER, low - 1, high*1.5 + 1, str(high*2 + 1), None, True, [], float("nan"), 10**400]
+            else: continue # text: the functions below
+            for value in bad: yield (lambda v, study=study, option=f.name: study.config(**{option: v})), value
+
+
+def bad_calls():
+    "Functions that are given what a user wrote, with one bad value each."
+    from grok_nb import engines, series, sweeps, texts
+    from grok_nb.grammar.presets import pairs_fingerprint_of
+    from grok_nb.see.formats import form_of
+    text, grammar_text = (partial(studies[name].config, "text", corpus="a.txt") for name in ("corpus", "grammar"))
+    names = BAD["tree"] # but for the empty one, which stands for none
+    facts = dict(study="modular", preset="demo")
+    for function, values in (
+            (runs_root, BAD["runs"]), (Run, NO_FILE), (commands.find_run, NO_FILE), (sweeps.read_sweep, NO_FILE), (series.Series, NO_FILE),
+            (texts.open_texts, [*NO_FILE, [], None, 5, ["a.txt", "nothing"]]), (texts.check_tokenizer, NO_FILE), (texts.load_tokenizer, NO_FILE),
+            (lambda v: text(tokenizer=v), names), (lambda v: studies["corpus"].config(corpus=v).slug(), NO_FILE), (lambda v: grammar_text(pairs=v), names),
+            (lambda v: pairs_fingerprint_of(v, ""), NO_FILE), (lambda v: pairs_fingerprint_of("pairs.jsonl", v), NO_NAME),
+            (lambda v: series.choose(["step1", "step2"], v), NO_REVISION), (commands.in_bytes, NO_SIZE), (form_of, [name for name in NO_PATH if name]),
+            (lambda v: form_of("", v), NO_NAME), (engines.named, NO_FUNCTION), (engines.check_engine, NO_NAME), (engines.check_workers, [-1, 0, 10**6, 10**400]),
+            (lambda v: sweeps.sweep_folder(facts, "r", v), BAD["name"]), (lambda v: sweeps.plan("modular", "demo", {v: [1]}), NO_TEXT),
+            (lambda v: sweeps.plan("modular", "demo", dict(n_id=[8, v])), NO_NUMBER), (lambda v: sweeps.plan("modular", "demo", seeds=[0, v]), NO_NUMBER),
+            (lambda v: sweeps.plan(v, "demo"), NO_NAME), (lambda v: sweeps.plan("modular", v), NO_NAME), (studies.__getitem__, NO_NAME),
+            (lambda v: commands.changes([v]), ["x", "=1", *NO_TEXT]), (lambda v: studies["modular"].config(**{v: 1}), [*NO_TEXT, ""])):
+        for value in values: yield function, value
+
+
+def what_is_wrong(said, start=""):
+    "Of a message that should be one readable line."
+    if not said.isprintable(): return "not printable"
+    if not said.startswith(start) or len(said) > 1500 or len(max(said.split(" "), key=len)) > 300: return "not readable"
+
+
+@pytest.fixture
+def bad_place(tmp_path, monkeypatch):
+    "A folder with a run, a text, pairs, a series, and things that are not what they should be."
+    folder = tmp_path/"here"
+    folder.mkdir()
+    make_existing(folder)
+    texts_and_pairs(folder)
+    checkpoint(b"{}", WEIGHTS)(folder)
+    (folder/"empty").mkdir()
+    (folder/"file").write_bytes(b"")
+    os.mkfifo(folder/"pipe.txt")
+    for name, target in (("zero.txt", "/dev/zero"), ("gone.txt", "nowhere")): os.symlink(target, folder/name)
+    monkeypatch.chdir(folder)
+    for name, value in places(folder).items(): monkeypatch.setenv(name, value)
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder
+
+
+def test_generated_bad_values(bad_place, survived):
+    "Thousands of bad values in this process: each is refused in one readable line, nothing is written, torch is not loaded."
+    wrong, n, before, loaded = [], 0, snapshot(bad_place), "torch" in sys.modules
+    for command, typed in bad_commands():
+        typed, said, out, status = [existing(bad_place).name if word == "RUN" else word for word in typed], io.StringIO(), io.StringIO(), None
+        try:
+            with redirect_stderr(said), redirect_stdout(out): getattr(commands, command)(typed)
+        except BaseException as e: status = e.code if isinstance(e, SystemExit) else repr(e)
+        fault = f"status {status}" if status != 2 else what_is_wrong(said.getvalue().removesuffix("\n"), f"{command}: ") or "output" * bool(out.getvalue())
+        if fault: wrong.append(f"{command} {typed!r:.100}: {fault}, {said.getvalue()[:200]!r}")
+        n += 1
+    for function, value in (*bad_options(), *bad_calls()):
+        try: function(value); fault = "accepted"
+        except InputError as e: fault = what_is_wrong(str(e))
+        except Exception as e: fault = repr(e)[:200]
+        if fault: wrong.append(f"{inspect.getsource(function).strip()[:150] if function.__name__ == '<lambda>' else function} {value!r:.80}: {fault}")
+        n += 1
+    assert not wrong, f"{len(wrong)} of {n}:\n" + "\n".join(wrong[:40])
+    assert n > 3000
+    assert snapshot(bad_place) == before
+    assert loaded or "torch" not in sys.modules
+    survived("input", n)
 
 
 # ---- a configuration: values → text → values ----

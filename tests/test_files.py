@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from grok_nb import InputError
-from grok_nb.files import (atomic_folder, damaged_file, file_hash, full_disk_is_named, in_words, is_full, is_intact, read_manifest, remove_folder,
+from grok_nb.files import (atomic_folder, damaged_file, file_hash, disk_errors_are_named, in_words, is_full, is_intact, read_manifest, remove_folder,
                            remove_leftovers, size_of, write_atomic, write_manifest)
 
 
@@ -23,7 +23,7 @@ def test_a_hash_is_sha256(tmp_path):
 
 @pytest.mark.parametrize("size, words", [
     (0, "0 bytes"), (7, "7 bytes"), (999, "999 bytes"), (1000, "1 kB"), (1234, "1.23 kB"), (99_400, "99.4 kB"), (100_000, "100 kB"), (123_456, "123 kB"), (10**6, "1 MB"),
-    (1_250_000, "1.25 MB"), (649_669_632, "650 MB"), (10**9, "1 GB"), (1_500_000_000, "1.5 GB"), (150 * 10**9, "150 GB"), (2 * 10**12, "2000 GB")])
+    (1_250_000, "1.25 MB"), (649_669_632, "650 MB"), (10**9, "1 GB"), (1_500_000_000, "1.5 GB"), (150 * 10**9, "150 GB"), (2 * 10**12, "2 TB")])
 def test_sizes_in_words(size, words): assert in_words(size) == words
 
 
@@ -101,10 +101,11 @@ def test_which_errors_say_that_the_disk_is_full():
 
 
 @pytest.mark.parametrize("error", FULL + OTHER)
-def test_a_full_disk_is_named_and_nothing_else(error):
-    with pytest.raises(InputError if error in FULL else type(error)) as found:
-        with full_disk_is_named(Path("some/where")): raise error
-    if error in FULL: assert "some/where" in str(found.value) and found.value.__cause__ is error
+def test_what_the_system_refuses_is_named_and_nothing_else(error):
+    named = error in FULL or error is OTHER[0]
+    with pytest.raises(InputError if named else type(error)) as found:
+        with disk_errors_are_named(Path("some/where")): raise error
+    if named: assert "some/where" in str(found.value) and found.value.__cause__ is error
     else: assert found.value is error
 
 

@@ -318,6 +318,20 @@ def test_a_plain_script_needs_no_guard(files, tmp_path):
     assert int(done.stdout) == exposure_index(files.paths, ["this sketch"]).size # once: nothing of the script is run again
 
 
+def test_a_stream_of_the_script_itself(corpus, tmp_path):
+    "No process but the script's own knows its class: that is said, whether the script has a guard or not."
+    script = tmp_path / "plain.py"
+    stream = (f"import numpy as np\nfrom grok_nb.streams import Corpus\nfrom grok_nb.grammar.exposure import exposure_index\n"
+              f"class Mine:\n    tokens_per_batch, tokenizer = 4, Corpus({str(corpus.folder)!r}).tokenizer\n"
+              "    def batch(self, step): return dict.fromkeys(('input_ids', 'labels'), np.full((1, 4), 3))\n")
+    script.write_text(f"{stream}exposure_index(Mine(), ['a'], 3, workers=2)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("grok_nb.InputError: workers: ") and "'Mine'" in last and "put it into a module" in last and "main guard" in last
+    class Local(Fake): pass
+    with pytest.raises(InputError, match="workers: .*Local.*put it into a module"): exposure_index(Local(corpus.tokenizer, [["a"]]), ["a"], 3, workers=2)
+
+
 # pairs
 
 @pytest.fixture

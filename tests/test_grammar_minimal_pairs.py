@@ -268,7 +268,7 @@ def mistakes(tmp_path):
     table = lambda good, bad, **more: read_pairs(pd.DataFrame(dict(sentence_good=good, sentence_bad=bad, **more)))
     yield "no such file; allowed: a .parquet or .jsonl file", lambda: read_pairs(tmp_path/"absent.parquet")
     yield "empty.jsonl: no pair in it", lambda: read_pairs(tmp_path/"empty.jsonl")
-    yield "broken.jsonl cannot be read", lambda: read_pairs(tmp_path/"broken.jsonl")
+    yield "broken.jsonl, line 1: not JSON", lambda: read_pairs(tmp_path/"broken.jsonl")
     yield "pairs.csv: unknown kind; allowed", lambda: read_pairs(tmp_path/"pairs.csv")
     yield "no .parquet or .jsonl file in this folder", lambda: read_pairs(tmp_path/"none")
     yield "no column 'sentence_bad' .found: sentence_good", lambda: read_pairs(pd.DataFrame(dict(sentence_good=["a"])))

@@ -331,6 +331,9 @@ def test_no_code_is_run_and_nothing_is_made_up(trained, tmp_path):
         (folder/"config.json").write_text(json.dumps(config | dict(model_type=kind, auto_map=dict(AutoModelForCausalLM="modeling.Toy"))))
         if kind == "toy": refused(lambda: Other(folder, 0).model, "needs code of its own, which is never run")
         else: assert Other(folder, 0).model.config.model_type == "gpt_neox" # transformers' own
+    (folder/"config.json").write_text(json.dumps(config | dict(_attn_implementation="kernels/x")))
+    refused(lambda: Other(folder, 0).model, "code of the hub, kernels/x")
+    (folder/"config.json").write_text(json.dumps(config))
     weights = load_file(folder/"model.safetensors")
     del weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"]
     save_file(weights, folder/"model.safetensors", dict(format="pt"))
@@ -341,6 +344,23 @@ def test_no_code_is_run_and_nothing_is_made_up(trained, tmp_path):
 
 
 # ---- verify ----
+
+def test_an_index_names_files_of_its_own_folder(trained, tmp_path):
+    "What is loaded is what is hashed: not a file elsewhere while another one lies beside the index."
+    folder = Path(shutil.copytree(trained["neox"]/"step0", tmp_path/"models"/"step0"))
+    (folder/"model.safetensors").rename(tmp_path/"x.safetensors")
+    names = load_file(tmp_path/"x.safetensors")
+    shutil.copy(trained["neox"]/"step1"/"model.safetensors", folder/"model-00001-of-00001.safetensors")
+    def point(to): (folder/"model.safetensors.index.json").write_text(json.dumps(dict(metadata={}, weight_map=dict.fromkeys(names, to))))
+    for outside in ("../../x.safetensors", str(tmp_path/"x.safetensors"), "..", "a/../x.safetensors", 3):
+        point(outside)
+        for use in (lambda: Other(folder, 0).model, lambda: verify(Series([folder]))): refused(use, "index.json names .*so it is not opened")
+    (folder/"model.safetensors.index.json").write_text("[]")
+    refused(lambda: Other(folder, 0).model, "index.json cannot be read")
+    shutil.copy(tmp_path/"x.safetensors", folder/"other.safetensors")
+    point("other.safetensors") # no usual name, but in the folder: it is loaded, and hashed
+    assert verify(Series([folder])).hash[0] == verify(Series([trained["neox"]/"step0"])).hash[0]
+
 
 def test_a_training_in_order_has_no_remarks(trained):
     for folder in trained.values(): assert verify(Series(folder)).attrs == dict(summary="8 distinct of 8", remarks=[])

@@ -1,5 +1,6 @@
 "Streams: purity, exactness of an epoch, formats, bad input, and preparing a corpus against kills, races and full disks."
-import errno, gzip, hashlib, json, os, signal, subprocess, sys, time
+import errno, gzip, hashlib, json, os, shutil, signal, subprocess, sys, tempfile, time, tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa, pyarrow.parquet as pq
@@ -7,7 +8,7 @@ import pytest
 from conftest import PATIENCE
 from hypothesis import Phase, example, given, settings, strategies as st
 
-from grok_nb import InputError, streams
+from grok_nb import InputError, streams, texts as readers
 from grok_nb.streams import Corpus, TextStream, check_stream, prepare_corpus, rng, shuffled
 from grok_nb.texts import _is_cuttable, _pieces, encode_texts, end_of_text, load_tokenizer, open_texts, train_tokenizer
 
@@ -39,6 +40,77 @@ def corpus(library, tokenizer): return prepare_corpus(library/"stories.parquet",
 
 def run_python(code, *arguments, **options):
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+# --- what is read in one piece
+
+def packed(kind, path, size):
+    "A file that is much smaller than the one document in it."
+    text = "A fox.\n"*(size//7)
+    if kind == "lines.txt.gz": path.write_bytes(gzip.compress(text.encode()))
+    elif kind == "line.txt.gz": path.write_bytes(gzip.compress(b"x"*size))
+    elif kind == "line.jsonl.gz": path.write_bytes(gzip.compress(json.dumps(dict(text=text)).encode()))
+    elif kind == "page.parquet": pq.write_table(pa.table(dict(text=[text])), path, compression="zstd")
+    elif kind == "rows.parquet": pq.write_table(pa.table(dict(text=[text[:size//16]]*16)), path, compression="zstd", use_dictionary=False)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["lines.txt.gz", "line.txt.gz", "line.jsonl.gz", "page.parquet", "rows.parquet"])
+def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(kind, tmp_path, monkeypatch):
+    path = packed(kind, tmp_path/kind, 30_000_000)
+    assert path.stat().st_size < 1_000_000
+    monkeypatch.setattr(readers, "longest_document", 1_000_000)
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    monkeypatch.setattr(pa, "default_memory_pool", lambda: pool)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=rf"{kind}.*more than 1 million characters in .*(line|document)"): list(open_texts(path))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally: tracemalloc.stop()
+
+
+def test_rows_that_are_one_text_are_read_one_by_one(tmp_path, monkeypatch):
+    "Five kilobytes with the same million characters a hundred times, of which a handful is in memory."
+    pq.write_table(pa.table(dict(text=["x"*1_000_000]*100)), tmp_path/"same.parquet", compression="zstd")
+    assert (tmp_path/"same.parquet").stat().st_size < 5000
+    before, tracing = pa.total_allocated_bytes(), []
+    for text in open_texts(tmp_path/"same.parquet"): tracing.append((len(text), pa.total_allocated_bytes() - before))
+    assert [n for n, _ in tracing] == [1_000_000]*100 and max(held for _, held in tracing) < 8_000_000
+    monkeypatch.setattr(readers, "longest_document", 10_000_000)
+    with pytest.raises(InputError, match="minimal pairs .*more than 10 million characters in column 'text'"):
+        readers.parquet_table(tmp_path/"same.parquet", "minimal pairs")
+
+
+def test_a_long_document_within_the_limit_is_read_whole(tmp_path):
+    text = "An old fox runs.\n"*200_000
+    for name, content in (("a.txt", text), ("a.jsonl", json.dumps(dict(text=text)))):
+        (tmp_path/name).write_text(content)
+        assert list(open_texts(tmp_path/name)) == [text]
+    pq.write_table(pa.table(dict(text=[text, None, "", "b"])), tmp_path/"a.parquet")
+    assert list(open_texts(tmp_path/"a.parquet")) == [text, "b"]
+    assert readers.parquet_table(tmp_path/"a.parquet", "minimal pairs")["text"].to_pylist() == [text, None, "", "b"]
+
+
+@pytest.mark.parametrize("barred", ["file", "folder", "way"])
+def test_what_nobody_may_read_is_named(barred):
+    "Where root runs the tests, it is somebody else for a moment, in a folder that everybody may look into."
+    home = Path(tempfile.mkdtemp())
+    home.chmod(0o711)
+    folder = home/"texts"/"inner"
+    folder.mkdir(parents=True)
+    (home/"texts"/"a.txt").write_text("A fox.")
+    (folder/"b.txt").write_text("A fox.")
+    place = dict(file=folder/"b.txt", folder=folder, way=home/"texts")[barred]
+    place.chmod(0)
+    user = os.geteuid()
+    if not user: os.seteuid(65534)
+    try:
+        source = home/"texts"/("inner" if barred == "way" else "")
+        with pytest.raises(InputError, match=f"corpus .*{'inner' if barred != 'file' else 'b.txt'}.*Permission denied"): open_texts(source)
+    finally:
+        if not user: os.seteuid(user)
+        place.chmod(0o700)
+        shutil.rmtree(home)
 
 
 # --- the order of an epoch

@@ -260,7 +260,7 @@ def model(config: Config):
     rest = config.rope_base, config.attention_dropout, config.seed
     return llama(vocab_size, *size, *drawn, *rest, bos=end, eos=end)
 
-
+# %% ../../nbs/copying/05_presets.ipynb #e54944b6
 def stream(config: Config):
     "The documents of the generated language, or the rows of the text."
     if config.language == "text":
@@ -274,7 +274,7 @@ def text_tokenizer(
     "The tokenizer of a run on a text."
     return stream(config).tokenizer if config.language == "text" else None
 
-
+# %% ../../nbs/copying/05_presets.ipynb #20a3254a
 def copy_test(
     config: Config,
     tokenizer=None,  # of the text

@@ -191,7 +191,7 @@ def _formula(translator, node) -> None:
     translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
     raise nodes.SkipNode
 
-
+# %% ../../nbs/docs/02_pages.ipynb #b0120aad
 def _sources(app):
     "A page with numbered lines for every module of the package."
     from pygments import highlight

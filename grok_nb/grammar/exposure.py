@@ -196,7 +196,7 @@ def _printed_bytes():  # {character in a byte-level token: its byte}
     others = sorted({*range(256)} - {*printable})
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #4dd5458a
 def _byte_table(tokenizer):  # token → its bytes, for byte-level tokenizers; None for others
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     if (rules["decoder"] or {}).get("type") != "ByteLevel":
@@ -265,7 +265,7 @@ def _plain(value):
     simple = bool, int, float, str, tuple, list, dict
     return value is None or isinstance(value, simple) or is_dataclass(value)
 
-
+# %% ../../nbs/grammar/02_exposure.ipynb #ee733231
 def _identity(stream):  # → (corpus, tokenizer, order)
     options = {name: getattr(stream, name, stream) for name in inspect.signature(type(stream)).parameters}
     settings = {name: repr(value) for name, value in options.items() if _plain(value)}

@@ -8,14 +8,16 @@ __all__ = ['asked', 'judged', 'probes', 'margins', 'measured_lags', 'accuracy_cu
 
 # %% ../../nbs/grammar/09_judge.ipynb #593a8c6b
 from functools import lru_cache, partial
-from pathlib import Path
+from itertools import chain
 import numpy as np
 import pandas as pd
 from .. import InputError
+from ..files import named_path
 from . import language
 from .exposure import expose, exposure_index, phrases_of, token_counts
 from .lag import clusters, frequency_strata, gaps, lag_table, phrase_frequency
-from .minimal_pairs import read_pairs, score_pairs, token_positions, unigram_scores
+from .minimal_pairs import encode_pairs, read_pairs, score_pairs, token_positions
+from .minimal_pairs import unigram_scores
 from .presets import Config, pairs_fingerprint_of, stream
 from ..probes import measure
 from ..runs import Run, runs_root
@@ -31,7 +33,7 @@ irregular_past_participle_verbs existential_there_subject_raising""".split()
 
 
 def _pairs(config, stream):
-    "The minimal pairs of a configuration that have a phrase."
+    "The minimal pairs of a configuration; those of a text need no stream."
     if config.language == "generated":
         return language.pairs(stream, config.pairs_each)
     chosen = config.paradigms.split(",") if config.paradigms not in ("", "all") else None
@@ -45,7 +47,26 @@ def _pairs(config, stream):
         return pairs
     return pairs.groupby("paradigm").head(config.pairs_each).reset_index(drop=True)
 
+
+@lru_cache(1)
+def _check_pairs(config):
+    "Raise InputError for pairs with a sentence that the model of this configuration could not read."
+    pairs = _pairs(config, None)
+    pairs = pairs[pairs["phrase_good"].notna()]  # others are not asked
+    if len(pairs):
+        longest = max(map(len, chain(*encode_pairs(stream(config).tokenizer, pairs))))
+        if longest > config.context:
+            sentence = f"the pairs hold a sentence of {longest} tokens, counting the one before it"
+            raise InputError(f"context = {config.context}: {sentence}; must be at least {longest}")
+
 # %% ../../nbs/grammar/09_judge.ipynb #6ccc602b
+def _kept(config):
+    "Where what is asked of a run is kept, once it is worked out."
+    from grok_nb.probes import fingerprint
+
+    return runs_root(config.root) / "exposures" / config.run_id / f"pairs-{fingerprint(_asked)}.parquet"
+
+
 @lru_cache(4)
 def asked(
     config: Config,
@@ -54,10 +75,10 @@ def asked(
 
     Pairs without a critical phrase are left out. `frequency` is the mean log count of a pair's words;
     `unigram` (bool) whether token frequency alone gets it right."""
-    from grok_nb.probes import fingerprint, load_table, save_table
+    from grok_nb.probes import load_table, save_table
 
-    folder, made_by = runs_root(config.root) / "exposures" / config.run_id, fingerprint(_asked)
-    kept, index = folder / f"pairs-{made_by}.parquet", folder / f"index-{made_by}.parquet"
+    kept = _kept(config)
+    index = kept.with_name(kept.name.replace("pairs-", "index-"))
     if (pairs := load_table(kept)) is not None:
         return pairs
     pairs = _asked(config, index)
@@ -148,7 +169,9 @@ def _judged(model, tokenizer, pairs):
 
 # %% ../../nbs/grammar/09_judge.ipynb #f7086d75
 def probes(config: Config) -> dict:
-    "What is measured during training."
+    "What is measured during training. Raises InputError for pairs that are too long for the model."
+    if config.language == "text" and not _kept(config).is_file():
+        _check_pairs(config)
     return dict(accuracy=judged, held_out=held_out_loss)
 
 # %% ../../nbs/grammar/09_judge.ipynb #7866e4c2
@@ -195,7 +218,7 @@ def placed_pairs(config):
     pairs = asked(config).query("paradigm != 'planted'")
     return pairs, token_positions(stream(config).tokenizer, pairs)
 
-
+# %% ../../nbs/grammar/09_judge.ipynb #3d30e29b
 def look_inside(
     model,  # transformers causal language model, in evaluation mode
     context,  # of a run: has `config` and `stream`
@@ -218,7 +241,7 @@ def compared_steps(config: Config) -> list[int]:
     One twentieth of the training, the paper's step 100 of 2000."""
     return [config.steps // 20]
 
-
+# %% ../../nbs/grammar/09_judge.ipynb #65d3233c
 def early_step(rows):
     """The step that the last one is compared with: that nearest to a twentieth of it; None if it is not near.
 
@@ -283,7 +306,7 @@ def foreign_probes(
     known = [pairs_fingerprint_of(pairs, "")]
     if texts:
         known.append(open_texts(list(texts)).fingerprint)
-    if not Path(pairs).exists():
+    if not named_path(pairs, "pairs").exists():
         read_pairs(pairs)  # on the hub: are they to be had?
     return dict(accuracy=partial(judged_elsewhere, pairs=pairs, corpus=texts, known=tuple(known)))
 
@@ -297,7 +320,7 @@ def _asked_elsewhere(pairs, corpus, known):
     table = expose(table, index).reset_index(drop=True)
     return table.assign(frequency=phrase_frequency(table, index.window()))
 
-
+# %% ../../nbs/grammar/09_judge.ipynb #b86c9525
 def judged_elsewhere(
     model,  # transformers causal language model, in evaluation mode
     context=None,  # of a probe, not needed

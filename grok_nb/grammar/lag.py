@@ -148,7 +148,7 @@ def _numbers(name, values, count):
         raise InputError(f"{name}: a pair has none (NaN); leave it out")
     return np.unique(values, return_inverse=True)[1]
 
-
+# %% ../../nbs/grammar/03_lag.ipynb #8af5f708
 def _check_alike(unit, first, **values):  # what moves together has the values of its first pair
     for name, each in values.items():
         if (mixed := each[first][unit] != each).any():

@@ -11,14 +11,15 @@ import re, sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import fsum
-from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
 from .. import InputError, nearest
+from ..files import check_file, files_in, named_path
 from ..lens import left_as_found, adapters
 from ..models import tree_inputs
 from ..see.panels import finish, panels
+from ..texts import is_hub_name, json_rows, parquet_table
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #17611b0e
 _determiners = set("the a an this that these those some all many most every each no few both".split())
@@ -218,7 +219,7 @@ def _find(words, phrase):
     n = len(wanted)
     return next(((i, i + n - 1) for i in range(len(words) - n + 1) if words[i : i + n] == wanted), None)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #323197b3
 def _spans(paradigm, sentences, given):
     "The span in each sentence: of the phrases that a file gives, or by the paradigm's rule."
     words = list(map(_words, sentences))
@@ -258,14 +259,14 @@ def critical_phrases(
     return pairs.drop(columns=[c for c in phrase_columns if c in pairs]).join(found)
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #0cc66068
-_kinds = {".parquet": pd.read_parquet, ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False)}
+_kinds = ".parquet", ".jsonl"
 _allowed = "a .parquet or .jsonl file, a folder of these, or a data set as owner/name"
 
 
 def _reason(error):
     return (str(error) or type(error).__name__).splitlines()[0][:150]
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #fb9788bb
 def _named(table, paradigm, where):
     "A table with a column `paradigm`, whose necessary columns are there."
     if missing := [c for c in ("sentence_good", "sentence_bad") if c not in table]:
@@ -279,8 +280,14 @@ def _read_file(path):
     "A file of pairs."
     if path.suffix not in _kinds:
         raise InputError(f"minimal pairs {path}: unknown kind; allowed: {_allowed}")
+    check_file(path, "minimal pairs")
     try:
-        table = _kinds[path.suffix](path)
+        if path.suffix == ".parquet":
+            table = parquet_table(path, "minimal pairs").to_pandas()
+        else:
+            table = pd.DataFrame([row for _, row in json_rows(path, "minimal pairs")])
+    except InputError:
+        raise
     except Exception as e:  # parquet and json readers raise dozens of kinds
         raise InputError(f"minimal pairs {path} cannot be read: {_reason(e)}") from None
     if table.empty:
@@ -323,15 +330,15 @@ def _read(source, paradigms):
     "A table of pairs, before any check of its rows."
     if isinstance(source, pd.DataFrame):
         return _named(source, "pairs", "minimal pairs")
-    path = Path(source)
+    path = named_path(source, "minimal pairs")
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix in _kinds and not f.name.startswith("."))
+        files = files_in(path, _kinds, "minimal pairs")
         if not files:
             raise InputError(f"minimal pairs {path}: no .parquet or .jsonl file in this folder")
         return pd.concat(map(_read_file, files), ignore_index=True)
     if path.exists():
         return _read_file(path)
-    if path.suffix in _kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if path.suffix in _kinds or not ("/" in str(source) and is_hub_name(str(source))):
         raise InputError(f"minimal pairs {source}: no such file; allowed: {_allowed}")
     return _read_hub(str(source), paradigms)
 
@@ -497,7 +504,7 @@ def _padded(rows, batch):
 
     return batch, padded(0, 0), padded(1, -1)
 
-
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #fe2e0766
 def _batches(rows, batch_tokens):
     "Rows of like length: their numbers, token ids (row, position), whose each is; −1 where a row has ended."
     batch = []

@@ -7,14 +7,13 @@ __all__ = ['presets', 'headline', 'unit', 'curves', 'foreign_curves', 'Config', 
            'stream', 'model']
 
 # %% ../../nbs/grammar/07_presets.ipynb #47b6b1c0
-import json, re
 from dataclasses import dataclass
-from pathlib import Path
 from .. import InputError, corpus, nearest
-from ..files import file_hash
+from ..files import check_file, file_hash, files_in, named_path
 from . import language
 from ..models import llama, llama_parameters
 from ..runs import option, own_seed
+from ..texts import is_hub_name, json_rows, parquet_table
 
 # %% ../../nbs/grammar/07_presets.ipynb #7606ce7c
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ def _resolved_text(options):
         options = options | dict(language_seed=0)
     if not options["pairs"] or options["pairs_fingerprint"]:
         return options
-    source = corpus.absolute_source(options["pairs"])
+    source = corpus.absolute_source(options["pairs"], "pairs")
     known = pairs_fingerprint_of(source, options["paradigms"])
     return options | dict(pairs=source, pairs_fingerprint=known)
 
@@ -119,9 +118,9 @@ def _columns_and_paradigms(path):
         naming = next((c for c in ("paradigm", "UID") if c in columns), None)
         if naming is None:
             return columns, [path.stem]
-        return columns, pq.read_table(path, columns=[naming])[naming].unique().to_pylist()
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    paradigms = {row.get("paradigm", row.get("UID", path.stem)) for row in rows}
+        return columns, parquet_table(path, "pairs", [naming])[naming].unique().to_pylist()
+    rows = [row for _, row in json_rows(path, "pairs")]
+    paradigms = {str(row.get("paradigm", row.get("UID", path.stem))) for row in rows}
     return list(rows[0]) if rows else [], paradigms
 
 # %% ../../nbs/grammar/07_presets.ipynb #476ba20f
@@ -131,6 +130,8 @@ def _paradigms_in(path):
 
     try:
         columns, paradigms = _columns_and_paradigms(path)
+    except InputError:
+        raise
     except (OSError, ValueError, ArrowException) as e:
         raise InputError(f"pairs {path} cannot be read: {str(e).splitlines()[0][:100]}") from None
     for column in ("sentence_good", "sentence_bad"):
@@ -144,17 +145,19 @@ _kinds = ".parquet", ".jsonl"
 
 def _files_of_pairs(source):
     "The files that a path stands for; none for a hub name."
-    path = Path(source)
+    path = named_path(source, "pairs")
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix in _kinds and not f.name.startswith("."))
+        files = files_in(path, _kinds, "pairs")
         if not files:
             raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
         return files
-    if not path.exists() and (path.suffix in _kinds or not re.fullmatch(r"[\w.-]+/[\w.-]+", source)):
+    if not path.exists() and (path.suffix in _kinds or not ("/" in source and is_hub_name(source))):
         raise InputError(f"pairs {source}: no such file; {_allowed_pairs}")
     if path.is_file() and path.suffix not in _kinds:
         raise InputError(f"pairs {source}: unknown kind of file; {_allowed_pairs}")
-    return [path] if path.is_file() else []
+    if path.exists():
+        check_file(path, "pairs")
+    return [path] if path.exists() else []
 
 # %% ../../nbs/grammar/07_presets.ipynb #fa725ca6
 def pairs_fingerprint_of(source, paradigms):

@@ -64,7 +64,7 @@ def numbers_by_log(
     "The inverse of `discrete_log`."
     return np.argsort(discrete_log(p))[1:]
 
-
+# %% ../../nbs/modular/03_geometry.ipynb #f3e7fd3f
 def lines(
     p: int,  # modulus, a prime
 ) -> np.ndarray:  # rows x·p + y of the grid, int, (p + 1, p − 1)
@@ -242,7 +242,7 @@ def _along(
     of_x, of_y = {"x": (m, 0), "y": (0, m), "y/x": (-m, m)}[variable]
     return power[..., of_x, of_y]
 
-
+# %% ../../nbs/modular/03_geometry.ipynb #70c37fcc
 def _round(
     along: np.ndarray,  # shares at frequencies 1 … p − 2
 ) -> np.ndarray:  # the largest, (…)

@@ -361,7 +361,7 @@ def _lost(table):
 def _more_tasks(tables):
     return over_seeds(_ends(tables["sweep"], "n_id"), "accuracy")
 
-
+# %% ../../nbs/modular/06_phases.ipynb #36ac7482
 @claim(
     "more inputs, over the grid",
     "The larger the share of inputs trained on, the better unseen tasks are solved.",
