@@ -60,7 +60,8 @@ def over_seeds(
     low, high = np.array(ends, float).T
     if np.isnan(low).any():
         raise InputError(f"values: not a number for a seed; {_never}")
-    middle = (low + high) / 2
+    with np.errstate(invalid="ignore"):  # −∞ + ∞, which is replaced below
+        middle = (low + high) / 2
     if open_ := int((~np.isfinite(high) | ~np.isfinite(low)).sum()):
         middle = low if np.isfinite(low).all() else high
         note = "; ".join(filter(None, [note, f"{open_} of {len(low)} seeds open: the effect is a bound"]))

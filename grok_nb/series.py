@@ -17,8 +17,8 @@ import torch
 from fastcore.basics import patch
 from safetensors import safe_open
 from . import InputError, RunError, is_watched
-from .files import full_disk_is_named, in_words, remove_folder, size_of
-from .runs import Checkpoint, Run, runs_root
+from .files import disk_errors_are_named, file_hash, in_words, remove_folder, short_hash, size_of
+from .runs import Checkpoint, Run, load_model, runs_root
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
 def _step(name):
@@ -102,7 +102,11 @@ def _whole(folder):
     "Are the configuration and all weights there?"
     index, there = folder / "model.safetensors.index.json", {p.name for p in folder.glob("*") if p.is_file()}
     sharded = index.is_file() and "model.safetensors" not in there
-    weights = json.loads(index.read_text())["weight_map"].values() if sharded else ["model.safetensors"]
+    weights = (
+        json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        if sharded
+        else ["model.safetensors"]
+    )
     return {"config.json", *weights} <= there
 
 
@@ -130,7 +134,11 @@ def _listed(repo):
 def _cached(hub):
     "The whole revisions in the hub's cache, and those in our folder; an `InputError` if there is none."
     snapshots, refs = hub.cache / "snapshots", hub.cache / "refs"
-    commits = {p.relative_to(refs).as_posix(): p.read_text().strip() for p in refs.rglob("*") if p.is_file()}
+    commits = {
+        p.relative_to(refs).as_posix(): p.read_text(encoding="utf-8").strip()
+        for p in refs.rglob("*")
+        if p.is_file()
+    }
     ours = {p.name[:-9]: p.name[-8:] for p in hub.folder.glob("*-" + "[0-9a-f]" * 8)}
     if whole := ours | {name: commit for name, commit in commits.items() if _whole(snapshots / commit)}:
         return whole
@@ -217,7 +225,7 @@ def fetch(self: Hub, name: str) -> Path:
     partial = own.with_name(f".{own.name}.partial")  # a download that was stopped goes on from here
     partial.mkdir(parents=True, exist_ok=True)
     self._make_room(sum(self.files(name).values()), partial)
-    with full_disk_is_named(self.folder):
+    with disk_errors_are_named(self.folder):
         self._download(name, partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     os.replace(partial, own)
@@ -258,25 +266,19 @@ def _download(self: Hub, name, folder):
             f"{self.repo}, {name}: cannot be fetched: {_reason(e)}; run it again to go on"
         ) from None
 
-# %% ../nbs/core/06_series.ipynb #5e71e509
-def _load(path):
-    "The model in a folder, and what transformers has to say of it, which it keeps from the log."
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    loud = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            path, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
-    finally:
-        logging.set_verbosity(loud)
-
 # %% ../nbs/core/06_series.ipynb #3e58bdcd
 class Other(Checkpoint):
     "A checkpoint that is not ours."
+
+    def verify(self, state: bool = False):
+        "Nothing is known that it could be compared with."
+
+    @property
+    def content(self) -> str:
+        "Hash of configuration, weights and tokenizer: what a measurement belongs to."
+        names = {p.name for p in self.path.iterdir() if p.is_file()}
+        opened = [*_weights(names), *(n for n in names if n.endswith((".json", ".model", ".txt", ".jinja")))]
+        return short_hash([[n, file_hash(self.path / n)] for n in sorted(opened)])
 
     @property
     def model(self):
@@ -285,9 +287,9 @@ class Other(Checkpoint):
         if why := _unfit({p.name for p in self.path.glob("*")}):
             raise InputError(f"{self.path.name}: {why}")
         try:
-            model, info = _load(self.path)
+            model, info = load_model(self.path)
         except Exception as e:  # kinds fail in many ways
-            own = '"auto_map"' in (self.path / "config.json").read_text()
+            own = '"auto_map"' in (self.path / "config.json").read_text(encoding="utf-8")
             why = "needs code of its own, which is never run" if own else f"cannot be opened: {_reason(e)}"
             raise InputError(f"{self.path.name}: {why}") from None
         if missing := sorted(info["missing_keys"]):
@@ -302,6 +304,11 @@ class Revision(Other):
 
     def __init__(self, hub: Hub, name: str):
         self.hub, self.name, self.step = hub, name, step_of(name)
+
+    @property
+    def content(self) -> str:
+        "Its commit, which names all its files."
+        return self.hub.revisions[self.name]
 
     @property
     def path(self) -> Path:

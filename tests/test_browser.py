@@ -199,6 +199,7 @@ def test_it_fits_a_phone(opened, on_disk, scrubber):
     stands_at(page, scrubber, 0)
 
 
+@pytest.mark.promise("injection")
 def test_hostile_words_run_nothing(opened, short_runs, tmp_path):
     run = short_runs["modular"]
     table = pd.DataFrame([dict(step=s, layer=0, head=h, query=q, key=k, value=.5) for s in run.steps for h in range(2) for q in range(3) for k in range(q + 1)])

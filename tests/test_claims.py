@@ -140,6 +140,7 @@ def test_share_of_seeds_is_exact():
     assert e.effect == .75 and np.allclose(e.interval, (.194120, .993691), atol=1e-6) and e.seeds == 4
 
 
+@pytest.mark.promise("injection")
 def test_ledger_is_a_frame_and_escapes_what_it_shows(tmp_path):
     evil = "<script>alert('x')</script>"
     bad = Claim(evil, evil, evil, lambda t: Evidence(1, (.5, 2), evil, 3, evil))

@@ -92,6 +92,7 @@ def test_ctrl_c_to_one_process(lab, runs_root, hold, rank):
     assert run.state == "interrupted" and run.resumable.step == max(run.steps)
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_killed_process(lab, runs_root, uninterrupted, hold, rank):
     "kill -9 to one: the other ends, the last checkpoint is whole, one process goes on."

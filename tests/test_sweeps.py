@@ -297,6 +297,7 @@ def cluster(tmp_path):
     made.close()
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.slow
 def test_killed_at_random(helpers, cluster, runs_root, tmp_path):
     "Fifty jobs on Dask; a worker is killed in the middle, later the scheduler. Another engine finishes them, and every run is trained once."
@@ -404,3 +405,15 @@ def test_order_and_table(runs_root):
     facts, runs = sweeps.read_sweep(table.attrs["folder"])
     assert [r.run_id for r in runs] == list(table.run) and facts["seeds"] == [3, 5]
     with pytest.raises(InputError, match="no folder of a sweep"): sweeps.read_sweep(runs_root)
+
+
+def test_a_table_is_replaced_as_a_whole(runs_root, monkeypatch):
+    options = dict(seeds=[0, 1], fixed=TINY, engine="serial", progress=False)
+    table = Path(sweep("modular", "demo", **options).attrs["folder"])/"table.csv"
+    before, replace = table.read_bytes(), os.replace
+    def refused(source, target):
+        if Path(target) == table: raise OSError(28, "No space left on device")
+        replace(source, target)
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(OSError) as e: sweep("modular", "demo", **options)
+    assert e.value.filename == str(table) and table.read_bytes() == before and not list(table.parent.glob(".*"))

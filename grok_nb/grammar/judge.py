@@ -54,12 +54,12 @@ def asked(
 
     Pairs without a critical phrase are left out. `frequency` is the mean log count of a pair's words;
     `unigram` (bool) whether token frequency alone gets it right."""
-    from grok_nb.probes import fingerprint, save_table
+    from grok_nb.probes import fingerprint, load_table, save_table
 
     folder, made_by = runs_root(config.root) / "exposures" / config.run_id, fingerprint(_asked)
     kept, index = folder / f"pairs-{made_by}.parquet", folder / f"index-{made_by}.parquet"
-    if kept.is_file():
-        return pd.read_parquet(kept)
+    if (pairs := load_table(kept)) is not None:
+        return pairs
     pairs = _asked(config, index)
     save_table(pairs, kept)
     index.unlink(missing_ok=True)  # it was there to go on from

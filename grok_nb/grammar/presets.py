@@ -120,7 +120,7 @@ def _columns_and_paradigms(path):
         if naming is None:
             return columns, [path.stem]
         return columns, pq.read_table(path, columns=[naming])[naming].unique().to_pylist()
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     paradigms = {row.get("paradigm", row.get("UID", path.stem)) for row in rows}
     return list(rows[0]) if rows else [], paradigms
 
