@@ -245,6 +245,7 @@ body[data-theme=dark] { color-scheme: dark; --verdict: 1.35; }
 html { scroll-behavior: auto; }
 body { --paper: var(--color-background-primary); }
 .content { overflow: visible; min-width: 0; }
+body .back-to-top.muted-link { display: none; }
 #search-results li > a::after { content: attr(href); display: block; font-size: .8rem;
   color: var(--color-foreground-secondary); }
 .highlight .nn { text-decoration: none !important; }
