@@ -216,6 +216,13 @@ def test_levels_of_jumps_are_exact():
     assert [s.direction for s in transitions(some)] == ["up", "down"] and [s.direction for s in transitions(some, min_share=.3)] == ["up"]
 
 
+def test_what_happens_just_before_the_end_is_in_its_place():
+    x = np.arange(30)
+    for after in (2, 3, 4): assert transition((x, (x >= 30 - after) * 1.)).midpoint == Interval(29 - after, 30 - after)
+    late = transition((x, np.interp(x, [26, 29], [0, 1])))
+    assert late.midpoint == Interval(27, 28) and not late.saturated
+
+
 def test_a_width_is_that_from_10_to_90_percent():
     for width in (8, 16):
         t = np.arange(60.)
@@ -236,7 +243,7 @@ def test_when_to_stop():
     assert arrived(up(21), evaluations=10) and not arrived(up(20), evaluations=10) and not arrived(-up(29)) and not arrived(up(29), direction="down")
     gone = pd.Series(((t >= 1000) & (t < 3000)) * 1., t)
     first = [next((n for n in range(60) if decayed(curve[:n], k)), None) for curve, k in ((gone, 5), (gone, 8), (-gone, 5), (up(60), 5))]
-    assert first == [36, 39, None, None]
+    assert first == [36, 39, None, None] and decayed(gone[:36]) and not decayed(gone[:35])
     with pytest.raises(InputError, match="did you mean 'down'"): arrived(gone, direction="dow")
 
 
