@@ -12,7 +12,8 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from . import __version__, nearest, studies
+from . import InputError, __version__, nearest, studies
+from .commands import as_command
 
 # %% ../nbs/commands/02_overview.ipynb #eb58968e
 def installed() -> dict[str, str]:  # name → `module:function`
@@ -63,13 +64,13 @@ def main(
 ):
     "Print the overview. A word that is not asked for is a mistake: one line, status 2."
     words = [w for w in (sys.argv[1:] if argv is None else argv) if w not in ("-h", "--help")]
-    if not words:
-        print(overview())
-        return
-    names = [name.removeprefix("grok_nb_") for name in declared()]
-    said = f"write grok_nb_{words[0]}" if words[0] in names else f"command {nearest(words[0], names)}"
-    print(f"python -m grok_nb: takes no arguments; {said}", file=sys.stderr)
-    raise SystemExit(2)
+    with as_command("python -m grok_nb"):
+        if not words:
+            print(overview())
+            return
+        names = [name.removeprefix("grok_nb_") for name in declared()]
+        said = f"write grok_nb_{words[0]}" if words[0] in names else f"command {nearest(words[0], names)}"
+        raise InputError(f"takes no arguments; {said}")
 
 # %% ../nbs/commands/02_overview.ipynb #fdf5caf6
 # In a notebook this cell is only read: there is no file.

@@ -60,10 +60,14 @@ def over_seeds(
     low, high = np.array(ends, float).T
     if np.isnan(low).any():
         raise InputError(f"values: not a number for a seed; {_never}")
-    middle = (low + high) / 2
-    if open_ := int((~np.isfinite(high) | ~np.isfinite(low)).sum()):
+    is_open = ~(np.isfinite(low) & np.isfinite(high))
+    if not is_open.any():
+        middle = (low + high) / 2
+    else:
         middle = low if np.isfinite(low).all() else high
-        note = "; ".join(filter(None, [note, f"{open_} of {len(low)} seeds open: the effect is a bound"]))
+        note = "; ".join(
+            filter(None, [note, f"{is_open.sum()} of {len(low)} seeds open: the effect is a bound"])
+        )
     effect = float(middle.mean()) if np.isfinite(middle).all() else np.nan
     return Evidence(effect, _student(low, high, level), unit, len(low), note)
 

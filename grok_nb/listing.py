@@ -19,23 +19,14 @@ class Listed(Run):
 
     @cached_property
     def _read(self):
-        records = super().records()
-        if not _are_evaluations(records):
-            raise InputError(f"run: {self.path}/metrics.jsonl cannot be read by this version of grok_nb")
-        return records
+        if n := self.odd_lines():
+            raise InputError(
+                f"run: {self.path}/metrics.jsonl cannot be read: lines that are no evaluations: {n}"
+            )
+        return super().records()
 
     def records(self) -> list[dict]:
         return self._read
-
-
-def _are_evaluations(records):
-    try:
-        return all(
-            r.keys() >= {"step", "tokens", "seconds"} and all("value" in row for row in r["rows"])
-            for r in records
-        )
-    except (AttributeError, KeyError, TypeError):
-        return False
 
 # %% ../nbs/commands/01_listing.ipynb #a41c07e2
 def open_runs(
@@ -106,11 +97,12 @@ def listing(
 def _outcome(run):
     curve = {line["step"]: pick(line["rows"], run.study.headline) for line in run.records()}
     known = [v for v in curve.values() if v is not None]
+    lost = len(run.missing_evaluations(run.config.steps)) if run.finished else 0
     return dict(
         bytes=size_of(run.path),
         curve=run.study.headline_name,
         value=known[-1] if known else None,
-        verdict=when_it_changed(curve),
+        verdict=f"evaluations lost: {lost}; train it again" if lost else when_it_changed(curve),
     )
 
 # %% ../nbs/commands/01_listing.ipynb #b7d20c95

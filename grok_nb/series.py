@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import InputError, RunError, is_watched
-from .files import full_disk_is_named, in_words, named_path, remove_folder, size_of
-from .runs import Checkpoint, Run, runs_root
+from .files import disk_errors_are_named, file_hash, in_words, named_path, remove_folder
+from .files import short_hash, size_of
+from .runs import Checkpoint, Run, load_model, runs_root
 from .texts import is_hub_name
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
@@ -118,6 +119,12 @@ def _indexed(folder):
     return sorted(named)
 
 
+def _opened_weights(folder):
+    "The weight files that transformers opens in a folder."
+    there = {p.name for p in Path(folder).glob("*.safetensors")}
+    return not {"model.safetensors"} <= there and _indexed(Path(folder)) or _weights(there)
+
+
 def _reason(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0][:150]
 
@@ -142,7 +149,11 @@ def _listed(repo):
 def _cached(hub):
     "The whole revisions in the hub's cache, and those in our folder; an `InputError` if there is none."
     snapshots, refs = hub.cache / "snapshots", hub.cache / "refs"
-    commits = {p.relative_to(refs).as_posix(): p.read_text().strip() for p in refs.rglob("*") if p.is_file()}
+    commits = {
+        p.relative_to(refs).as_posix(): p.read_text(encoding="utf-8").strip()
+        for p in refs.rglob("*")
+        if p.is_file()
+    }
     ours = {p.name[:-9]: p.name[-8:] for p in hub.folder.glob("*-" + "[0-9a-f]" * 8)}
     if whole := ours | {name: commit for name, commit in commits.items() if _whole(snapshots / commit)}:
         return whole
@@ -229,7 +240,7 @@ def fetch(self: Hub, name: str) -> Path:
     partial = own.with_name(f".{own.name}.partial")  # a download that was stopped goes on from here
     partial.mkdir(parents=True, exist_ok=True)
     self._make_room(sum(self.files(name).values()), partial)
-    with full_disk_is_named(self.folder):
+    with disk_errors_are_named(self.folder):
         self._download(name, partial)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     os.replace(partial, own)
@@ -270,25 +281,22 @@ def _download(self: Hub, name, folder):
             f"{self.repo}, {name}: cannot be fetched: {_reason(e)}; run it again to go on"
         ) from None
 
-# %% ../nbs/core/06_series.ipynb #5e71e509
-def _load(path):
-    "The model in a folder, and what transformers has to say of it, which it keeps from the log."
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    loud = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            path, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
-    finally:
-        logging.set_verbosity(loud)
-
 # %% ../nbs/core/06_series.ipynb #3e58bdcd
 class Other(Checkpoint):
     "A checkpoint that is not ours."
+
+    def verify(self, state: bool = False):
+        "Nothing is known that it could be compared with."
+
+    @property
+    def content(self) -> str:
+        "Hash of configuration, weights and tokenizer: what a measurement belongs to."
+        names = {p.name for p in self.path.iterdir() if p.is_file()}
+        opened = [
+            *_opened_weights(self.path),
+            *(n for n in names if n.endswith((".json", ".model", ".txt", ".jinja"))),
+        ]
+        return short_hash([[n, file_hash(self.path / n)] for n in sorted(opened)])
 
     def check(self):
         "Raise `InputError` for what can be seen to be no model of transformers, without loading it."
@@ -312,7 +320,7 @@ class Other(Checkpoint):
         Raises `InputError` if it is not whole, or not an architecture of transformers."""
         self.check()
         try:
-            model, info = _load(self.path)
+            model, info = load_model(self.path)
         except Exception as e:  # kinds fail in many ways
             own = b'"auto_map"' in (self.path / "config.json").read_bytes()
             why = "needs code of its own, which is never run" if own else f"cannot be opened: {_reason(e)}"
@@ -329,6 +337,11 @@ class Revision(Other):
 
     def __init__(self, hub: Hub, name: str):
         self.hub, self.name, self.step = hub, name, step_of(name)
+
+    @property
+    def content(self) -> str:
+        "Its commit, which names all its files."
+        return self.hub.revisions[self.name]
 
     @property
     def path(self) -> Path:
@@ -448,9 +461,7 @@ def _tensors(folder):
     from safetensors import safe_open
     import torch
 
-    there = {p.name for p in Path(folder).glob("*.safetensors")}
-    whole = "model.safetensors" in there
-    files = [Path(folder) / n for n in not whole and _indexed(Path(folder)) or _weights(there)]
+    files = [Path(folder) / n for n in _opened_weights(folder)]
     if not files:
         raise InputError(f"series: {folder} has no safetensors weights; pickled weights are not opened")
     for file in files:

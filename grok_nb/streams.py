@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import InputError
-from .files import atomic_folder, read_manifest, is_intact
+from .files import atomic_folder, read_manifest, is_intact, remove_leftovers, short_hash
 from .texts import check_vocab_size, encode_texts, load_tokenizer, open_texts
-from .texts import reading_bar, short_hash, train_tokenizer
+from .texts import reading_bar, train_tokenizer
 
 # %% ../nbs/core/03_streams.ipynb #5dfc6b8b
 def rng(
@@ -95,7 +95,7 @@ class Corpus:
         self.folder = Path(folder)
         if not is_intact(self.folder):
             raise InputError(f"corpus {folder} is not a prepared corpus, or is damaged: prepare it again")
-        self.info = json.loads((self.folder / "corpus.json").read_text())
+        self.info = json.loads((self.folder / "corpus.json").read_text(encoding="utf-8"))
         self.hashes = {name: f["sha256"] for name, f in read_manifest(self.folder)["files"].items()}
         self.vocab_size, self.end_of_text = self.info["vocab_size"], self.info["end_of_text"]
 
@@ -237,7 +237,7 @@ def _write_corpus(texts, folder, tokenizer, vocab_size, limit_tokens, held_out):
         limit_tokens=limit_tokens,
         held_out=held_out,
     )
-    (folder / "corpus.json").write_text(json.dumps(info, indent=1))
+    (folder / "corpus.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 # %% ../nbs/core/03_streams.ipynb #d37523fc
 def _prepare(final, texts, *options):
@@ -249,6 +249,7 @@ def _prepare(final, texts, *options):
         raise InputError(f"corpus folder {final.parent} cannot be written: {e.strerror or e}") from e
     with FileLock(final.with_name(f".{final.name}.lock")):
         if not is_intact(final):  # another process may have been faster
+            remove_leftovers(final.parent, final.name)
             with atomic_folder(final, "lower limit_tokens") as folder:
                 _write_corpus(texts, folder, *options)
     return Corpus(final)
@@ -325,6 +326,11 @@ class TextStream:
     @property
     def tokenizer(self):
         return self.corpus.tokenizer
+
+    def verify(self):
+        "Raises `InputError` if the corpus is not byte for byte as it was prepared; reads all of it, once."
+        if not self.corpus.verify():
+            raise InputError(f"corpus {self.corpus.folder} was damaged: delete it, and it is prepared again")
 
     @cached_property
     def tokens_per_batch(self) -> int:  # without padding; of documents the mean over an epoch

@@ -167,14 +167,14 @@ def drive(
     "Have every task done. Returns when all have ended; Ctrl-C raises KeyboardInterrupt."
     limit, wake, shown = getattr(engine, "limit", len(tasks)), threading.Event(), 0.0
     while left := [t for t in tasks if t.state not in ended]:
-        now, places = time.time(), limit - sum(t.job is not None for t in left)
+        now, places = time.monotonic(), limit - sum(t.job is not None for t in left)
         ready = [t for t in left if _is_ready(t, now)][: max(0, places)]
         _give(engine, ready, arguments, now, wake)
         if any(t.job is not None or t.state == "elsewhere" for t in left):
             wake.wait(every)
             wake.clear()
         for t in left:
-            _look(t, time.time(), tries, stalled)
+            _look(t, time.monotonic(), tries, stalled)
         if now - shown >= every:
             show(tasks)
             shown = now
@@ -225,12 +225,12 @@ def _news(
 @contextmanager
 def _shown(tasks, progress, say=None):
     "Yields what shows the tasks, again and again."
-    began, told, lines = time.time(), {id(t) for t in tasks if t.state in ended}, []
+    began, told, lines = time.monotonic(), {id(t) for t in tasks if t.state in ended}, []
 
     def standing():
         if say:
             lines.extend(_news(tasks, told, say))
-        return "\n".join([*lines, *state_lines(tasks, time.time() - began)])
+        return "\n".join([*lines, *state_lines(tasks, time.monotonic() - began)])
 
     if not progress or os.environ.get("TQDM_DISABLE"):
         yield lambda tasks: None
@@ -374,7 +374,7 @@ def _row(run, options):
         row |= run.study.summary(run.metrics())
     row["error"], failed = "", run.path / "failed.json"
     if failed.is_file() and not run.finished:
-        row["error"] = json.loads(failed.read_text()).get("error", "")
+        row["error"] = json.loads(failed.read_text(encoding="utf-8")).get("error", "")
     return row
 
 
@@ -401,7 +401,7 @@ def sweep_folder(
     own = f"{facts['study']}-{facts['preset']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     folder = runs_root(root) / "sweeps" / (name or own)
     there = folder / "sweep.json"
-    if there.is_file() and json.loads(there.read_text())["facts"] != json.loads(text):
+    if there.is_file() and json.loads(there.read_text(encoding="utf-8"))["facts"] != json.loads(text):
         what = "give another name, or remove the folder"
         raise InputError(f"sweep {folder.name}: another sweep is in {folder}; {what}")
     return folder
@@ -413,7 +413,7 @@ def read_sweep(
     "What a sweep was, and its runs."
     path = Path(folder).absolute() / "sweep.json"
     try:
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         why = "it has no sweep.json that can be read"
         raise InputError(f"sweep: {folder} is no folder of a sweep ({why})") from None
@@ -475,6 +475,6 @@ def sweep(
     for t in (t for t in tasks if t.state == "failed" and not t.run.locked):
         write_atomic(t.run.path / "failed.json", json.dumps(dict(error=t.error)))
     table["error"] = [t.error if t.state == "failed" else "" for t in tasks]
-    table.to_csv(folder / "table.csv", index=False)
+    write_atomic(folder / "table.csv", table.to_csv(index=False))
     table.attrs["folder"] = str(folder)
     return table

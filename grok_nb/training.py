@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'learning_rate_share', 'orthogonalised', 'Muon', 'hidden_matrices', 'make_optimizers', 'mean_loss',
-           'checkpoint_steps', 'save_state', 'load_state', 'TrainingDiverged', 'commit', 'save_artifacts',
-           'check_device', 'stop_on_signal', 'headline_curve', 'rule_name', 'best_step', 'forget_worse',
-           'check_processes', 'split', 'agree', 'was_left', 'Session', 'Due', 'evaluate', 'failures_are_named', 'train']
+           'checkpoint_steps', 'save_state', 'read_state', 'load_state', 'TrainingDiverged', 'commit', 'save_artifacts',
+           'check_device', 'check_threads', 'stop_on_signal', 'headline_curve', 'rule_name', 'best_step',
+           'forget_worse', 'check_processes', 'split', 'agree', 'was_left', 'is_done', 'open_to_resume',
+           'where_to_begin', 'Session', 'Due', 'evaluate', 'failures_are_named', 'train']
 
 # %% ../nbs/core/05_training.ipynb #418ca3f3
-import json, math, os, shutil, signal, threading, time, warnings
+import json, math, os, re, shutil, signal, sys, threading, time, warnings
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,14 +23,14 @@ import torch.nn.functional as F
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from fastcore.basics import patch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError, check_environment, from_environment
-from .files import atomic_folder, full_disk_is_named, remove_folder, write_atomic
+from .files import atomic_folder, disk_errors_are_named, partial_of, remove_folder, size_of
 from .models import logits_at
-from .runs import Busy, Checkpoint, Config, Context, Run, is_checkpoint, pick, progress_bar
+from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -159,12 +160,50 @@ def save_state(
             for k, v in state.items():
                 tensors[f"{i}.{p}.{k}"] = torch.as_tensor(v).detach().cpu().contiguous()
     save_file(tensors, folder / "training_state.safetensors")
-    (folder / "training_state.json").write_text(json.dumps(facts))
+    facts["tensors"] = len(tensors)
+    (folder / "training_state.json").write_text(json.dumps(facts), encoding="utf-8")
 
 # %% ../nbs/core/05_training.ipynb #6a10c3d6
+def read_state(
+    checkpoint: Checkpoint,
+    optimizers: list[torch.optim.Optimizer],  # whose state it is to be
+) -> tuple[dict, dict]:  # tensors by name; the facts that were saved with them
+    "The training state of a checkpoint. Raises `Damaged` if it is not whole."
+    try:
+        tensors = load_file(checkpoint.path / "training_state.safetensors")
+        facts = json.loads((checkpoint.path / "training_state.json").read_bytes())
+    except (OSError, SafetensorError, ValueError) as e:
+        raise Damaged(f"step {checkpoint.step}: its training state cannot be read ({e})") from None
+    wanted = {f"{i}.": [p for g in o.param_groups for p in g["params"]] for i, o in enumerate(optimizers)}
+    whole = isinstance(facts, dict) and facts.get("tensors", len(tensors)) == len(tensors)
+    whole = whole and tensors.get("random.cpu", torch.empty(0)).dtype == torch.uint8
+    if not whole or not all(_fits(tensors, before, params) for before, params in wanted.items()):
+        raise Damaged(f"step {checkpoint.step}: its training state is not of this run's optimisers")
+    return tensors, facts
+
+
+def _fits(tensors, before, params):
+    "Has every parameter that has a state the same moments, each of its own shape?"
+    state = {}
+    for name in (n for n in tensors if n.startswith(before)):
+        _, p, moment = name.split(".", 2)
+        state.setdefault(int(p), {})[moment] = tensors[name]
+    same_moments = len({frozenset(moments) for moments in state.values()}) <= 1
+    in_range = all(0 <= p < len(params) for p in state)
+    return (
+        same_moments
+        and in_range
+        and all(
+            t.numel() == 1 or t.shape == params[p].shape
+            for p, moments in state.items()
+            for t in moments.values()
+        )
+    )
+
+
 def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) -> dict:
     "Restore optimisers and random-number state; returns the facts that were saved with them."
-    tensors = load_file(checkpoint.path / "training_state.safetensors")
+    tensors, facts = read_state(checkpoint, optimizers)
     for i, o in enumerate(optimizers):
         fresh, state = o.state_dict(), {}
         for name, t in tensors.items():
@@ -176,7 +215,7 @@ def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) 
     cuda = [tensors[n] for n in sorted(tensors) if n.startswith("random.cuda")]
     if cuda and len(cuda) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(cuda)
-    return json.loads((checkpoint.path / "training_state.json").read_text())
+    return {k: v for k, v in facts.items() if k != "tensors"}
 
 # %% ../nbs/core/05_training.ipynb #c9549434
 class TrainingDiverged(RunError):
@@ -198,11 +237,12 @@ def commit(
     about = dict(step=step, tokens=step * run.stream.tokens_per_batch, run=run.run_id)
     if passing:
         about["passing"] = True
-    with atomic_folder(run.folder(step), **about) as folder:
+    with atomic_folder(run.folder(step), check=run.fence, **about) as folder:
         model.save_pretrained(folder)
         if getattr(run.stream, "tokenizer", None):
             run.stream.tokenizer.save_pretrained(folder)
         save_state(folder, optimizers, **facts)
+    run.fence()
     forget_worse(run, best)
     with_state = [c for c in run.checkpoints if c.has_state]
     for c in with_state[: -run.config.keep_states]:
@@ -212,10 +252,14 @@ def commit(
 def save_artifacts(run: Run):
     "Save the stream's arrays beside the run, or check them against those that are there."
     arrays = {k: np.ascontiguousarray(v) for k, v in getattr(run.stream, "artifacts", {}).items()}
+    if verify := getattr(run.stream, "verify", None):
+        verify()
     path = run.path / "artifacts.safetensors"
     if not path.exists():
-        save_arrays(arrays, path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        save_arrays(arrays, partial := partial_of(path))
+        shutil.copymode(run.path / "config.json", partial)
+        run.fence()
+        os.replace(partial, path)
     try:
         saved = load_arrays(path)
     except SafetensorError as e:
@@ -254,16 +298,41 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _threads_so_far(run, processes):
+    "The threads of the last session with so many processes; None if there was none."
+    return next((s["threads"] for s in run.sessions()[::-1] if s.get("processes", 1) == processes), None)
+
+
+def check_threads(
+    run: Run,
+    threads: int | None,  # CPU threads that are asked for
+    processes: int = 1,  # that train it
+):
+    "An `InputError` if a run that has checkpoints would go on with another number of threads."
+    before = _threads_so_far(run, processes)
+    if threads and before and threads != before and run.resumable:
+        raise InputError(
+            f"threads = {threads}: {run.run_id} is trained with {before}, and another number would change "
+            "its bits; leave it out to go on, or train the run anew in another folder of runs"
+        )
+
+
 def _set_threads(run, model, threads, processes):
-    """Set torch's CPU threads: as asked, else as the run began, else one for a small model,
+    """Set torch's CPU threads: as asked, else as the run was trained before, else one for a small model,
     and for others `OMP_NUM_THREADS` or a process's share of the cores."""
-    began = next((s["threads"] for s in run.sessions() if s.get("processes", 1) == processes), None)
+    before = _threads_so_far(run, processes)
     small = sum(p.numel() for p in model.parameters()) < 1_000_000
     given = from_environment("OMP_NUM_THREADS", 0)
     share = _cores() // max(1, from_environment("LOCAL_WORLD_SIZE", processes))
-    torch.set_num_threads(threads or began or (1 if small else given or max(1, share)))
+    torch.set_num_threads(threads or before or (1 if small else given or max(1, share)))
 
 # %% ../nbs/core/05_training.ipynb #740bba7a
+def _signals_to_stop():
+    "Ctrl-C and SIGTERM; and, where they would kill, the signals of a closed terminal and of Slurm."
+    others = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+    return [signal.SIGINT, signal.SIGTERM, *(s for s in others if signal.getsignal(s) == signal.SIG_DFL)]
+
+
 @contextmanager
 def stop_on_signal():
     "Yields a list that is empty until a signal to stop arrives; it then holds the signal's number."
@@ -275,7 +344,7 @@ def stop_on_signal():
         received.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        old = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+        old = {s: signal.signal(s, handler) for s in _signals_to_stop()}
     try:
         yield received
     finally:
@@ -308,7 +377,7 @@ def best_step(
 
 def forget_worse(run: Run, best: int | None):
     "Once the best checkpoint is there, remove those that were kept only for being the best until then."
-    if best is None or not is_checkpoint(run.folder(best)):
+    if best is None or not run.has(best):
         return
     for c in run.checkpoints:
         if c.step < best and c.manifest.get("passing"):
@@ -350,12 +419,12 @@ def split(
         yield piece | dict(weight=float(_scored(piece["labels"]) / total))
 
 # %% ../nbs/core/05_training.ipynb #6a10c3dc
-ENOUGH = 1  # the rule's word to stop; larger ones are signals
+ENOUGH = 1  # the rule's word to stop; that of a signal is larger by its number
 
 
 def agree(
     accelerator: Accelerator,
-    word: int,  # 0, `ENOUGH`, or the number of a signal
+    word: int,  # 0, `ENOUGH`, or more for a signal
 ) -> int:  # the largest word of all processes
     "Why to stop here, the same for every process; 0: go on."
     return int(accelerator.gather(torch.tensor([word], device=accelerator.device)).max())
@@ -365,6 +434,68 @@ def was_left(error: RuntimeError) -> bool:
     "Does the error say that another process is gone? (gloo says it in words only.)"
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
+# %% ../nbs/core/05_training.ipynb #046b05c9
+def is_done(run: Run) -> bool:
+    "Is the run finished, its last checkpoint what it was, and no evaluation lost?"
+    if not run.finished or run.missing_evaluations(run.config.steps):
+        return False
+    try:
+        run.at(run.config.steps).verify()
+    except Damaged:
+        return False
+    return True
+
+
+def _shapes(model):
+    return {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
+
+
+def _kinds(checkpoint):
+    "The types of the tensors in the files of a checkpoint, which transformers would convert in silence."
+    kinds = set()
+    for path in checkpoint.path.glob("model*.safetensors"):
+        with safe_open(path, "pt") as f:
+            kinds |= {f.get_slice(name).get_dtype() for name in f.keys()}
+    return kinds
+
+
+def open_to_resume(
+    run: Run,
+    checkpoint: Checkpoint,  # of it
+    fresh,  # a new model of this run
+):  # → its model
+    "Open a checkpoint that training may go on from. Raises `Damaged`, with the reason."
+    if lost := run.missing_evaluations(checkpoint.step):
+        raise Damaged(
+            f"step {checkpoint.step}: the evaluation of step {lost[0]} is not in metrics.jsonl any more"
+        )
+    checkpoint.verify(state=True)
+    model = checkpoint.model
+    halved = _kinds(checkpoint) & {"F16", "BF16"} and fresh.dtype == torch.float32
+    if halved or _shapes(model) != _shapes(fresh):
+        raise Damaged(f"step {checkpoint.step}: its tensors are not those of this run's model")
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise Damaged(f"step {checkpoint.step}: its weights are not finite")
+    read_state(checkpoint, make_optimizers(model, run.config))
+    return model
+
+
+def where_to_begin(run: Run):  # → Checkpoint or None, model, list of str: what was passed over, and why
+    "The newest checkpoint that training can go on from, or a new model."
+    fresh, found = run.study.model(run.config), {}
+    for checkpoint in reversed(run.checkpoints):
+        if not checkpoint.names_state:
+            continue  # let go as planned
+        try:
+            model = open_to_resume(run, checkpoint, fresh)
+        except Damaged as e:
+            found[checkpoint.step] = str(e)
+            continue
+        found |= run.unsound(checkpoint.step)
+        return checkpoint, model, [found[s] for s in sorted(found, reverse=True)]
+    found |= run.unsound()
+    return None, fresh, [found[s] for s in sorted(found, reverse=True)]
+
 # %% ../nbs/core/05_training.ipynb #6a10c3e0
 class Session:
     "What a process holds of a run while it trains it."
@@ -373,15 +504,15 @@ class Session:
         self,
         run: Run,
         accelerator: Accelerator,
-        claim=None,  # this process's hold on the run; None: another one writes
+        writes: bool = False,  # is it this process that measures, saves and tells?
         threads: int | None = None,  # CPU threads, see above
         keep_best: bool = False,  # keep the checkpoint at which the headline was best
     ):
-        config, origin = run.config, run.resumable
-        self.run, self.accelerator, self.claim, self.keep_best = run, accelerator, claim, keep_best
-        self.is_new, self.step = origin is None, origin.step if origin else 0
+        config = run.config
+        self.run, self.accelerator, self.writes, self.keep_best = run, accelerator, writes, keep_best
         torch.manual_seed(config.seed)
-        model = origin.model if origin else run.study.model(config)
+        origin, model, self.passed_over = where_to_begin(run)
+        self.is_new, self.step = origin is None, origin.step if origin else 0
         _set_threads(run, model, threads, accelerator.num_processes)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             self.model = accelerator.prepare(model.train())
@@ -393,12 +524,12 @@ class Session:
         )
         self.loss_steps = known.get("loss_steps", 0)
         self.saved_headline = known.get("headline")  # at the last checkpoint that stays
-        self.began = time.time() - known.get("seconds", 0.0)
+        self.began = time.monotonic() - max(0.0, known.get("seconds", 0.0))
         self.probes, self.loss = run.study.probes(config), run.study.loss(config)
         scored = getattr(run.stream, "scored_positions", None)
         self.scored = None if scored is None else torch.as_tensor(scored, device=accelerator.device)
         self.planned = set(checkpoint_steps(config))
-        self.shown, self.last_beat, self.halt = {}, 0.0, 0
+        self.shown, self.last_beat, self.halt = {}, -math.inf, 0
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e2
 @patch
@@ -457,6 +588,17 @@ def due(
     several = self.accelerator.num_processes > 1
     return Due(evaluation, checkpoint, several and (evaluation or checkpoint or step % 10 == 0))
 
+# %% ../nbs/core/05_training.ipynb #7ac2e951
+@patch
+def check_folder(self: Session):
+    "Raises `RunError` if the run's folder was moved or removed, or its metrics changed; `Busy` as `fence`."
+    run, metrics = self.run, self.run.path / "metrics.jsonl"
+    run.fence()
+    if (size_of(metrics) if metrics.is_file() else 0) != self.written:
+        raise RunError(
+            f"{run.run_id}: {metrics} was changed or removed while it was trained; run it again to mend it"
+        )
+
 # %% ../nbs/core/05_training.ipynb #a33165cb
 def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     "Tidy rows of every probe, the model in eval mode and without gradients."
@@ -469,26 +611,16 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e8
 @patch
-def check_claim(self: Session):
-    "Raises `Busy` if another process has taken the run over while this one stood still."
-    if self.claim.compromise:
-        raise Busy(
-            f"run: {self.run.run_id}: this process stood still for too long, "
-            "and another one has taken the run over"
-        )
-
-
-@patch
 def measure(self: Session) -> float | None:  # the headline
     "Evaluate, write the line of metrics, start a new mean of the loss. The first process alone does it."
-    value = self._write_metrics() if self.claim else None
+    value = self._write_metrics() if self.writes else None
     self.loss_sum, self.loss_steps = torch.zeros_like(self.loss_sum), 0
     return value
 
 
 @patch
 def _write_metrics(self: Session):
-    self.check_claim()
+    self.check_folder()
     run, step, loss, rows = self.run, self.step, None, []
     if self.loss_steps:
         loss = self.loss_sum.item() / self.loss_steps
@@ -496,8 +628,9 @@ def _write_metrics(self: Session):
         if not math.isfinite(loss):
             raise TrainingDiverged
     rows += evaluate(run, self.bare, step, self.accelerator.device, self.probes)
-    seconds = round(time.time() - self.began, 2)
+    seconds = round(time.monotonic() - self.began, 2)
     run.append(step=step, tokens=step * run.stream.tokens_per_batch, seconds=seconds, rows=rows)
+    self.written = size_of(run.path / "metrics.jsonl")
     value = pick(rows, run.study.headline)
     self.shown = {"loss": loss, run.study.headline_name: value}
     if value is not None:
@@ -528,14 +661,14 @@ def save(
     stays: bool = True,  # or only for being the best so far
 ):
     "Commit a checkpoint, with all that it takes to go on from it."
-    self.check_claim()
+    self.check_folder()
     if stays and value is not None:
         self.saved_headline = value
     best = best_step(self.curve, self.run.study) if self.keep_best else None
     facts = dict(
         loss_sum=self.loss_sum.item(),
         loss_steps=self.loss_steps,
-        seconds=time.time() - self.began,
+        seconds=time.monotonic() - self.began,
         headline=self.saved_headline,
     )
     passing = not (stays or self.halt)
@@ -545,17 +678,19 @@ def save(
 @patch
 def begin(self: Session):
     "Bring the run's folder to where training goes on, and note that it does. The first process does it."
-    if not self.claim:
+    if not self.writes:
         return
     run, step, device = self.run, self.step, self.accelerator.device
     save_artifacts(run)
     run.cut_back(-1 if self.is_new else step)
+    self.written = size_of(run.path / "metrics.jsonl")
     self.curve = headline_curve(run)
     forget_worse(run, best_step(self.curve, run.study) if self.keep_best else None)
+    run.fence()
     for past in ("failed.json", "stopped.json"):
         (run.path / past).unlink(missing_ok=True)
-    for left in run.path.glob("checkpoints/.step-*"):  # by a kill
-        shutil.rmtree(left)
+    for why in self.passed_over:
+        print(f"{run.run_id}: {why}; passed over, training goes on from step {step}", file=sys.stderr)
     run.begin_session(
         step=step,
         device=str(device),
@@ -563,6 +698,7 @@ def begin(self: Session):
         compiled=self.accelerator.state.dynamo_plugin.backend.value.lower(),
         threads=torch.get_num_threads(),
         processes=self.accelerator.num_processes,
+        **(dict(passed_over=self.passed_over) if self.passed_over else {}),
     )
     if self.is_new:
         self.save(self.measure())
@@ -575,15 +711,15 @@ def why_stop(
     until: Callable | None,  # the rule
     value: float | None,  # headline, where it was measured
     due: Due,  # at this step
-) -> int:  # 0: go on; `ENOUGH`; or the number of a signal
+) -> int:  # 0: go on; `ENOUGH`; or more for a signal
     "Is this to be the last step? The same answer for every process; a rule's word is noted in the folder."
     asked = until is not None and value is not None and self.step < self.run.config.steps
-    word = signals[0] if signals else ENOUGH if asked and until(self.curve) else 0
+    word = ENOUGH + signals[0] if signals else ENOUGH if asked and until(self.curve) else 0
     if self.accelerator.num_processes > 1:
         word = agree(self.accelerator, word) if due.meeting else 0
-    if word == ENOUGH and self.claim:
+    if word == ENOUGH and self.writes:
         stopped = dict(step=self.step, rule=rule_name(until))
-        write_atomic(self.run.path / "stopped.json", json.dumps(stopped))
+        self.run.write("stopped.json", json.dumps(stopped))
     return word
 
 
@@ -594,10 +730,12 @@ def tell(
     evaluated: bool,  # at this step
 ):
     "Move the bar, and let others know once a second that the run goes on."
-    bar.update()
-    if self.claim and (evaluated or time.time() - self.last_beat > 1):
-        self.last_beat = time.time()
+    now = time.monotonic()
+    if self.writes and (evaluated or now - self.last_beat > 1):
+        self.last_beat = now
         self.run.beat(step=self.step, shown=self.shown)
+    with suppress(OSError):  # of a terminal that is closed
+        bar.update()
         if evaluated:
             bar.set_postfix({k: f"{v:.3f}" for k, v in self.shown.items() if v is not None})
 
@@ -613,8 +751,14 @@ def failures_are_named(session: Session):
             f"{run.run_id}: the loss is not finite at step {session.step}; the last good checkpoint is step "
             f"{max(run.steps, default=None)}. A lower lr, or clip, may help."
         )
-        write_atomic(run.path / "failed.json", json.dumps(dict(step=session.step, error=message)))
+        run.write("failed.json", json.dumps(dict(step=session.step, error=message)))
         raise TrainingDiverged(message) from None
+    except RunError:
+        raise
+    except (OSError, SafetensorError):
+        if session.claim and not run.path.is_dir():
+            session.check_folder()  # says so
+        raise
     except RuntimeError as e:
         if not was_left(e):
             raise
@@ -640,19 +784,20 @@ def train(
     check_environment()
     check_processes(config)
     run = Run.prepare(config, root)
-    if run.finished or until and run.stopped and until(headline_curve(run)):
+    if is_done(run) or until and run.stopped and until(headline_curve(run)):
         return run
     transformers_logging.disable_progress_bar()
     accelerator = _accelerator(run.config, device)
+    check_threads(run, threads, accelerator.num_processes)
     writes = accelerator.is_main_process
     with (
-        run.lock(wait=True) if writes else nullcontext() as claim,
-        full_disk_is_named(run.path),
+        disk_errors_are_named(run.path),
+        run.lock(wait=True) if writes else nullcontext(),
         stop_on_signal() as signals,
     ):
-        if accelerator.num_processes == 1 and run.finished:
+        if accelerator.num_processes == 1 and is_done(run):
             return run  # by the process that held it
-        session = Session(run, accelerator, claim, threads, keep_best)
+        session = Session(run, accelerator, writes, threads, keep_best)
         with failures_are_named(session):
             session.begin()
             bar = progress_bar(run, session.step, progress and writes)
@@ -667,9 +812,11 @@ def train(
                 if writes and (stays or session.halt or due.evaluation and session.is_best()):
                     session.save(value, stays)
                 session.tell(bar, due.evaluation)
-            bar.close()
+            with suppress(OSError):
+                bar.close()
             accelerator.wait_for_everyone()
-    if session.halt > ENOUGH and session.step < run.config.steps:
+    number = session.halt - ENOUGH
+    if number > 0 and session.step < run.config.steps:
         where = f"stopped at step {session.step} of {run.config.steps}; run it again to go on"
-        raise KeyboardInterrupt(where) if session.halt == signal.SIGINT else SystemExit(128 + session.halt)
+        raise KeyboardInterrupt(where) if number == signal.SIGINT else SystemExit(128 + number)
     return run

@@ -199,6 +199,7 @@ def test_it_fits_a_phone(opened, on_disk, scrubber):
     stands_at(page, scrubber, 0)
 
 
+@pytest.mark.promise("injection")
 def test_hostile_words_run_nothing(opened, short_runs, tmp_path):
     run = short_runs["modular"]
     table = pd.DataFrame([dict(step=s, layer=0, head=h, query=q, key=k, value=.5) for s in run.steps for h in range(2) for q in range(3) for k in range(q + 1)])
@@ -240,6 +241,11 @@ def test_a_report_opens_and_scrubs_offline(opened, short_report, shots, width):
     page.screenshot(path=shots/f"report-{width}.png", full_page=True)
 
 
+# Whether the last slider is what one touches in its middle.
+REACHED = """() => { const slider = [...document.querySelectorAll('.gs input[type=range]')].at(-1), at = slider.getBoundingClientRect()
+  return document.elementFromPoint(at.x + at.width/2, at.y + at.height/2) == slider }"""
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_scrubbers_of_the_site_move(opened, site, shots, width):
     with_one = [p for p in sorted(site.rglob("*.html")) if '<div class="gs"' in p.read_text(encoding="utf-8")]
@@ -249,6 +255,8 @@ def test_scrubbers_of_the_site_move(opened, site, shots, width):
         page.goto(path.as_uri())
         every_scrubber_moves(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.locator(".gs-picture").last.scroll_into_view_if_needed()
+        assert page.evaluate(REACHED), "the slider stays in view, under nothing else"
         if path.stem == "first_look":
             page.locator(".gs").scroll_into_view_if_needed()
             page.screenshot(path=shots/f"first-look-{width}.png")

@@ -122,6 +122,7 @@ def test_a_true_null_is_rarely_called_either_way():
     assert .01 <= counts["supported"] <= .04 and .01 <= counts["not supported"] <= .04
 
 
+@pytest.mark.filterwarnings("error")
 def test_over_seeds_of_intervals_and_open_ends():
     exact = over_seeds({0: 100., 1: 140., 2: 120.})
     wide = over_seeds({0: Interval(80, 120), 1: Interval(120, 160), 2: Interval(100, 140)})
@@ -140,6 +141,7 @@ def test_share_of_seeds_is_exact():
     assert e.effect == .75 and np.allclose(e.interval, (.194120, .993691), atol=1e-6) and e.seeds == 4
 
 
+@pytest.mark.promise("injection")
 def test_ledger_is_a_frame_and_escapes_what_it_shows(tmp_path):
     evil = "<script>alert('x')</script>"
     bad = Claim(evil, evil, evil, lambda t: Evidence(1, (.5, 2), evil, 3, evil))

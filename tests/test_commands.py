@@ -196,9 +196,9 @@ def test_runs_refuses_in_one_line(trained, capsys, words, says):
 
 def test_a_list_loads_nothing_heavy_and_writes_nothing(root):
     before = sorted(root.rglob("*"))
-    for words in ([], ["--json"], ["--tree", "cut"]):
-        status, out, err, loaded = shell(root, "grok_nb_runs", *words)
-        assert status == 0 and err == "" and out and not loaded
+    status, out, err, loaded = shell(root, "grok_nb_runs", code="for words in (['--json'], ['--tree', 'cut']): grok_nb_runs(words)")
+    assert status == 0 and err == "" and not loaded
+    assert json.JSONDecoder().raw_decode(out)[0]["runs"] and "\ncut  14 bytes\n" in out and study.question in out
     assert sorted(root.rglob("*")) == before
 
 
@@ -424,3 +424,130 @@ def test_what_cannot_be_asked_any_more_is_looked_up_or_said(trained, monkeypatch
     monkeypatch.setattr(runs[0].study, "checkpoint_probes", gone)
     assert measured_inside(runs, measure_missing=False).empty
     with pytest.raises(InputError, match="the text is gone"): measured_inside(runs)
+
+
+# ---- streams, disks and signals ----
+
+def started_by(redirection, root, *words, **env):
+    "A command that a shell starts with such a redirection: status, stdout, stderr."
+    env = os.environ | dict(GROK_NB_RUNS=str(root), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="") | env
+    done = subprocess.run(["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, *map(str, words)], env=env, capture_output=True)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+COMMAND = "-c", "import sys, grok_nb.commands as c; getattr(c, sys.argv[1])(sys.argv[2:])"
+COMMANDS = dict(list=[*COMMAND, "grok_nb_runs"], overview=["-m", "grok_nb"], help=[*COMMAND, "grok_nb_claims", "--help"])
+
+
+@pytest.mark.promise("disk")
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_a_stdout_that_takes_nothing(trained, words):
+    if not os.path.exists("/dev/full"): pytest.skip("needs /dev/full")
+    assert started_by(">&-", trained, *words) == (0, b"", "")
+    status, _, err = started_by("> /dev/full", trained, *words)
+    assert status == 1 and err.endswith(": standard output: No space left on device\n") and err.count("\n") == 1
+
+
+@pytest.mark.promise("disk")
+def test_no_file_takes_the_place_of_a_closed_stream(trained, tmp_path):
+    code = "import os; from grok_nb.commands import grok_nb_runs as list; list([]); os._exit(open('x', 'w').fileno())"
+    assert started_by("<&- >&- 2>&-", trained, "-c", f"import os; os.chdir({str(tmp_path)!r}); {code}")[0] > 2
+
+
+ASCII = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"), dict(PYTHONIOENCODING="ascii")
+
+
+@pytest.mark.promise("locale")
+@pytest.mark.parametrize("env", ASCII, ids=["locale", "stdout"])
+def test_a_machine_that_does_not_speak_utf8(trained, tmp_path, capsys, env):
+    "Lists have question marks; files are as everywhere, names that are no text included."
+    run = finished(trained)[0]
+    status, out, err = started_by("", trained, *COMMAND, "grok_nb_runs", "--tree", run.path, **env)
+    plain = said(capsys, commands.grok_nb_runs, "--tree", run.path)
+    assert (status, err) == (0, "") and not plain.isascii() and out.decode() == re.sub(r"[^\x00-\x7f]", "?", plain)
+    code = "import sys, pathlib, grok_nb.files as f; f.write_atomic(pathlib.Path(sys.argv[1]), '\\u2192 \\udcff')"
+    assert started_by("", trained, "-c", code, tmp_path/"page", **env) == (0, b"", "")
+    assert (tmp_path/"page").read_bytes() == "→ \\udcff".encode()
+
+
+@pytest.mark.promise("disk")
+@pytest.mark.parametrize("words, file", [
+    pytest.param(["grok_nb_report", "{run}", "--out", "{root}/x.html"], "x.html", marks=pytest.mark.slow),
+    (["grok_nb_measure", "{run}", "--out", "{root}/new"], "accuracy.parquet")], ids=["report", "measure"])
+def test_a_disk_that_takes_no_more(root, words, file):
+    "Met by `ulimit -f`: one line that names the file, and no part of it. A report first looks inside, which fits."
+    words = [w.format(run=finished(root)[0].path, root=root) for w in words]
+    done = subprocess.run(["bash", "-c", f'ulimit -f {50 if "report" in words[0] else 2}; exec "$@"', "sh", sys.executable, *COMMAND, *words], capture_output=True, text=True,
+                          env=os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.endswith(f"{file}: File too large\n")
+    assert not [p for p in root.rglob("*") if p.name == file and "new" in p.parts or p.name == "x.html" or p.suffix == ".partial"]
+
+
+@pytest.mark.promise("disk")
+def test_a_working_folder_that_is_gone(tmp_path):
+    code = "import os; os.mkdir('here'); os.chdir('here'); os.rmdir('../here'); from grok_nb.commands import grok_nb_runs; grok_nb_runs([])"
+    env = {k: v for k, v in os.environ.items() if k != "GROK_NB_RUNS"} | dict(PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "--runs" in done.stderr
+
+
+# A process that is a command, and gets Ctrl-C when it begins to import a module, or when it ends.
+INTERRUPTED = """
+import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupt(): os.kill(os.getpid(), signal.SIGINT)
+class At:
+    def find_spec(self, name, path=None, target=None):
+        if name == where: interrupt()
+where, *sys.argv = sys.argv[1:]
+if where == "the end": atexit.register(interrupt)
+sys.meta_path.insert(0, At())
+from grok_nb import commands
+getattr(commands, os.path.basename(sys.argv[0]))()
+"""
+
+
+@pytest.mark.promise("signals")
+@pytest.mark.parametrize("where, words", [
+    ("importlib.metadata", "runs"), ("fastcore.script", "runs"), ("grok_nb.see.formats", "runs"), ("pandas", "runs"), ("the end", "runs"),
+    ("numpy", "train modular --preset smoke"), ("torch", "train modular --preset smoke"), ("tokenizers", "train modular --preset smoke")])
+def test_interrupted_while_it_loads(trained, tmp_path, where, words):
+    name, *words = words.split()
+    env = os.environ | dict(GROK_NB_RUNS=str(tmp_path if words else trained), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, where, f"bin/grok_nb_{name}", *words], env=env, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr in ("", f"grok_nb_{name}: stopped\n"), done.stderr
+
+
+# ---- what is sent ----
+
+def test_what_is_sent_tells_nothing_of_the_machine(tmp_path, capsys, plain):
+    "Reports, as HTML and as Markdown, of runs and of a sweep, and checkpoints: no folder that a text or a tokenizer lies in."
+    from grok_nb.sweeps import sweep
+    from grok_nb.texts import FileTexts, train_tokenizer
+    home, runs = tmp_path/"someuser"/"secret place", tmp_path/"runs"
+    (home/"texts").mkdir(parents=True)
+    for n in range(4): (home/"texts"/f"{n}.txt").write_text("\n<|endoftext|>\n".join(f"{i} and {n*i} are {n + i}." for i in range(300)))
+    train_tokenizer(FileTexts([home/"texts"]), 300).save_pretrained(home/"words")
+    fixed = dict(corpus=f"{home}/texts\n{home}/texts/0.txt", tokenizer=str(home/"words"), steps=8, warmup_steps=1, evaluate_every=2, checkpoints=1)
+    table = sweep("corpus", "smoke", {}, (0, 1), "serial", runs, fixed=fixed, progress=False)
+    found = [Run(runs/name) for name in table.run]
+    shutil.rmtree(found[1].folder(8))
+    (found[1].path/"failed.json").write_text(json.dumps(dict(error=f"corpus file {home}/texts/1.txt: no such file")))
+    sent = []
+    for out in ("r.html", "r.md"): sent.append(said(capsys, commands.grok_nb_report, *(r.path for r in found), "--out", tmp_path/out))
+    for out in ("s.html", "s.md"): sent.append(said(capsys, commands.grok_nb_report, table.attrs["folder"], "--out", tmp_path/out))
+    for text in map(str.strip, sent):
+        page = open(text, encoding="utf-8").read()
+        assert "0.txt" in page and ("sha256" in page and found[0].config.fingerprint in page or "corpus file 1.txt: no such file" in page)
+        assert not re.search("someuser|secret place|" + re.escape(str(tmp_path)), page)
+    for p in (p for p in found[0].path.glob("checkpoints/**/*") if p.is_file()):
+        assert not re.search(b"someuser|secret place", p.read_bytes()), p
+    assert "someuser" in (found[0].path/"config.json").read_text()
+
+
+def test_a_panel_that_fails_tells_nothing_of_the_machine():
+    from grok_nb.see.shown import failed
+    for error in (InputError("pairs /srv/a user/b c/pairs.jsonl cannot be read"), FileNotFoundError(2, "No such file", "/srv/a user/pairs.jsonl"),
+                  OSError("/srv/a user/b c/pairs.jsonl")):
+        assert "pairs.jsonl" in failed(error, "drawn").reason and "user" not in failed(error, "drawn").reason

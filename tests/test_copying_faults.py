@@ -229,6 +229,7 @@ def test_interrupted_between_and_within_checkpoints(whole, counted, name, at, tm
     assert asked == before
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.parametrize("at", [1, 4, 9])
 def test_killed_before_a_table_is_in_its_place(whole, at, tmp_path):
     series, expected = whole

@@ -177,7 +177,8 @@ class Lab:
 
 
 def argv(root, options): return ["slow", "--runs", str(root), "--set", *(f"{k}={v}" for k, v in options.items())]
-def run_of(root, options): return Run(Path(root)/studies["slow"].config(**options).run_id)
+def run_path(root, options): return Path(root)/studies["slow"].config(**options).run_id
+def run_of(root, options): return Run(run_path(root, options))
 def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 def one_line(text): return len(text.splitlines()) == 1 and text.endswith("\n") and "Traceback" not in text
 
@@ -244,20 +245,25 @@ def check_same(run, reference, stops=()):
     assert digest(run.path/"artifacts.safetensors") == digest(reference.path/"artifacts.safetensors")
 
 
-def terminate_in(step):
-    "Setup: the process gets SIGTERM in the middle of this step."
+def in_the_middle_of(step, what):
+    "Setup: this is done in the middle of this step."
     return f"""
 def batch(stream, step):
-    if step == {step}: os.kill(os.getpid(), signal.SIGTERM)
+    if step == {step}: {what}
     return old(stream, step)
 old, ModularStream.batch = ModularStream.batch, batch
 """
 
 
+def terminate_in(step, number="SIGTERM"):
+    "Setup: the process gets a signal in the middle of this step."
+    return in_the_middle_of(step, f"os.kill(os.getpid(), signal.{number})")
+
+
 # ---- kill -9 ----
 
 @pytest.mark.slow
-def test_killed_at_random_moments(lab, runs_root, uninterrupted, hold, capsys):
+def test_killed_at_random_moments(lab, runs_root, uninterrupted, hold, survived):
     options, draw, kills, last = TINY | dict(checkpoint_on_change=1e-6), random.Random(0), 0, 0
     reference = uninterrupted(options)
     assert len(reference.steps) > 13 # some were made on an event: whenever an accuracy is another
@@ -275,7 +281,7 @@ def test_killed_at_random_moments(lab, runs_root, uninterrupted, hold, capsys):
         assert status == -signal.SIGKILL, job.errors
         kills, last = kills + 1, max(run.steps, default=0)
     check_same(run, reference)
-    with capsys.disabled(): print(f" [{kills} kills survived]", end="")
+    survived("kills", kills)
     assert kills >= 5
 
 
@@ -308,7 +314,7 @@ sys.addaudithook(hook)
 
 
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 8])
-def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, capsys, every):
+def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, survived, every):
     "The whole life of a run: making it, step 0, checkpoints that replace an optimiser state, the end."
     reference, kills, moments, number = uninterrupted(SHORT), 0, set(), 0
     while True:
@@ -331,7 +337,7 @@ def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, capsy
             try: check_same(run_of(root, SHORT), reference)
             except AssertionError as e: raise AssertionError(f"{how}: {e}") from e
         if job.status == 0 and not killed: break
-    with capsys.disabled(): print(f" [{kills} kills survived]", end="")
+    survived("kills", kills)
     assert kills*every > 30
     if every > 1: return
     # the moments that matter were among them
@@ -339,6 +345,7 @@ def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, capsy
             ("open", "metrics.jsonl"), ("os.mkdir", "step-00000008.partial")} <= moments
 
 
+@pytest.mark.promise("kills")
 def test_killed_while_a_line_or_a_file_is_written(lab, runs_root, uninterrupted):
     "Where Python cannot see the operation: half a line of metrics, half the optimiser state, half the weights."
     reference = uninterrupted(TINY)
@@ -380,6 +387,7 @@ def started(root, options, process, step=5):
     wait_for(past, f"step {step}")
 
 
+@pytest.mark.promise("signals")
 def test_signals_to_the_command(lab, runs_root, uninterrupted, hold):
     "Ctrl-C to `grok_nb_train` as a shell starts it, and SIGTERM to a copy of a process that has all loaded."
     code = "from grok_nb.commands import grok_nb_train; grok_nb_train()"
@@ -400,6 +408,7 @@ def test_signals_to_the_command(lab, runs_root, uninterrupted, hold):
         check_same(lab.finish(runs_root/number.name, TINY), uninterrupted(TINY), [stop])
 
 
+@pytest.mark.promise("signals")
 def test_second_interrupt_stops_at_once(lab, runs_root, uninterrupted):
     reference = uninterrupted(TINY)
     twice = """
@@ -414,6 +423,38 @@ old, training.save_file = training.save_file, save_file"""
     run = run_of(runs_root, TINY)
     assert run.steps == [0] and not list(run.path.glob("checkpoints/*.partial"))
     check_same(lab.finish(runs_root, TINY), reference)
+
+
+@pytest.mark.promise("signals")
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR1"])
+def test_closed_terminal_and_notice_of_slurm(lab, runs_root, uninterrupted, number):
+    "Each commits a checkpoint; ignored, as under nohup, or caught by someone else, it is none of ours."
+    job = lab.command(runs_root/"taken", TINY, terminate_in(43, number))
+    assert job.wait() == 128 + signal.Signals[number] and not job.errors
+    run = run_of(runs_root/"taken", TINY)
+    assert run.state == "interrupted" and run.resumable.step == max(run.steps) == 44
+    for how in ("signal.SIG_IGN", "lambda *_: None"):
+        root = runs_root/how.partition(".")[0].split()[0]
+        left = lab.command(root, SHORT, f"signal.signal(signal.{number}, {how})" + terminate_in(5, number))
+        assert left.wait() == 0, left.errors
+        assert run_of(root, SHORT).finished
+    check_same(lab.finish(runs_root/"taken", TINY), uninterrupted(TINY), [44])
+
+
+@pytest.mark.promise("signals")
+def test_closed_terminal_with_a_bar_in_it(lab, runs_root, hold):
+    "Where the bar cannot be drawn any more, training goes on to a checkpoint."
+    pty, fcntl, termios = map(pytest.importorskip, ("pty", "fcntl", "termios"))
+    ours, theirs = pty.openpty()
+    def take(): os.setsid(); fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+    code = "from grok_nb.commands import grok_nb_train; grok_nb_train()"
+    process = lab.python(code, *argv(runs_root, TINY), slow=.03, hold=hold, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=take)
+    os.close(theirs)
+    started(runs_root, TINY, process)
+    os.close(ours)
+    assert process.wait(PATIENCE) == 128 + signal.SIGHUP
+    run = run_of(runs_root, TINY)
+    assert run.state == "interrupted" and 5 <= run.resumable.step == max(run.steps) < TINY["steps"]
 
 
 # ---- several processes ----
@@ -451,6 +492,7 @@ def check_finished_later(lab, runs, uninterrupted):
         check_same(lab.finish(run.path.parent, TINY | dict(seed=run.config.seed)), reference, stops)
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.slow
 def test_interrupted_sweep(lab, sweep, uninterrupted):
     "Ctrl-C to the parent: what is being trained is committed, what waits is not begun."
@@ -463,6 +505,7 @@ def test_interrupted_sweep(lab, sweep, uninterrupted):
     check_finished_later(lab, runs[:2], uninterrupted)
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.slow
 def test_killed_worker(lab, sweep, uninterrupted, hold):
     "kill -9 to one of two workers: its run goes on in another one; both come out as if nothing had been."
@@ -475,6 +518,7 @@ def test_killed_worker(lab, sweep, uninterrupted, hold):
     for run in runs: check_same(run, uninterrupted(TINY | dict(seed=run.config.seed)))
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.slow
 def test_killed_parent(lab, sweep, uninterrupted):
     "kill -9 to the parent: the workers commit, let go of their runs, and end."
@@ -487,6 +531,7 @@ def test_killed_parent(lab, sweep, uninterrupted):
     check_finished_later(lab, runs, uninterrupted)
 
 
+@pytest.mark.promise("writers")
 def test_one_process_at_a_time(lab, runs_root, uninterrupted, hold):
     first = lab.command(runs_root, TINY, slow=.02, hold=hold)
     started(runs_root, TINY, first)
@@ -516,6 +561,99 @@ def test_bits_and_threads(lab, runs_root, uninterrupted):
     check_same(resumed, run_of(runs_root/"whole", SHORT), [6])
 
 
+def test_another_number_of_threads_is_refused(lab, stopped):
+    "Before anything is written, with both numbers; a run without a checkpoint has no bits yet, and may have any."
+    root, two_threads = stopped.path.parent, "training.train(make(options), root, threads=2)"
+    before = {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()}
+    job = lab.start(two_threads, root=str(root), options=TINY)
+    assert job.wait() == 2 and one_line(job.errors), job.errors
+    assert "threads = 2" in job.errors and "trained with 1" in job.errors
+    assert {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()} == before
+    shutil.rmtree(stopped.path/"checkpoints")
+    job = lab.start(terminate_in(15) + two_threads, root=str(root), options=TINY)
+    assert job.wait() == 143, job.errors
+    assert lab.train(root, TINY, terminate_in(25)).wait() == 143
+    assert [(s["step"], s["threads"]) for s in stopped.sessions()] == [(0, 1), (0, 2), (16, 2)]
+
+
+@pytest.mark.parametrize("name, value, status", [("OMP_NUM_THREADS", "2,1", 0), ("OMP_NUM_THREADS", "many", 0),
+                                                 ("WORLD_SIZE", "abc", 2), ("RANK", "1", 2)])
+def test_what_the_environment_says(lab, runs_root, name, value, status):
+    "Threads of several levels, a process count that is none, and a rank that is left over and silences nobody."
+    options = SHORT | dict(steps=0) if name == "RANK" else SHORT
+    job = lab.start(f"os.environ[{name!r}] = {value!r}\ngrok_nb_train(argv)", argv=argv(runs_root, options))
+    assert job.wait() == status, job.errors
+    if status: assert one_line(job.errors) and (f"{name} = {value!r}" in job.errors or "steps = " in job.errors)
+
+
+@pytest.mark.promise("time")
+def test_a_clock_that_is_set_back(lab, runs_root):
+    back = "import itertools, time\nticks = itertools.count()\ntime.time = lambda: 1.8e9 - 60*next(ticks)"
+    job = lab.train(runs_root, SHORT, back + terminate_in(5))
+    assert job.wait() == 143, job.errors
+    run = lab.finish(runs_root, SHORT, setup=back)
+    seconds = [r["seconds"] for r in run.records()]
+    assert seconds == sorted(seconds) and 0 <= seconds[0] and seconds[-1] < PATIENCE
+    assert 0 <= json.loads((run.resumable.path/FACTS).read_text())["seconds"] < PATIENCE
+
+
+# ---- a folder that changes underneath ----
+
+@pytest.mark.promise("disk")
+@pytest.mark.parametrize("what", ["os.rename(path, path + '.elsewhere')", "shutil.rmtree(path)"], ids=["moved", "removed"])
+def test_folder_that_goes_away(lab, runs_root, uninterrupted, what):
+    "It is said in a line, and nothing begins again in its place."
+    path = run_path(runs_root, TINY)
+    job = lab.command(runs_root, TINY, "import shutil" + in_the_middle_of(33, what), path=str(path))
+    assert job.wait() == 1, job.errors
+    assert one_line(job.errors) and "was moved or removed while it was trained" in job.errors, job.errors
+    assert not path.exists()
+    if "rename" in what:
+        path.with_name(path.name + ".elsewhere").rename(path)
+        check_same(lab.finish(runs_root, TINY), uninterrupted(TINY))
+
+
+@pytest.mark.promise("disk")
+@pytest.mark.parametrize("what", ["os.remove(path + '/metrics.jsonl')", "os.truncate(path + '/metrics.jsonl', 50)"], ids=["removed", "cut"])
+@pytest.mark.parametrize("step", [33, 119], ids=["in between", "at the end"])
+def test_metrics_that_go_away(lab, runs_root, uninterrupted, what, step):
+    "The run does not look finished; trained again it goes on from before the loss, to the same evaluations."
+    job = lab.command(runs_root, TINY, in_the_middle_of(step, what), path=str(run_path(runs_root, TINY)))
+    assert job.wait() == 1, job.errors
+    assert one_line(job.errors) and "metrics.jsonl was changed or removed" in job.errors, job.errors
+    run = run_of(runs_root, TINY)
+    assert run.state == "interrupted"
+    again = lab.command(runs_root, TINY)
+    assert again.wait() == 0 and "is not in metrics.jsonl any more; passed over, training goes on from step 0" in again.errors
+    assert evaluations(run_of(runs_root, TINY)) == evaluations(uninterrupted(TINY)) and run.finished
+
+
+@pytest.mark.promise("disk")
+def test_file_size_limit(lab, runs_root, uninterrupted):
+    "`ulimit -f`, met by the model's configuration or by its weights: Python and safetensors say it in different words."
+    pytest.importorskip("resource")
+    limit = "import resource" + in_the_middle_of(33, "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))")
+    for most in (500, 2000): # bytes
+        job = lab.command(runs_root, TINY, limit, most=most)
+        assert job.wait() == 2, job.errors
+        assert one_line(job.errors) and "File too large" in job.errors, job.errors
+        assert run_of(runs_root, TINY).resumable.step == 30
+    check_same(lab.finish(runs_root, TINY), uninterrupted(TINY))
+
+
+def test_what_kills_leave_is_removed(lab, stopped, uninterrupted):
+    left = [stopped.path/".metrics.jsonl.7.partial", stopped.folder(34)/".MANIFEST.json.7.partial",
+            stopped.path/"checkpoints"/".step-00000040.partial"/WEIGHTS, stopped.path/"checkpoints"/".step-00000005.deleted"/WEIGHTS,
+            stopped.folder(10)/STATE, stopped.folder(10)/FACTS] # states that no manifest names
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    lab.finish(stopped.path.parent, TINY)
+    assert not [p for p in left if p.exists()]
+    assert {p.name for p in stopped.path.rglob(".*")} <= {".heartbeat", ".claim"}
+    check_same(stopped, uninterrupted(TINY), [34])
+
+
 # ---- a full disk ----
 
 FULL = """
@@ -528,6 +666,7 @@ def full(tensors, path):
 old, training.save_file = training.save_file, full"""
 
 
+@pytest.mark.promise("disk")
 @pytest.mark.parametrize("error", ["OSError(errno.ENOSPC, 'No space left on device')", "OSError(errno.EDQUOT, 'Disk quota exceeded')"])
 def test_disk_full(lab, runs_root, uninterrupted, error):
     job = lab.command(runs_root, TINY, FULL.format(error))
@@ -551,6 +690,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.promise("disk")
 @pytest.mark.slow
 def test_disk_really_full(lab, small_disk, uninterrupted):
     "Ballast is added at every checkpoint until some write fails, wherever it is: weights, optimiser state, metrics, manifest."
@@ -578,6 +718,7 @@ old, training.save_file = training.save_file, save_file"""
     check_same(lab.finish(small_disk, TINY), reference)
 
 
+@pytest.mark.promise("disk")
 def test_too_little_space_is_seen_before(lab, runs_root):
     setup = "import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 10**5, 10**5)"
     job = lab.command(runs_root, TINY, setup)
@@ -624,12 +765,140 @@ def remove_state(run, name=STATE): (run.folder(34)/name).unlink()
     (lambda run: (run.path/".heartbeat").write_text("{"), [0, 10, 20, 30, 34], 34),
 ], ids="weights-short weights-gone model-config-gone manifest-gone manifest-short manifest-wrong state-gone facts-gone state-short "
        "facts-empty metrics-cut metrics-bytes sessions-cut heartbeat-cut".split())
+@pytest.mark.promise("damage")
 def test_damage_is_gone_around(lab, stopped, uninterrupted, damage, steps, origin):
     damage(stopped)
     assert stopped.steps == steps and stopped.resumable.step == origin
     run = lab.finish(stopped.path.parent, TINY)
     assert run.sessions()[-1]["step"] == origin
     check_same(run, uninterrupted(TINY), [34] if 34 in steps else [])
+
+
+def flip(path, place):
+    "One bit."
+    data = bytearray(path.read_bytes())
+    data[int(place*len(data))] ^= 4
+    path.write_bytes(data)
+
+
+def agree(run):
+    "The manifest says what the files of step 34 are now."
+    from grok_nb.files import write_manifest
+    facts = json.loads((run.folder(34)/"MANIFEST.json").read_text())
+    write_manifest(run.folder(34), **{k: v for k, v in facts.items() if k != "files"})
+
+
+def tensors(run, name, change):
+    "Change tensors of step 34, and have the manifest agree."
+    from safetensors.torch import load_file, save_file
+    save_file(dict(change(load_file(run.folder(34)/name))), run.folder(34)/name, {"format": "pt"})
+    agree(run)
+
+
+def another(run, seed):
+    "A run of another seed, never trained further than its start."
+    from grok_nb.training import train
+    return train(run.config.replace(seed=seed), run.path.parent, until=lambda curve: True)
+
+
+def without(part, items): return {k: v for k, v in items.items() if part not in k}
+
+
+def foreign(run, at):
+    other = another(run, 7)
+    shutil.copytree(other.folder(0), run.folder(at), dirs_exist_ok=True)
+
+
+def lose_line(run, step):
+    lines = (run.path/"metrics.jsonl").read_text().splitlines(keepends=True)
+    (run.path/"metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] != step))
+
+
+@pytest.mark.parametrize("damage, origin, why", [
+    (lambda run: flip(run.folder(34)/WEIGHTS, .5), 30, WEIGHTS),
+    (lambda run: flip(run.folder(34)/WEIGHTS, .001), 30, WEIGHTS),
+    (lambda run: (run.folder(34)/WEIGHTS).write_bytes(bytes((run.folder(34)/WEIGHTS).stat().st_size)), 30, WEIGHTS),
+    (lambda run: shutil.copy(run.folder(30)/WEIGHTS, run.folder(34)/WEIGHTS), 30, WEIGHTS),
+    (lambda run: flip(run.folder(34)/STATE, .7), 30, STATE),
+    (lambda run: flip(run.folder(34)/STATE, .001), 30, STATE),
+    (lambda run: shutil.copy(run.folder(20)/STATE, run.folder(34)/STATE), 30, STATE),
+    (lambda run: edit(run.folder(34)/FACTS, '"loss_steps": 4', '"loss_steps": 5'), 30, FACTS),
+    (lambda run: edit(run.folder(34)/"config.json", '"num_attention_heads": 2', '"num_attention_heads": 4'), 30, "config.json"),
+    (lambda run: (run.folder(34)/"MANIFEST.json").write_text('{"files": {"../../x": 1}}'), 30, "MANIFEST.json"),
+    (lambda run: [flip(run.folder(s)/WEIGHTS, .5) for s in (20, 30, 34)], None, WEIGHTS),
+    (lambda run: foreign(run, 40), 34, "belongs to modular-p5"),
+    (lambda run: shutil.copytree(run.folder(30), run.folder(120)), 34, "is a copy of step 30"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: {k: v.half() for k, v in t.items()}), 30, "not those of this run's model"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: without("q_proj", t)), 30, "tensors are missing"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: t | {"model.extra": t["model.norm.weight"].clone()}), 30, "tensors are unexpected"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: {k: v*float("nan") for k, v in t.items()}), 30, "not finite"),
+    (lambda run: tensors(run, WEIGHTS, lambda t: {k: v[:1] for k, v in t.items()}), 30, "step 34"),
+    (lambda run: tensors(run, STATE, lambda t: without("0.3.", t)), 30, "not of this run's optimisers"),
+    (lambda run: tensors(run, STATE, lambda t: without("1.0.exp_avg_sq", t)), 30, "not of this run's optimisers"),
+    (lambda run: tensors(run, STATE, lambda t: without("random", t)), 30, "not of this run's optimisers"),
+    (lambda run: tensors(run, STATE, lambda t: {k: v.flatten() for k, v in t.items()}), 30, "not of this run's optimisers"),
+    (lambda run: [(run.folder(34)/FACTS).write_text("[]"), agree(run)], 30, "not of this run's optimisers"),
+    (lambda run: [(run.folder(34)/FACTS).write_text("{"), agree(run)], 30, "cannot be read"),
+    (lambda run: [(run.folder(34)/STATE).write_bytes(b"{}"*99), agree(run)], 30, "cannot be read"),
+    (lambda run: [(run.folder(34)/WEIGHTS).write_bytes(b"{}"*99), agree(run)], 30, "cannot be opened"),
+    (lambda run: lose_line(run, 30), 20, "evaluation of step 30"),
+    (lambda run: lose_line(run, 15), None, "evaluation of step 15"),
+    (lambda run: (run.path/"metrics.jsonl").unlink(), None, "evaluation of step 0"),
+    (lambda run: (run.path/"metrics.jsonl").write_text('[]\n1\n{"step": []}\n{"a": []}\nnull\n'), None, "evaluation of step 0"),
+], ids="weights-bit weights-header weights-zeros weights-of-another-step state-bit state-header state-of-another-step facts config manifest all-three "
+       "another-run copied-to-the-end half-precision tensor-missing tensor-extra not-finite cut-shapes no-moments one-moment no-random flat-moments facts-list "
+       "facts-cut state-garbage weights-garbage evaluation-of-30 evaluation-of-15 no-metrics metrics-of-another-shape".split())
+@pytest.mark.promise("damage")
+def test_nothing_damaged_is_gone_on_from(stopped, damage, origin, why):
+    "Where training would begin, and what it says of the rest; looking changes nothing."
+    from grok_nb.training import where_to_begin
+    damage(stopped)
+    before = {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()}
+    begin, model, passed_over = where_to_begin(stopped)
+    assert (begin.step if begin else None) == origin and why in passed_over[0] and len(passed_over[0]) < 200, passed_over
+    assert len({p.split(":")[0] for p in passed_over}) == len(passed_over) == {30: 1, 20: 2, 34: 1}.get(origin, 3)
+    assert not stopped.finished
+    assert {p: digest(p) for p in stopped.path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.promise("damage")
+@pytest.mark.parametrize("damage", [
+    lambda run: flip(run.folder(34)/WEIGHTS, .5), lambda run: flip(run.folder(34)/STATE, .5), lambda run: (run.path/"metrics.jsonl").unlink(),
+    lambda run: foreign(run, 120)], ids="weights state metrics foreign-end".split())
+def test_what_is_passed_over_is_named(lab, stopped, uninterrupted, damage):
+    "Training goes on from before it, says so in one line, and ends on the same bits."
+    damage(stopped)
+    job = lab.train(stopped.path.parent, TINY)
+    assert job.wait() == 0, job.errors
+    session = Run(stopped.path).sessions()[-1]
+    assert session["passed_over"] and job.errors.splitlines() == [
+        f"{stopped.run_id}: {why}; passed over, training goes on from step {session['step']}" for why in session["passed_over"]]
+    run, reference = Run(stopped.path), uninterrupted(TINY)
+    assert run.finished and evaluations(run) == evaluations(reference)
+    for step in reference.steps: assert digest(run.folder(step)/WEIGHTS) == digest(reference.folder(step)/WEIGHTS)
+
+
+@pytest.mark.promise("damage")
+def test_damage_at_the_end_is_mended(lab, uninterrupted, runs_root):
+    "A finished run whose last checkpoint, or a line of whose metrics, is no more what it was, is not finished."
+    reference = uninterrupted(TINY)
+    for damage in (lambda run: flip(run.folder(120)/WEIGHTS, .5), lambda run: lose_line(run, 60)):
+        root = runs_root/str(len(list(runs_root.iterdir())))
+        run = Run(shutil.copytree(reference.path, root/reference.path.name))
+        damage(run)
+        again = lab.finish(root, TINY | dict(keep_states=1000))
+        assert evaluations(again) == evaluations(reference) and len(again.sessions()) == 2
+        assert {s: digest(again.folder(s)/WEIGHTS) for s in again.steps} == {s: digest(reference.folder(s)/WEIGHTS) for s in reference.steps}
+
+
+@pytest.mark.promise("damage")
+def test_damaged_weights_are_not_opened(stopped):
+    "Also where nothing is trained: a model is verified before it is opened."
+    flip(stopped.folder(20)/WEIGHTS, .5)
+    with pytest.raises(InputError, match=f"step 20: {WEIGHTS} is not what it was"): stopped.at(20).model
+    assert stopped.at(30).model is not None
+    shorten(stopped.folder(30)/WEIGHTS)
+    with pytest.raises(InputError, match=f"step 30: {WEIGHTS} is not what it was"): stopped.at(30)
 
 
 def edit(path, old, new):
@@ -657,6 +926,7 @@ def other_artifacts(run):
     (other_artifacts, "artifacts.safetensors"),
     (lambda run: shorten(run.path/"artifacts.safetensors"), "artifacts.safetensors"),
 ], ids="option value name study cut other artifacts-other artifacts-short".split())
+@pytest.mark.promise("damage")
 def test_damage_is_named(lab, stopped, damage, message):
     damage(stopped)
     before = {p: digest(p) for p in stopped.path.rglob("*") if p.is_file() and p.name != ".lock"}
@@ -664,6 +934,39 @@ def test_damage_is_named(lab, stopped, damage, message):
     assert job.wait() == 2, job.errors
     assert one_line(job.errors) and message in job.errors, job.errors
     assert {p: digest(p) for p in stopped.path.rglob("*") if p.is_file() and p.name != ".lock"} == before
+
+
+# ---- surroundings ----
+
+# Kiribati is fourteen hours ahead, and its night is the other side's day; in Turkish "I".lower() is no "i".
+PLACES = {"UTC": ("UTC", "C", 0o022), "ahead": ("Pacific/Kiritimati", "C.UTF-8", 0o077), "behind": ("Pacific/Pago_Pago", "POSIX", 0o002)}
+
+
+@pytest.mark.promise("time, locale, rights")
+@pytest.mark.parametrize("place", PLACES)
+def test_the_same_bits_wherever_it_runs(lab, runs_root, uninterrupted, place):
+    "Another time zone, locale and umask: the same bits, and files with the rights of all others of that process."
+    zone, language, mask = PLACES[place]
+    setup = f"import locale, time; os.environ.update(TZ={zone!r}, LC_ALL={language!r}); time.tzset(); locale.setlocale(locale.LC_ALL, ''); os.umask({mask})"
+    job = lab.train(runs_root, SHORT | dict(keep_states=1000), setup)
+    assert job.wait() == 0, job.errors
+    run = run_of(runs_root, SHORT)
+    check_same(run, uninterrupted(SHORT))
+    for p in run.path.rglob("*"):
+        if p.is_file(): assert p.stat().st_mode & 0o777 == 0o666 & ~mask, p
+
+
+@pytest.mark.slow
+@pytest.mark.promise("time, locale, rights")
+@pytest.mark.parametrize("seed", ["0", "1", "4000000000"])
+def test_the_same_bits_whatever_the_hash_seed(lab, runs_root, uninterrupted, seed):
+    "A Python of its own, whose sets and dictionaries are in another order."
+    code = "import os, sys; from grok_nb.commands import grok_nb_train; grok_nb_train()"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(lab.env, "PYTHONHASHSEED", seed)
+        process = lab.python(code, *argv(runs_root, SHORT))
+    assert process.wait(PATIENCE) == 0, process.stderr.read()
+    assert evaluations(run_of(runs_root, SHORT)) == evaluations(uninterrupted(SHORT))
 
 
 # ---- divergence, pruning ----

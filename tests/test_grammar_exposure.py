@@ -302,6 +302,7 @@ def test_every_byte_is_decoded_as_the_tokenizer_does(corpus):
     assert [t for t in StepTexts(stream)(0).split("\0") if t] == [t for text in rows_of(stream, 0) for t in text.split("\0") if t]
 
 
+@pytest.mark.promise("kills")
 def test_a_worker_that_is_killed(files, monkeypatch):
     monkeypatch.setattr(exposure, "_results", lambda source, phrases, begin, pool, ahead: iter([pool.submit(os._exit, 1).result()]))
     with pytest.raises(RunError, match="a worker process was killed"): exposure_index(files.paths, files.phrases, workers=2)

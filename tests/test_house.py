@@ -76,3 +76,23 @@ def test_there_is_no_circle():
             if top and other not in (module, "grok_nb"): enter(other)
         done.add(open_.pop())
     for module in MODULES: enter(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_text_is_utf8_on_every_machine(module):
+    "Whatever opens a text file names the encoding."
+    for call in (n for n in ast.walk(ast.parse((ROOT/MODULES[module]).read_text(encoding="utf-8"))) if isinstance(n, ast.Call)):
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        if name not in ("open", "read_text", "write_text") or ast.unparse(call.func) == "os.open": continue
+        named = any(k.arg == "encoding" for k in call.keywords)
+        binary = any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in call.args[1:2])
+        assert named or binary, f"{module}: {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_durations_are_not_of_a_clock_that_can_be_set(module):
+    "Only what is compared with the times of files, or is told to others, may be the time of day."
+    source = (ROOT/MODULES[module]).read_text(encoding="utf-8")
+    allowed = {"grok_nb.runs": {"_silent", "beat"}, "grok_nb.files": {"file_hash"}}.get(module, set())
+    used = [f.name for f in ast.walk(ast.parse(source)) if isinstance(f, ast.FunctionDef) and "time.time()" in ast.unparse(f)]
+    assert set(used) <= allowed, used

@@ -2,6 +2,7 @@
 import importlib
 import json
 import math
+import pickle
 import re
 import shutil
 from functools import partial
@@ -16,7 +17,7 @@ from conftest import ROOT, without_scrubbers
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig
 
-from grok_nb import InputError, commands, corpus, training
+from grok_nb import InputError, commands, corpus, engines, training
 from grok_nb.claims import ledger
 from grok_nb.models import gpt, initialise, llama, logits_at
 from grok_nb.modular import algorithms as A, geometry as G, tasks
@@ -47,7 +48,7 @@ def two_blocks(root): return tiny(root)
 
 
 @pytest.fixture(scope="module")
-def one_block(root): return tiny(root, depth=1)
+def one_block(root): return tiny(root, depth=1, checkpoints=1)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,14 @@ def check_page(path, least):
     assert all(where.startswith("data:image/webp;base64,") for where in page.refers) and "url(" not in text and "@import" not in text
     assert len(page.figures) >= least and all(alt and alt == caption for alt, caption in page.figures), page.figures
     return page
+
+
+@pytest.fixture
+def small_pictures(monkeypatch):
+    "Reports with pictures that are drawn and packed in no time."
+    from grok_nb.see import report
+    picture = report.picture
+    monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 20))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +155,7 @@ def test_the_typical_task_is_the_median_one(two_blocks):
     assert told # neither the best nor the worst would have done
 
 
-def test_a_report_of_one_block_and_two(two_blocks, one_block, looked, tmp_path):
+def test_a_report_of_one_block_and_two(two_blocks, one_block, looked, tmp_path, small_pictures):
     path = report([two_blocks, one_block], tmp_path/"report.html")
     page = check_page(path, 3 + len(study.checkpoint_figures(dict(two=two_blocks, one=one_block), looked)))
     assert {"Which algorithm", "When the parts arrive", "How these runs were made"} <= set(page.headings)
@@ -161,7 +170,7 @@ def test_a_report_measures_no_checkpoint_twice(two_blocks, one_block, looked, mo
     assert not loaded and len(again) == len(looked)
 
 
-def test_a_report_of_a_text_has_no_inside(text_run, tmp_path):
+def test_a_report_of_a_text_has_no_inside(text_run, tmp_path, small_pictures):
     page = check_page(report([text_run], tmp_path/"report.html"), 1)
     assert "Loss" in page.headings and "Which algorithm" not in page.headings
     assert [p.name for p in (text_run.path/"tables").iterdir()] == ["attention.parquet"] # which the scrubber shows
@@ -173,20 +182,20 @@ def test_a_study_without_insides_has_nothing_measured(text_run):
     assert not hasattr(text_run.study, "inside") and measured_inside([text_run]).empty and tables() == before
 
 
-def test_a_report_of_the_smallest_prime(tmp_path):
-    run = tiny(tmp_path, p=3, n_id=4, alpha=.7, n_shots=4)
+def test_a_report_of_the_smallest_prime(tmp_path, small_pictures):
+    run = tiny(tmp_path, p=3, n_id=4, alpha=.7, n_shots=4, checkpoints=1)
     assert set(run.study.checkpoint_probes(run.config)) == {"algorithms"}
     page = check_page(report([run]), 5)
     assert "Which algorithm" in page.headings and not any(h.startswith("Heads") for h in page.headings)
 
 
 def test_figures_of_two_moduli(two_blocks, tmp_path):
-    seven = tiny(tmp_path, p=7, n_id=32)
+    seven = tiny(tmp_path, p=7, n_id=32, depth=1, checkpoints=1)
     study.checkpoint_figures({r.run_id: r for r in (seven, two_blocks)}, measured_inside([two_blocks, seven]))
 
 
 def test_figures_of_two_examples(tmp_path):
-    run = tiny(tmp_path, n_shots=2)
+    run = tiny(tmp_path, n_shots=2, checkpoints=1)
     study.checkpoint_figures({run.run_id: run}, measured_inside([run]))
 
 
@@ -660,12 +669,23 @@ def test_a_report_on_a_checkpoint_of_another_study_is_one_line(two_blocks, tmp_p
     assert not list(tmp_path.glob("*.html")) and not (copy.path/"tables").exists()
 
 
-def test_a_report_of_two_studies_has_a_section_for_each(two_blocks, text_run, tmp_path):
-    text = report([two_blocks, text_run], tmp_path/"both.html").read_text()
-    for study in (two_blocks.study, text_run.study):
+def test_a_report_of_two_studies_has_a_section_for_each(one_block, text_run, tmp_path, small_pictures, monkeypatch):
+    text = report([one_block, text_run], tmp_path/"both.html").read_text()
+    for study in (one_block.study, text_run.study):
         assert f'<h1 id="{study.Config.study}">{study.question}</h1>' in text and f'<a href="#{study.Config.study}">' in text
     assert text.count("How these runs were made") == 2
-    assert report([two_blocks, text_run], tmp_path/"apart.html", workers=2).read_text() == text # drawn in two processes
+    sent = []
+    class Here(engines.Serial):
+        "Does what processes are given, as they are given it."
+        def __init__(self, workers): sent.append(workers)
+        def __enter__(self): return self
+        def __exit__(self, *_): pass
+        def submit(self, *job):
+            sent.append(pickle.dumps(job))
+            function, *arguments = pickle.loads(sent[-1])
+            return super().submit(function, *arguments)
+    monkeypatch.setattr(engines, "Processes", Here)
+    assert report([one_block, text_run], tmp_path/"apart.html", workers=2).read_text() == text and sent[0] == 2 and len(sent) == 3
 
 
 def test_a_report_before_an_evaluation_is_one_line(shelf, two_blocks, capsys):

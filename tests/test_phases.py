@@ -1,9 +1,11 @@
 "The phase diagram, wrong labels, and what the command and the report make of a sweep."
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from grok_nb import InputError, commands
 from grok_nb.modular import phases, tasks
 from grok_nb.modular.study import study
 from grok_nb.runs import Run
+from grok_nb.see import report
 from grok_nb.sweeps import plan, read_sweep, sweep
 
 TASKS = dict(p=7, n_id=32, alpha=.6, n_shots=12)
@@ -109,12 +112,11 @@ def test_grids_of_the_paper():
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    "A finished sweep with a further axis, made by the command in a process of its own."
+    "A finished sweep with a further axis, made by the command."
     root = tmp_path_factory.mktemp("swept")
     words = ["modular", "--grid", "n_id=12,32", "alpha=.6,.85", "task_choice=rectangular,random", "--set", *(f"{k}={v}" for k, v in TINY_SWEEP.items()), "--engine", "serial", "--runs", root]
-    done = command("grok_nb_sweep", *words, "--json")
-    assert done.returncode == 0, done.stderr
-    return root, words, done
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err: commands.grok_nb_sweep([*map(str, words), "--json"])
+    return root, words, SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def command(name, *words):
@@ -172,7 +174,9 @@ def test_dry_run_writes_nothing(tmp_path, here):
     assert done.returncode == 0 and "2 runs, 0 of them finished" in done.stderr and not list(tmp_path.iterdir())
 
 
-def test_report_of_a_sweep(swept, here):
+def test_report_of_a_sweep(swept, here, monkeypatch):
+    picture = report.picture
+    monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 20))
     root, *_ = swept
     [folder] = (root/"sweeps").iterdir()
     for name, start in {folder: command, folder.name: here}.items(): # one in a process of its own

@@ -92,6 +92,7 @@ def test_ctrl_c_to_one_process(lab, runs_root, hold, rank):
     assert run.state == "interrupted" and run.resumable.step == max(run.steps)
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_killed_process(lab, runs_root, uninterrupted, hold, rank):
     "kill -9 to one: the other ends, the last checkpoint is whole, one process goes on."
@@ -173,6 +174,7 @@ def test_accelerate(tmp_path):
     np.testing.assert_allclose(losses(two), losses(one), rtol=1e-2)
 
 
+@pytest.mark.slow # nbs/core/05_training.ipynb starts it for real in every test run, and the tests above stop such processes
 def test_torchrun(lab, runs_root, uninterrupted, hold):
     "SIGTERM to the launcher, as a cluster gives notice: the processes commit a checkpoint together, and one process goes on."
     launcher = "torchrun --standalone --nproc-per-node 2 --no-python"

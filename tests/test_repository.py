@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from configparser import ConfigParser
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from packaging.requirements import Requirement
 
 LIGHT = """grok_nb grok_nb.runs grok_nb.corpus grok_nb.modular.tasks grok_nb.modular.study grok_nb.copying.language grok_nb.copying.study
 grok_nb.grammar.language grok_nb.grammar.study grok_nb.commands grok_nb.listing grok_nb.see.formats grok_nb.__main__
-grok_nb.docs.site grok_nb.docs.search grok_nb.docs.processors""".split()
+grok_nb.docs.site grok_nb.docs.pages grok_nb.docs.processors""".split()
 HEAVY = "torch pandas transformers matplotlib datasets".split()
 
 FILES = tracked_files()
@@ -112,6 +113,31 @@ def test_one_idea_a_cell():
             if row == 4: long_runs.append(f"{page}: four exported cells in a row, to {cell['id']}")
     assert not long_runs
     assert statistics.median(sizes) <= 14
+
+
+def kind(cell):
+    "What a cell is on its page: an export; a lesson, which shows or tests something; or neither."
+    text = source(cell)
+    if cell["cell_type"] != "code": return "lesson" if "![" in text or "<img" in text else "words"
+    if all(re.match(r"$|#|import |from |    |\)", line) for line in text.splitlines()): return "imports"
+    return "export" if is_exported(cell) else "lesson"
+
+
+def without_a_lesson(page):
+    "How many exported cells stand in a row that has no lesson within the two cells before or after it."
+    kinds, n = [kind(cell) for cell in cells(page)], 0
+    for exported, row in groupby(range(len(kinds)), lambda i: kinds[i] == "export"):
+        first, *_, last = [*row]*2
+        if exported and "lesson" not in kinds[max(0, first - 2):first] + kinds[last + 1:last + 3]: n += last - first + 1
+    return n
+
+
+def test_a_lesson_is_near():
+    exported = sum(kind(cell) == "export" for page in PAGES for cell in cells(page))
+    found = {str(page): n for page in PAGES if (n := without_a_lesson(page))}
+    far = sum(found.values())
+    print(f"{far} of {exported} exported cells have no lesson near:", *sorted(found.items(), key=lambda item: -item[1]), sep="\n  ")
+    assert far < .09*exported
 
 
 def test_no_machine_paths_and_no_package_index():

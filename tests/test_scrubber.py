@@ -285,6 +285,7 @@ def test_a_page_stands_alone_and_is_the_same_twice(scrubbers, short_runs, name):
 
 # ---- nothing from data is markup ----
 
+@pytest.mark.promise("injection")
 def test_hostile_words_stay_words(short_runs):
     run, n = short_runs["modular"], 3
     table = pd.DataFrame([dict(step=s, layer=0, head=h, query=q, key=k, value=.5) for s in run.steps for h in range(2) for q in range(n) for k in range(q + 1)])
@@ -307,6 +308,7 @@ def test_hostile_words_stay_words(short_runs):
         assert "<img" not in words and "<script" not in words and "&lt;" in words
 
 
+@pytest.mark.promise("injection")
 def test_hostile_sentences_stay_words():
     pairs = pd.DataFrame([dict(pair=0, paradigm="p", sentence_good=f"a {EVIL}", sentence_bad="a b", exposed=False)])
     found = of_grammar._examples(pairs)

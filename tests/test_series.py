@@ -256,6 +256,7 @@ def test_a_network_that_fails_half_way(hub, trained):
     assert measure(Series("toys/neox"), dict(norm=failing)).step.tolist() == [0, 1, 2] and hub.fetched == ["step0", "step1", "step2"]
 
 
+@pytest.mark.promise("foreign code")
 def test_pickles_are_refused_from_the_list_of_files(hub, trained, tmp_path, capsys):
     pickled = tmp_path/"pickled"
     shutil.copytree(trained["neox"]/"step0", pickled, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -312,6 +313,7 @@ def test_the_cache_without_a_network(cache, trained, name):
     refused(lambda: Series(f"toys/{name}"), "HF_HUB_OFFLINE is set, and the cache holds no whole revision")
 
 
+@pytest.mark.promise("foreign code")
 def test_a_cached_pickle_is_refused(cache, trained, tmp_path):
     shutil.copytree(trained["neox"]/"step0", tmp_path/"pickled", ignore=shutil.ignore_patterns("*.safetensors"))
     (tmp_path/"pickled"/"pytorch_model.bin").write_bytes(b"")

@@ -21,7 +21,7 @@ def pages(site): return {str(p.relative_to(site)): p.read_text(encoding="utf-8")
 
 
 def test_every_notebook_and_module_has_a_page(site):
-    from grok_nb.docs.site import address
+    from grok_nb.docs.pages import address
     made = set(pages(site))
     for p in tracked_files():
         if p.suffix == ".ipynb" and p.parts[0] == "nbs": assert address(p.relative_to("nbs").as_posix()) in made
@@ -29,7 +29,7 @@ def test_every_notebook_and_module_has_a_page(site):
 
 
 def test_no_paragraph_is_lost(site):
-    from grok_nb.docs.site import address
+    from grok_nb.docs.pages import address
     def words(text): return re.sub(r"\W+", "", re.sub(r"<[^>]+>", "", text))
     for p in tracked_files():
         if p.suffix != ".ipynb" or p.parts[0] != "nbs": continue
@@ -59,95 +59,135 @@ SCRUBBER = """<div class="gs"><svg viewBox="0 0 4 4"><defs><path id="g" d="M0 0h
 <script>const part = '<img src="missing.png">' + "href=\\"nowhere.ipynb\\"";</script></div>"""
 
 
-def test_a_scrubber_passes_unchanged(tmp_path):
+def small_site(folder, *cells, title="home"):
+    "The home page of a site of one page, with these cells."
     from execnb.nbio import mk_cell, new_nb, write_nb
-    from grok_nb.docs.site import build
-    (tmp_path/"package").mkdir()
-    (tmp_path/"_proc").mkdir()
-    (tmp_path/"_proc"/"_quarto.yml").write_text("website: {sidebar: {contents: [index.ipynb]}}")
+    from grok_nb.docs.pages import build
+    (folder/"package").mkdir()
+    (folder/"_proc").mkdir()
+    (folder/"_proc"/"_quarto.yml").write_text("website: {sidebar: {contents: [index.ipynb]}}")
+    write_nb(new_nb([mk_cell(f"---\ntitle: {json.dumps(title)}\n---", "raw"), *cells]), folder/"_proc"/"index.ipynb")
+    settings = dict(title="t", copyright="", doc_host="https://e.org", doc_baseurl="/x", git_url="https://e.org/c", branch="main")
+    build(folder/"_proc", folder/"site", settings, folder/"package")
+    return folder/"site"/"index.html"
+
+
+def test_a_scrubber_passes_unchanged(tmp_path):
+    from execnb.nbio import mk_cell
     cell = mk_cell("scrub(run)")
     cell.outputs = [dict(output_type="display_data", data={"text/html": SCRUBBER.splitlines(True), "text/plain": "Scrubber"})]
-    write_nb(new_nb([mk_cell("---\ntitle: home\n---", "raw"), cell]), tmp_path/"_proc"/"index.ipynb")
-    settings = dict(title="t", doc_host="https://e.org", doc_baseurl="/x", git_url="https://e.org/c", branch="main")
-    build(tmp_path/"_proc", tmp_path/"site", settings, tmp_path/"package")
-    assert SCRUBBER in (tmp_path/"site"/"index.html").read_text(encoding="utf-8")
+    assert SCRUBBER in small_site(tmp_path, cell).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["[a page](core/nothing.ipynb)", "[a heading](#nothing)", "[`a_name`](https://e.org/x/core/nothing.html#a_name)",
+                                  "[source](https://e.org/c/blob/main/package/nothing.py#L1)", "![a picture](nothing.png)"])
+def test_a_link_that_leads_nowhere_stops_the_build(tmp_path, text):
+    from execnb.nbio import mk_cell
+    with pytest.raises(ValueError, match=r"index\.md:\d+: .*nothing"): small_site(tmp_path, mk_cell(f"A line.\n\n{text}", "markdown"))
+    assert not (tmp_path/"site").exists()
 
 
 def test_the_sidebar_is_nested_and_open_where_the_page_is(site):
     def sections(name):
-        nav = re.search(r'<nav id="pages".*?</nav>', (site/name).read_text(encoding="utf-8"), re.S)[0]
-        return dict((title, bool(is_open)) for is_open, title in re.findall(r"<details( open)?><summary>([^<]+)</summary>", nav))
-    home, lens, source = map(sections, ("index.html", "core/lens.html", "source/grok_nb/lens.html"))
-    assert {"Start", "Results", "Reference", "Core", "Modular", "Copying", "Grammar", "See", "Commands", "Docs", "Benchmarks"} <= set(home)
-    assert [s for s in home if home[s]] == ["Start"]
-    assert [s for s in lens if lens[s]] == ["Reference", "Core"]
-    assert not any(source.values())
+        nav = re.search(r'<div class="sidebar-tree">.*?</aside>', (site/name).read_text(encoding="utf-8"), re.S)[0]
+        found = re.findall(r'<a class="[^"]*reference internal" href="[^"]*">([^<]+)</a><input ([^>]*)>', nav)
+        return re.findall(r'class="caption-text">([^<]+)<', nav), {title: "checked" in box for title, box in found}
+    (captions, home), (_, lens), (_, source) = map(sections, ("index.html", "core/lens.html", "source/grok_nb/lens.html"))
+    assert captions == ["Start", "Tutorials", "Results", "Reference", "Benchmarks"]
+    assert [*home] == ["Core", "Modular", "Copying", "Grammar", "See", "Commands", "Docs"]
+    assert not any(home.values()) and not any(source.values())
+    assert [s for s in lens if lens[s]] == ["Core"]
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_pages_work_in_a_browser(site, opened, width):
-    page = opened(color_scheme="dark", viewport=dict(width=width, height=844))
+    page = opened(color_scheme="dark", viewport=dict(width=width, height=844), offline=True)
     for name in pages(site):
         page.goto((site/name).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the window"
     page.goto((site/"index.html").as_uri())
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    page.get_by_role("button", name="Light or dark").click()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
-    if width == 390: page.get_by_role("button", name="Pages").click()
-    page.get_by_role("link", name="Home").wait_for()
-    page.get_by_text("Reference", exact=True).click()
-    page.get_by_text("Core", exact=True).click()
-    page.get_by_role("link", name="lens", exact=True).click()
+    colour = lambda: page.evaluate("getComputedStyle(document.body).backgroundColor")
+    dark = colour()
+    assert sum(map(int, re.findall(r"\d+", dark)[:3])) < 150, "the reader's system decides"
+    page.locator(".theme-toggle:visible").click()
+    assert (light := colour()) != dark
+    page.goto((site/"core"/"models.html").as_uri())
+    assert colour() == light, "it is kept"
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
+    page.locator(".sidebar-tree").get_by_role("link", name="lens", exact=True).click()
     page.wait_for_url("**/core/lens.html")
+    assert 0 < page.locator(".sidebar-tree .current-page > a").last.bounding_box()["y"] < 844, "its place in the sidebar is in view"
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
+    page.locator(".sidebar-tree li", has=page.get_by_role("link", name="Modular", exact=True)).locator("label").first.click()
+    page.locator(".sidebar-tree").get_by_role("link", name="geometry", exact=True).click()
+    page.wait_for_url("**/modular/geometry.html")
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
+    page.locator(".sidebar-tree").get_by_role("link", name="Home").click()
+    page.wait_for_url("**/index.html*")
+
+
+def found(page, words):
+    "Titles that Sphinx's search lists for some words."
+    page.locator(".sidebar-search").fill(words)
+    page.locator(".sidebar-search").press("Enter")
+    page.wait_for_function("words => new URLSearchParams(location.search).get('q') == words && /finished|did not match/.test(document.querySelector('.search-summary')?.innerText)", arg=words)
+    count = re.search(r"found (\d+|one) page", page.locator(".search-summary").inner_text())
+    options = page.locator("#search-results li > a")
+    if count: page.wait_for_function("n => document.querySelectorAll('#search-results li').length == n", arg=1 if count[1] == "one" else int(count[1]))
+    return options.all_inner_texts()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_search_finds_a_heading_and_goes_there(site, opened, width):
-    page = opened(viewport=dict(width=width, height=844))
+    page = opened(viewport=dict(width=width, height=844), offline=True)
     page.goto((site/"results"/"modular.html").as_uri())
-    box, options = page.locator("#search"), page.locator("#found [role=option]")
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
     page.keyboard.press("/")
-    assert box.evaluate("e => e == document.activeElement") and box.get_attribute("aria-expanded") == "false"
-    page.keyboard.type("transitions")
-    assert box.get_attribute("aria-expanded") == "true"
-    assert options.first.inner_text().splitlines() == ["transitions", "Reference › Core"], "the title comes before headings"
-    assert 2 <= options.count() <= 12
-    box.fill("Kaplan_meier INTERVALS")
-    assert options.all_inner_texts() == ["intervals › kaplan_meier\nReference › Core"], "every word counts, in any case and order"
-    box.fill("a")
-    assert options.count() == 12
+    assert page.locator(".sidebar-search").evaluate("e => e == document.activeElement")
+    assert found(page, "transitions")[0] == "transitions", "the title comes first"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    chosen = lambda: page.evaluate("document.getElementById(document.getElementById('search').getAttribute('aria-activedescendant')).id")
-    page.keyboard.press("ArrowUp")
-    assert chosen() == "found-11"
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
-    assert chosen() == "found-1" and page.locator("#found [aria-selected=true]").count() == 1
-    box.fill("no such thing here")
-    assert options.count() == 0 and "No title" in page.get_by_role("status").first.inner_text()
-    box.fill("lag")
-    page.keyboard.press("Escape")
-    assert box.input_value() == "" and not page.locator("#found").is_visible() and box.get_attribute("aria-expanded") == "false"
-    page.keyboard.press("/")
-    page.keyboard.type("kaplan_meier inter")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/core/intervals.html#kaplan_meier")
-    top = page.locator("h3#kaplan_meier").bounding_box()["y"]
-    assert 0 <= top < 844, "the heading is in view"
-    page.locator("#search").fill("arrived")
-    page.get_by_role("option").first.click()
-    page.wait_for_url("**/core/transitions.html#arrived")
-    assert not page.locator("#found").is_visible()
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
+    assert found(page, "Kaplan_meier INTERVALS")[0] == "intervals", "every word counts, in any case and order"
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
+    assert found(page, "nosuchthinghere") == []
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
+    assert "lens" in found(page, "unembedding"), "a word that stands in no heading"
+    if width == 390: page.locator("label.nav-overlay-icon:visible").click()
+    assert "intervals > kaplan_meier" in found(page, "kaplan_meier")
+    page.get_by_role("link", name="intervals > kaplan_meier").click()
+    page.wait_for_url("**/core/intervals.html*#kaplan-meier")
+    assert 0 <= page.get_by_role("heading", name="kaplan_meier").bounding_box()["y"] < 844, "the heading is in view"
+    page.goto(f"{(site/'core'/'transitions.html').as_uri()}#arrived")
+    assert 0 <= page.get_by_role("heading", name="arrived").first.bounding_box()["y"] < 844
+    page.goto(f"{(site/'core'/'intervals.html').as_uri()}#kaplan_meier")
+    assert 0 <= page.get_by_role("heading", name="kaplan_meier").bounding_box()["y"] < 844, "as nbdev names it"
 
 
 def test_search_shows_text_and_never_markup(tmp_path, opened):
-    from grok_nb.docs.search import SEARCH_BOX, search_script
+    from execnb.nbio import mk_cell
     evil = "<img src=x onerror=alert(1)> </script>"
-    (tmp_path/"search.js").write_text(search_script([(evil, "a.html", evil, [(evil, 'b"c')])]), encoding="utf-8")
-    (tmp_path/"a.html").write_text(f'<meta charset="utf-8"><link rel="icon" href="data:,">{SEARCH_BOX}<script src="search.js"></script>')
+    path = small_site(tmp_path, mk_cell(f"## {re.sub('[<>]', lambda m: chr(92) + m[0], evil)} heading", "markdown"), title=evil.replace("<", "\\<"))
     page = opened()
-    page.goto((tmp_path/"a.html").as_uri())
-    page.locator("#search").fill("img onerror")
-    assert page.get_by_role("option").all_inner_texts() == [evil + evil, f"{evil} › {evil}{evil}"]
-    assert page.locator("#found img").count() == 0
+    page.goto(path.as_uri())
+    assert {*found(page, evil)} == {evil, f"{evil} > {evil} heading"}
+    assert page.locator(".sidebar-search").input_value() in ("", evil) and page.locator("img").count() == 0
+
+
+@pytest.mark.slow
+def test_another_reader_of_quarto_yml_has_nothing_to_say(checkout, capsys):
+    "smalldocs reads it as quarto does: options that it does not know, pages that are missing, links that are broken."
+    smalldocs = pytest.importorskip("smalldocs.check", reason="needs smalldocs")
+    said = smalldocs.check(checkout/"nbs")
+    assert said == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("website, complaint", [
+    ("{title: t, sidebr: {contents: [index.ipynb]}}", "website.sidebr"), ("{title: t, sidebar: {contents: [{sektion: A, contents: index.ipynb}]}}", "sektion"),
+    ("{title: t, sidebar: {contents: [index.ipynb, nothing.ipynb]}}", "nothing.ipynb"), ("{title: t, sidebar: {contents: [index.ipynb]}}", "")])
+def test_what_the_other_reader_would_find(tmp_path, capsys, website, complaint):
+    from execnb.nbio import mk_cell, new_nb, write_nb
+    smalldocs = pytest.importorskip("smalldocs.check", reason="needs smalldocs")
+    (tmp_path/"_quarto.yml").write_text(f"project: {{type: website}}\nwebsite: {website}\n")
+    write_nb(new_nb([mk_cell("# home", "markdown")]), tmp_path/"index.ipynb")
+    assert smalldocs.check(tmp_path) == bool(complaint)
+    assert complaint in capsys.readouterr().out

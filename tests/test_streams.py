@@ -504,6 +504,7 @@ print(streams.prepare_corpus(sys.argv[1], sys.argv[2], vocab_size=260).folder)
 """
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.parametrize("moment, how", [("tokens", signal.SIGKILL), ("manifest", signal.SIGKILL), ("tokens", signal.SIGINT)])
 def test_killed_while_preparing(library, tmp_path, moment, how):
     victim = run_python(PREPARE, library/"stories.parquet", tmp_path, moment, 2*PATIENCE)

@@ -47,6 +47,7 @@ def test_a_rule_that_holds_at_the_last_step_is_not_needed(lab, runs_root, uninte
     check_same(run, uninterrupted(OPTIONS))
 
 
+@pytest.mark.promise("kills")
 @pytest.mark.parametrize("moment", ["old(*args)\n    if 'stopped' in str(args[0]): os.kill(os.getpid(), signal.SIGKILL)",
                                     "if 'stopped' in str(args[0]): os.kill(os.getpid(), signal.SIGKILL)\n    old(*args)"], ids=["after", "before"])
 def test_killed_at_the_note(lab, runs_root, moment):
@@ -117,6 +118,7 @@ def _files(run, step):
     return [(Path(n), f) for n, f in run.at(step).manifest["files"].items() if n != "training_state.json"]
 
 
+@pytest.mark.promise("kills")
 def test_killed_while_the_best_is_replaced(lab, runs_root):
     "kill -9 between the commit of a better checkpoint and the removal of the one before, and in the middle of the removal."
     options = TINY | dict(evaluate_every=7, checkpoints=2)

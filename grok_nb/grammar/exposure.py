@@ -25,7 +25,8 @@ from .search import Searcher, check_phrases, normalise
 from ..runs import Run
 from ..see.panels import finish, panels
 from ..streams import Corpus, TextStream
-from ..texts import DatasetTexts, FileTexts, open_texts, reading_bar, short_hash
+from ..texts import DatasetTexts, FileTexts, open_texts, reading_bar
+from ..files import short_hash
 
 # %% ../../nbs/grammar/02_exposure.ipynb #bf4431bc
 @dataclass(frozen=True, order=True)
@@ -295,7 +296,7 @@ task_size = 2**19  # bytes of text, about: little enough that memory is used aga
 def _searcher(phrases):
     "What searches for phrases, or for those in a file, so that no task has to bring them."
     if isinstance(phrases, Path):
-        phrases = tuple(json.loads(phrases.read_text()))
+        phrases = tuple(json.loads(phrases.read_text(encoding="utf-8")))
     return Searcher(phrases)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #54892ef5
@@ -418,7 +419,7 @@ def _own_pool(opened, workers, phrases):
     "Processes, and a file with the phrases for them; closed and removed when `opened` is."
     folder = opened.enter_context(TemporaryDirectory())
     path = Path(folder) / "phrases.json"
-    path.write_text(json.dumps(phrases))
+    path.write_text(json.dumps(phrases), encoding="utf-8")
     return opened.enter_context(Processes(workers, for_gpus=False)), path
 
 # %% ../../nbs/grammar/02_exposure.ipynb #26b7527d

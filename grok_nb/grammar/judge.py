@@ -75,12 +75,12 @@ def asked(
 
     Pairs without a critical phrase are left out. `frequency` is the mean log count of a pair's words;
     `unigram` (bool) whether token frequency alone gets it right."""
-    from grok_nb.probes import save_table
+    from grok_nb.probes import load_table, save_table
 
     kept = _kept(config)
     index = kept.with_name(kept.name.replace("pairs-", "index-"))
-    if kept.is_file():
-        return pd.read_parquet(kept)
+    if (pairs := load_table(kept)) is not None:
+        return pairs
     pairs = _asked(config, index)
     save_table(pairs, kept)
     index.unlink(missing_ok=True)  # it was there to go on from

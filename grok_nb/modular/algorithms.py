@@ -27,7 +27,9 @@ def check_memory(
 ):
     "Refuse what does not fit into the memory that is free, before it is allocated."
     try:
-        free = 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
+        free = 1024 * int(
+            Path("/proc/meminfo").read_text(encoding="utf-8").split("MemAvailable:")[1].split()[0]
+        )
     except OSError:  # not Linux: all there is, free or not
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if n_bytes > free:

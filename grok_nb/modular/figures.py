@@ -15,11 +15,14 @@ def _queries_panel(
     ax,  # matplotlib axes
     rows,  # of unseen tasks at the last shot, pandas
 ):
-    "Both kinds of queries, and chance."
+    "Both kinds of queries, where the evaluation has both, and chance."
     accuracy = rows[rows["metric"] == "accuracy"].pivot(index="step", columns="queries", values="value")
-    matchable, other = dict(color="#009E73"), dict(color="#CC79A7", linestyle=(0, (4, 2)))
-    ax.plot(accuracy["matchable"], linewidth=1.8, label="a multiple of a shown example", **matchable)
-    ax.plot(accuracy["other"], linewidth=1.8, label="other queries", **other)
+    looks = dict(
+        matchable=dict(color="#009E73", label="a multiple of a shown example"),
+        other=dict(color="#CC79A7", linestyle=(0, (4, 2)), label="other queries"),
+    )
+    for kind in [k for k in looks if k in accuracy]:
+        ax.plot(accuracy[kind], linewidth=1.8, **looks[kind])
     chance = rows[rows["metric"] == "chance"]["value"].iloc[-1]
     ax.axhline(chance, color="grey", linestyle=":", linewidth=1.2, label="chance")
 

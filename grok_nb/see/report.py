@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from .. import InputError, __version__, studies
 from ..claims import ledger
+from ..files import without_folders
 from ..evidence import known_curves, measured_inside, readable, representative_runs, tables, when
 from ..runs import Run, describe, labels
 from .formats import check_form, save
@@ -213,13 +214,21 @@ def _claims(study, runs):
     ]
 
 # %% ../../nbs/see/02_report.ipynb #6528dc7b
+def _option_table(run):
+    "Every option of a run; of a path its last part, and what the content is known by."
+    told = {name: without_folders(str(value)) for name, value in run.config.options().items()}
+    files = run.at(run.steps[-1]).manifest["files"]
+    if told.get("tokenizer") and (file := files.get("tokenizer.json")):
+        told["tokenizer"] += f" (sha256 {file['sha256'][:16]})"
+    return pd.DataFrame(told.items(), columns=["option", "value"])
+
+
 def _details(run):
     "Options and sessions of a run, folded away."
-    options = pd.DataFrame(run.config.options().items(), columns=["option", "value"]).astype(str)
     sessions = pd.DataFrame(run.sessions()).fillna("").astype(str)
     return (
         f"<details><summary>{html.escape(run.run_id)}: every option, and where it ran</summary>"
-        f"{table_html(options)}{table_html(sessions)}</details>"
+        f"{table_html(_option_table(run))}{table_html(sessions)}</details>"
     )
 
 # %% ../../nbs/see/02_report.ipynb #b9e9d0f5
@@ -335,14 +344,24 @@ def report(
     return _written(_default_path(runs, names, form) if path is None else path, title, body)
 
 # %% ../../nbs/see/02_report.ipynb #83c6af52
+def _told(values):
+    "Values of an option as text, of paths the last part."
+    return [without_folders(str(v)).replace("\n", ", ") for v in values]
+
+
+def _fixed(facts):
+    "What a sweep changes for every run, in words."
+    return ", ".join(f"{k} = {v}" for k, v in zip(facts["fixed"], _told(facts["fixed"].values())))
+
+
 def _sweep_opening(study, facts, table, begun):
     "The question, how much of the sweep there is, and its axes."
-    fixed = ", ".join(f"{k} = {v}" for k, v in facts["fixed"].items())
+    fixed = _fixed(facts)
     preset = html.escape(facts["preset"] + (f" with {fixed}" if fixed else ""))
     asked = len(facts["seeds"]) * math.prod(len(v) for v in facts["grid"].values())
     axes = ""
     for name, values in dict(facts["grid"], seed=facts["seeds"]).items():
-        axes += f"<li>{html.escape(name)}: {html.escape(', '.join(map(str, values)))}</li>"
+        axes += f"<li>{html.escape(name)}: {html.escape(', '.join(_told(values)))}</li>"
     return [
         f"<h1>{html.escape(study.question)}</h1>",
         f'<p class="lead">A sweep of {asked} runs of the preset {preset}: '
@@ -357,7 +376,7 @@ def _sweep_claims(study, facts, done, begun):
     if not (claims := study.sweep_claims()):
         return []
     book = ledger(claims, dict(sweep=done, runs=describe(begun)))
-    fixed = ", ".join(f"{k} = {v}" for k, v in facts["fixed"].items())
+    fixed = _fixed(facts)
     note = f"Judged on runs with {fixed}, which the preset has not." if fixed else ""
     return [
         "<h2>Claims</h2>",
@@ -387,5 +406,6 @@ def sweep_report(
         body += _figures(study.sweep_figures(done, drawn, facts["grid"]))
         body += _sweep_claims(study, facts, done, begun)
     every = table if (table["error"] != "").any() else table.drop(columns="error")
+    every = every.map(lambda value: without_folders(value) if isinstance(value, str) else value)
     body += ["<h2>Every run</h2>", table_html(every)]
     return _written(path or Path(folder) / f"report.{form}", study.question, body)

@@ -13,6 +13,7 @@ from functools import cached_property
 import pandas as pd
 from fastcore.basics import patch
 from .. import InputError, studies
+from ..files import without_folders
 from ..probes import curve, measure, measured
 from ..runs import Context
 from ..series import Series
@@ -90,12 +91,13 @@ def failed(
     done: str,  # what was tried: drawn, measured, asked
 ) -> Panel:  # without pictures
     "A panel that says in a line what went wrong."
-    if isinstance(error, InputError):
-        return Panel({}, reason=str(error))
-    if isinstance(error, FileNotFoundError):
-        return Panel({}, reason=f"{error.filename or error} is not there any more")
     said = str(error).strip().splitlines()
-    return Panel({}, reason=f"cannot be {done}: " + ": ".join([type(error).__name__, *said[:1]]))
+    reason = f"cannot be {done}: " + ": ".join([type(error).__name__, *said[:1]])
+    if isinstance(error, InputError):
+        reason = str(error)
+    elif isinstance(error, FileNotFoundError):
+        reason = f"{error.filename or error} is not there any more"
+    return Panel({}, reason=without_folders(reason))
 
 # %% ../../nbs/see/03_shown.ipynb #6a4d025b
 @dataclass(frozen=True)
