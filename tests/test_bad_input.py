@@ -375,7 +375,7 @@ CASES = [
     Case("2500 words", ["modular", "--preset", "x "*2500], ["preset 'x x", "…", "paper"]),
     *(Case(f"{command[8:]}: ''", [""], ["''"], command=command) for command in ("grok_nb_runs", "grok_nb_claims", "grok_nb_demo", "grok_nb_report")),
     # where it is started
-    *(Case(f"{command[8:]} in a folder that is gone", typed, ["has been deleted"], command=command, env=dict(GROK_NB_RUNS=None))
+    *(Case(f"{command[8:]} in a folder that is gone", typed, ["working folder was removed"], command=command, env=dict(GROK_NB_RUNS=None))
       for command, typed in WITH_RUNS.items()),
     Case("settings.ini of another, in Latin-1", options("steps=0"), ["steps = '0'"],
          write("settings.ini", "[DEFAULT]\nname = é\n".encode("latin-1")), env=dict(GROK_NB_RUNS=None)),
