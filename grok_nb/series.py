@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from . import InputError, RunError, is_watched
-from .files import disk_errors_are_named, file_hash, in_words, named_path, remove_folder, short_hash
-from .files import size_of
+from .files import disk_errors_are_named, file_hash, in_words, named_path, remove_folder
+from .files import short_hash, size_of
 from .runs import Checkpoint, Run, load_model, runs_root
 from .texts import is_hub_name
 
@@ -117,6 +117,12 @@ def _indexed(folder):
         why = "is no .safetensors file of its own folder, so it is not opened"
         raise InputError(f"{folder.name}: {index.name} names {outside[0]!r}, which {why}")
     return sorted(named)
+
+
+def _opened_weights(folder):
+    "The weight files that transformers opens in a folder."
+    there = {p.name for p in Path(folder).glob("*.safetensors")}
+    return not {"model.safetensors"} <= there and _indexed(Path(folder)) or _weights(there)
 
 
 def _reason(error):
@@ -286,7 +292,10 @@ class Other(Checkpoint):
     def content(self) -> str:
         "Hash of configuration, weights and tokenizer: what a measurement belongs to."
         names = {p.name for p in self.path.iterdir() if p.is_file()}
-        opened = [*_weights(names), *(n for n in names if n.endswith((".json", ".model", ".txt", ".jinja")))]
+        opened = [
+            *_opened_weights(self.path),
+            *(n for n in names if n.endswith((".json", ".model", ".txt", ".jinja"))),
+        ]
         return short_hash([[n, file_hash(self.path / n)] for n in sorted(opened)])
 
     def check(self):
@@ -452,9 +461,7 @@ def _tensors(folder):
     from safetensors import safe_open
     import torch
 
-    there = {p.name for p in Path(folder).glob("*.safetensors")}
-    whole = "model.safetensors" in there
-    files = [Path(folder) / n for n in not whole and _indexed(Path(folder)) or _weights(there)]
+    files = [Path(folder) / n for n in _opened_weights(folder)]
     if not files:
         raise InputError(f"series: {folder} has no safetensors weights; pickled weights are not opened")
     for file in files:
