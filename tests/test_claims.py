@@ -54,6 +54,7 @@ def test_the_two_sides_are_mirror_images(low, width, threshold, seeds):
 
 @pytest.mark.parametrize("seeds", [0, 1, 2])
 def test_fewer_than_three_seeds_decide_nothing(seeds):
+    assert claim(.9, 3, (np.nan, .1)).judge(TABLES).reason == claim(np.nan, 3, (.2, .4)).judge(TABLES).reason == "no interval"
     for interval in ((.9, .91), (-.91, -.9)):
         v = claim(.9, seeds, interval).judge(TABLES)
         assert v.verdict == "inconclusive" and "3 seeds" in v.reason
