@@ -19,7 +19,7 @@ from fastcore.script import Param, anno_parser, store_true
 from . import InputError, RunError, check_environment, end_quietly, from_environment, nearest
 from . import printable, readable_line, studies, whole_number
 from .files import in_one_line, named_path, system_error
-from .runs import Run, allowed, runs_root, working_folder
+from .runs import Run, allowed, runs_root
 from .see.formats import check_form, form_of
 
 # %% ../nbs/commands/00_commands.ipynb #67aad067
@@ -163,7 +163,6 @@ def command(func):
             args = vars(_parser(func).parse_args(argv))
             for hidden in ("pdb", "xtra"):
                 args.pop(hidden, None)
-            working_folder()
             func(**args)
 
     return main
