@@ -88,7 +88,8 @@ def measured_inside(
             if measure_missing:
                 raise
     parts = [p for p in parts if len(p)]  # columns of an empty table have no type
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    nothing = pd.DataFrame(columns=["run", "step", "tokens", "probe", "metric", "value"])
+    return pd.concat(parts, ignore_index=True) if parts else nothing
 
 # %% ../nbs/core/10_evidence.ipynb #c87cccaf
 def tables(
@@ -101,7 +102,7 @@ def tables(
     if not known:
         return {}
     parts = [*(r.metrics() for r in known), measured_inside(known, most, measure_missing)]
-    probes = pd.concat(parts, ignore_index=True).groupby("probe")
+    probes = pd.concat([p for p in parts if len(p)], ignore_index=True).groupby("probe")
     found = {str(name): part.dropna(axis="columns", how="all") for name, part in probes}
     return found | dict(runs=describe(known))
 

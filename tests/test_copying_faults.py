@@ -1,4 +1,5 @@
 "The copying wing against bad input, interruption and odd sizes: one line each, nothing left behind, the same bits and numbers."
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer, models as token_models
 from transformers import (AutoModelForCausalLM, BertConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig, PreTrainedTokenizerFast,
                           Starcoder2Config)
 
+from grok_nb.files import write_manifest
 from grok_nb import InputError, claims, commands
 from grok_nb.copying import circuits, copy_test, induction, language
 from grok_nb.copying import presets
@@ -124,7 +126,7 @@ def test_a_checkpoint_that_cannot_be_asked_takes_nothing_from_those_before_it(tm
     folders(tmp_path/"model", model, [3])
     asked = questions()
     refused(lambda: measure(tmp_path/"model", dict(copy=asked["copy"]), tmp_path/"tables"), "not numbers")
-    assert [p.name for p in (tmp_path/"tables").iterdir()] == ["copy.parquet"]
+    assert [p.name for p in (tmp_path/"tables").glob("[!.]*")] == ["copy.parquet"]
     table = pd.read_parquet(tmp_path/"tables"/"copy.parquet")
     assert table.step.unique().tolist() == [1, 2] and table.groupby("step").size().nunique() == 1
 
@@ -216,8 +218,8 @@ def test_interrupted_between_and_within_checkpoints(whole, counted, name, at, tm
     (series, expected), (asked, stop) = whole, counted
     stop[name] = at
     with pytest.raises(KeyboardInterrupt): measure(series, questions(), tmp_path/"tables")
-    assert all(p.suffix == ".parquet" for p in tmp_path.rglob("*.*"))
-    for path in (tmp_path/"tables").glob("*"): # no checkpoint is there in part
+    assert all(p.suffix == ".parquet" for p in tmp_path.rglob("[!.]*.*"))
+    for path in (tmp_path/"tables").glob("[!.]*"): # no checkpoint is there in part
         sizes = pd.read_parquet(path).groupby("step").size()
         assert (sizes == expected[expected.probe == path.stem].groupby("step").size()[sizes.index]).all()
     stop.clear()
@@ -251,11 +253,13 @@ def test_killed_before_a_table_is_in_its_place(whole, at, tmp_path):
 
 def test_a_table_that_cannot_be_written_is_not_there_in_part(whole, tmp_path, monkeypatch):
     def half(table, path, **_):
+        if isinstance(path, io.BytesIO): return whole_table(table, path, **_)
         Path(path).write_bytes(b"PAR1")
         raise KeyboardInterrupt
+    whole_table = pd.DataFrame.to_parquet
     monkeypatch.setattr(pd.DataFrame, "to_parquet", half)
     with pytest.raises(KeyboardInterrupt): measure(whole[0], dict(copy=questions()["copy"]), tmp_path/"tables")
-    assert not list((tmp_path/"tables").iterdir())
+    assert not list((tmp_path/"tables").glob("[!.]*"))
 
 
 @pytest.mark.parametrize("changes", [dict(seed=1), dict(n_samples=7), dict(every=1), dict(n_sequences=5, every=2), dict(special=(3,)), dict(suffix=3),
@@ -443,6 +447,7 @@ def test_a_report_on_a_checkpoint_that_cannot_be_asked(copying, bad, tmp_path, c
         weights = load_file(path)
         weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
         save_file(weights, path, dict(format="pt"))
+        write_manifest(copy.folder(6), step=6, run=copy.run_id)
     else:
         shutil.rmtree(copy.folder(6))
         commit(copy, 6, AutoModelForCausalLM.from_config(OPTConfig(**SIZES | dict(vocab_size=64), hidden_size=16, ffn_dim=16, num_hidden_layers=2,

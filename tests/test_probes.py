@@ -43,7 +43,7 @@ def test_a_table_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path/"deep/norm.parquet"
     save_table(TABLE[:1], path), save_table(TABLE, path)
     pd.testing.assert_frame_equal(pd.read_parquet(path), TABLE)
-    def fails(*_, **__): raise OSError("bad disk")
+    def fails(*_, **__): raise OSError(5, "bad disk")
     for what, at in ((os, "replace"), (pd.DataFrame, "to_parquet")):
         with monkeypatch.context() as patch:
             patch.setattr(what, at, fails)

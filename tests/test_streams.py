@@ -290,7 +290,7 @@ BAD = {
     "empty.txt": (b"", "empty"), "blank.txt": (b" \n\n", "empty"), "empty.jsonl": (b"\n", "empty"), "empty.parquet": (b"", "cannot be read"),
     "latin.txt": ("caf\xe9 au lait".encode("latin1"), "UTF-8"), "torn.parquet": (b"PAR1 and no more", "cannot be read"),
     "torn.jsonl.gz": (gzip.compress(b'{"text": "a long line of words"}')[:20], "cannot be read"), "plain.txt.gz": (b"not zipped", "cannot be read"),
-    "field.jsonl": (b'{"body": "x"}', "'text'"), "list.jsonl": (b'["text"]', "'text'"), "number.jsonl": (b'{"text": 3}', "'text'"),
+    "field.jsonl": (b'{"body": "x"}', "'text'"), "list.jsonl": (b'["text"]', "one object per line"), "number.jsonl": (b'{"text": 3}', "'text'"),
     "torn.jsonl": (b'{"text": "x', "line 1: not JSON"),
 }
 

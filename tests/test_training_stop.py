@@ -48,11 +48,11 @@ def test_a_rule_that_holds_at_the_last_step_is_not_needed(lab, runs_root, uninte
 
 
 @pytest.mark.promise("kills")
-@pytest.mark.parametrize("moment", ["old(*args)\n    if 'stopped' in str(args[0]): os.kill(os.getpid(), signal.SIGKILL)",
-                                    "if 'stopped' in str(args[0]): os.kill(os.getpid(), signal.SIGKILL)\n    old(*args)"], ids=["after", "before"])
+@pytest.mark.parametrize("moment", ["old(*args)\n    if 'stopped' in args[1]: os.kill(os.getpid(), signal.SIGKILL)",
+                                    "if 'stopped' in args[1]: os.kill(os.getpid(), signal.SIGKILL)\n    old(*args)"], ids=["after", "before"])
 def test_killed_at_the_note(lab, runs_root, moment):
     "The note is written before the checkpoint, and counts only with it."
-    setup = f"\ndef write(*args):\n    {moment}\nold, training.write_atomic = training.write_atomic, write"
+    setup = f"\ndef write(*args):\n    {moment}\nold, runs.Run.write = runs.Run.write, write"
     run = until(lab, runs_root, OPTIONS, 33, -signal.SIGKILL, setup)
     assert run.stopped is None and max(run.steps) < 35
     until(lab, runs_root, OPTIONS, 33)
