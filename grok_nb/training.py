@@ -28,7 +28,8 @@ from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError, check_environment, from_environment
-from .files import atomic_folder, disk_errors_are_named, partial_of, remove_folder, size_of
+from .files import atomic_folder, disk_errors_are_named, move_into_place, partial_of, remove_folder
+from .files import size_of
 from .models import logits_at
 from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
 
@@ -258,8 +259,7 @@ def save_artifacts(run: Run):
     if not path.exists():
         save_arrays(arrays, partial := partial_of(path))
         shutil.copymode(run.path / "config.json", partial)
-        run.fence()
-        os.replace(partial, path)
+        move_into_place(partial, path, run.fence)
     try:
         saved = load_arrays(path)
     except SafetensorError as e:
@@ -756,7 +756,7 @@ def failures_are_named(session: Session):
     except RunError:
         raise
     except (OSError, SafetensorError):
-        if session.claim and not run.path.is_dir():
+        if session.writes and not run.path.is_dir():
             session.check_folder()  # says so
         raise
     except RuntimeError as e:

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -327,7 +328,7 @@ def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, survi
             assert job.status == -signal.SIGKILL, job.errors
             kills += 1
             event, path, written = json.loads(job.printed)
-            moments.add((event, path.split("/")[-1].replace(f".{job.pid}", "").lstrip(".")))
+            moments.add((event, re.sub(r"\.[0-9a-f]{12}(?=\.partial)", "", path.split("/")[-1]).lstrip(".")))
             if next(root.glob("*/config.json"), None): check_checkpoints(run_of(root, SHORT), reference)
             killed.append((root, f"killed before {event} of {path}{', the last file cut' * cut}"))
             if not written: break # nothing to cut
