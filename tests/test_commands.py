@@ -457,7 +457,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(trained, tmp_path):
 ASCII = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"), dict(PYTHONIOENCODING="ascii")
 
 
-@pytest.mark.promise("locale")
+@pytest.mark.promise("surroundings")
 @pytest.mark.parametrize("env", ASCII, ids=["locale", "stdout"])
 def test_a_machine_that_does_not_speak_utf8(trained, tmp_path, capsys, env):
     "Lists have question marks; files are as everywhere, names that are no text included."

@@ -587,7 +587,7 @@ def test_what_the_environment_says(lab, runs_root, name, value, status):
     if status: assert one_line(job.errors) and (f"{name} = {value!r}" in job.errors or "steps = " in job.errors)
 
 
-@pytest.mark.promise("time")
+@pytest.mark.promise("surroundings")
 def test_a_clock_that_is_set_back(lab, runs_root):
     back = "import itertools, time\nticks = itertools.count()\ntime.time = lambda: 1.8e9 - 60*next(ticks)"
     job = lab.train(runs_root, SHORT, back + terminate_in(5))
@@ -943,7 +943,7 @@ def test_damage_is_named(lab, stopped, damage, message):
 PLACES = {"UTC": ("UTC", "C", 0o022), "ahead": ("Pacific/Kiritimati", "C.UTF-8", 0o077), "behind": ("Pacific/Pago_Pago", "POSIX", 0o002)}
 
 
-@pytest.mark.promise("time, locale, rights")
+@pytest.mark.promise("surroundings")
 @pytest.mark.parametrize("place", PLACES)
 def test_the_same_bits_wherever_it_runs(lab, runs_root, uninterrupted, place):
     "Another time zone, locale and umask: the same bits, and files with the rights of all others of that process."
@@ -958,7 +958,7 @@ def test_the_same_bits_wherever_it_runs(lab, runs_root, uninterrupted, place):
 
 
 @pytest.mark.slow
-@pytest.mark.promise("time, locale, rights")
+@pytest.mark.promise("surroundings")
 @pytest.mark.parametrize("seed", ["0", "1", "4000000000"])
 def test_the_same_bits_whatever_the_hash_seed(lab, runs_root, uninterrupted, seed):
     "A Python of its own, whose sets and dictionaries are in another order."
