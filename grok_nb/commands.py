@@ -261,10 +261,10 @@ def _how_it_ended(run):
     from grok_nb.runs import pick
 
     last, study = run.records()[-1], run.study
-    loss = pick(last["rows"], dict(probe="train", metric="loss"))
-    headline = f"{study.headline_name} {pick(last['rows'], study.headline):.3f}"
-    size = f"{len(run.steps)} checkpoints, {last['seconds'] / 60:.1f} min"
-    return f"finished: loss {loss:.3f}, {headline}, {size}"
+    found = {"loss": dict(probe="train", metric="loss"), study.headline_name: study.headline}
+    values = {name: pick(last["rows"], where) for name, where in found.items()}
+    said = ", ".join(f"{name} {'not measured' if v is None else f'{v:.3f}'}" for name, v in values.items())
+    return f"finished: {said}, {len(run.steps)} checkpoints, {last['seconds'] / 60:.1f} min"
 
 # %% ../nbs/commands/00_commands.ipynb #2fa0e2e7
 def _several(words):

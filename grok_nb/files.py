@@ -86,7 +86,11 @@ def write_atomic(
 
 # %% ../nbs/core/00_files.ipynb #464c3626
 def remove_folder(path: Path):
-    "Remove a folder so that a crash half-way leaves nothing that looks whole: rename first, then delete."
+    """Remove a folder so that a crash half-way leaves nothing that looks whole: rename first, then delete.
+
+    Of a link to a folder the link goes, and what it leads to stays."""
+    if path.is_symlink():
+        return path.unlink()
     doomed = path.with_name(f".{path.name}.deleted")
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(path, doomed)

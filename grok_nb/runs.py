@@ -339,7 +339,8 @@ class Checkpoint:
 
     @property
     def tokenizer(self):
-        "The tokenizer saved with the weights."
+        "The tokenizer saved with the weights. Raises `Damaged` if its files have changed."
+        self.verify()
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
@@ -860,6 +861,15 @@ def sessions(self: Run) -> list[dict]:
     return _lines(self.path / "sessions.jsonl")
 
 # %% ../nbs/core/04_runs.ipynb #9e9384b7
+def _cpu():
+    "The model of the processor, as far as the machine tells."
+    try:
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return re.search(r"model name\s*: (.+)", about)[1]
+    except (OSError, TypeError):
+        return platform.processor()
+
+
 @patch
 def begin_session(self: Run, **facts):
     "Note the start of a session: step, device, threads, versions."
@@ -869,6 +879,7 @@ def begin_session(self: Run, **facts):
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         python=platform.python_version(),
         machine=platform.machine(),
+        cpu=_cpu(),
         grok_nb=__version__,
     )
     facts |= {p: version(p) for p in ("torch", "transformers", "accelerate", "numpy")}

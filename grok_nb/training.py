@@ -31,6 +31,7 @@ from . import InputError, RunError, check_environment, from_environment
 from .files import atomic_folder, disk_errors_are_named, move_into_place, partial_of, remove_folder
 from .files import size_of
 from .models import logits_at
+from .probes import fingerprint
 from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
@@ -675,6 +676,12 @@ def save(
     commit(self.run, self.step, self.bare, self.optimizers, passing, best, **facts)
 
 # %% ../nbs/core/05_training.ipynb #6a10c3ec
+def _changed(run, probes):
+    "The probes that are not what they were in the last session."
+    before = next((s["probes"] for s in reversed(run.sessions()) if isinstance(s.get("probes"), dict)), {})
+    return [name for name in probes if before.get(name, probes[name]) != probes[name]]
+
+
 @patch
 def begin(self: Session):
     "Bring the run's folder to where training goes on, and note that it does. The first process does it."
@@ -691,6 +698,9 @@ def begin(self: Session):
         (run.path / past).unlink(missing_ok=True)
     for why in self.passed_over:
         print(f"{run.run_id}: {why}; passed over, training goes on from step {step}", file=sys.stderr)
+    measured_by = {name: fingerprint(probe) for name, probe in self.probes.items()}
+    if changed := [] if self.is_new else _changed(run, measured_by):
+        print(f"{run.run_id}: {', '.join(changed)}: other code measured up to step {step}", file=sys.stderr)
     run.begin_session(
         step=step,
         device=str(device),
@@ -698,6 +708,7 @@ def begin(self: Session):
         compiled=self.accelerator.state.dynamo_plugin.backend.value.lower(),
         threads=torch.get_num_threads(),
         processes=self.accelerator.num_processes,
+        probes=measured_by,
         **(dict(passed_over=self.passed_over) if self.passed_over else {}),
     )
     if self.is_new:

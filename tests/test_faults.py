@@ -880,6 +880,18 @@ def test_what_is_passed_over_is_named(lab, stopped, uninterrupted, damage):
 
 
 @pytest.mark.promise("damage")
+def test_a_probe_that_has_changed_is_named(lab, stopped):
+    "Training goes on, and says from where on other code measures."
+    last = json.loads((stopped.path/"sessions.jsonl").read_text().splitlines()[-1])
+    (stopped.path/"sessions.jsonl").write_text(json.dumps(last | dict(probes=dict.fromkeys(last["probes"], "other"))) + "\n")
+    job = lab.train(stopped.path.parent, TINY, terminate_in(40))
+    assert job.wait() == 143
+    assert job.errors == f"{stopped.run_id}: {', '.join(last['probes'])}: other code measured up to step 34\n"
+    again = lab.train(stopped.path.parent, TINY)
+    assert again.wait() == 0 and again.errors == ""
+
+
+@pytest.mark.promise("damage")
 def test_damage_at_the_end_is_mended(lab, uninterrupted, runs_root):
     "A finished run whose last checkpoint, or a line of whose metrics, is no more what it was, is not finished."
     reference = uninterrupted(TINY)

@@ -179,3 +179,11 @@ def test_a_full_disk_without_advice(tmp_path):
     with pytest.raises(InputError, match="no space left; free some; what was there"):
         with atomic_folder(tmp_path/"x"): raise OSError(errno.ENOSPC, "")
     assert not names(tmp_path)
+
+
+def test_of_a_link_only_the_link_is_removed(tmp_path):
+    (tmp_path/"there").mkdir()
+    (tmp_path/"there/x").write_text("kept")
+    (tmp_path/"link").symlink_to(tmp_path/"there")
+    remove_folder(tmp_path/"link")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["there", "x"]
