@@ -222,7 +222,8 @@ def setup(
 # %% ../../nbs/docs/02_pages.ipynb #4d1359a2
 _SCRIPT = """document.addEventListener("DOMContentLoaded", () => {
 const page = document.querySelector(".sidebar-tree .current-page"), box = page?.closest(".sidebar-scroll");
-if (box) box.scrollTop += page.getBoundingClientRect().top - innerHeight / 2; })"""
+const by = page?.getBoundingClientRect().top - innerHeight / 2;
+if (box) box.scrollBy({ top: by, behavior: "instant" }); })"""
 _STYLE = """
 h1 { font-size: 2.1rem; margin-bottom: .4rem; }
 h2 { font-size: 1.45rem; margin-top: 2.2rem; }
