@@ -215,9 +215,11 @@ def damaged_file(
     folder: Path,  # a folder with a manifest
     ignore: str = "",  # files whose name begins so do not count
     deep: bool = False,  # compare the hashes too, not just the sizes
+    manifest: dict | None = None,  # if it has been read already
 ) -> str | None:  # its name; None: every file is what the manifest says
     "The first file of a folder that is not what its manifest says; the manifest itself if it cannot be read."
-    if not (manifest := read_manifest(folder)):
+    manifest = read_manifest(folder) if manifest is None else manifest
+    if not manifest:
         return "MANIFEST.json"
     for name, about in manifest["files"].items():
         path = folder / name

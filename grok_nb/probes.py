@@ -6,9 +6,8 @@
 __all__ = ['curve', 'fingerprint', 'save_table', 'load_table', 'measure', 'measured']
 
 # %% ../nbs/core/07_probes.ipynb #6b4156dc
-import importlib, inspect, json, sys
+import importlib, inspect, io, sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import CodeType
@@ -17,7 +16,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 from . import InputError, is_watched
-from .files import partial_of, short_hash
+from .files import short_hash, write_atomic
 from .runs import Context, Damaged
 from .series import Series, verify, weights
 
@@ -121,22 +120,10 @@ def save_table(
     path: Path,  # .parquet; what is there is replaced, in one move
 ):
     "Write a table to a file, whole or not at all, with a sum that tells if it is ever damaged."
-    import io
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(buffer := io.BytesIO(), index=False)
-    table = pd.read_parquet(buffer)
+    table = pd.read_parquet(io.BytesIO(table.to_parquet(index=False)))
     table.attrs["sum"] = _sum_of(table)
-    partial = partial_of(path)
-    try:
-        table.to_parquet(partial, index=False)
-        partial.replace(path)
-    except BaseException as e:
-        with suppress(OSError):
-            partial.unlink()
-        if isinstance(e, OSError):
-            e.filename = str(path)
-        raise
+    write_atomic(path, table.to_parquet(index=False))
 
 
 def load_table(

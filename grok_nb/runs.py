@@ -456,6 +456,12 @@ def _new_folder(path, config, text):
         raise InputError(f"runs: cannot write in {path.parent}: {why}") from None
 
 # %% ../nbs/core/04_runs.ipynb #7d20a00b
+def _placed(config, root):
+    "The folder of runs, and the configuration with it; one that has a place keeps what is prepared there."
+    folder = runs_root(root or config.root)
+    return folder, config if config.root else config.under(folder)
+
+
 @patch(cls_method=True)
 def create(
     cls: Run,
@@ -463,10 +469,7 @@ def create(
     root: str | Path | None = None,  # folder of runs; None: the configuration's own
 ) -> Run:
     "The run of this configuration under `root`: the one that is there, or a new one."
-    folder = runs_root(root or config.root)
-    config = (
-        config if config.root else config.under(folder)
-    )  # one that has a place keeps what is prepared there
+    folder, config = _placed(config, root)
     path, about = folder / config.run_id, dict(study=config.study, run_id=config.run_id)
     text = json.dumps(about | dict(options=config.options()), indent=1) + "\n"
     if not (path / "config.json").exists():
@@ -491,10 +494,10 @@ def prepare(
     root: str | Path | None = None,  # folder of runs; None: the configuration's own
 ) -> Run:
     "As `create`, of a run that is going to be trained: its probes are made before there is a folder."
-    folder = runs_root(root or config.root)
+    folder, config = _placed(config, root)
     if not (folder / config.run_id / "config.json").exists():
-        studies[config.study].probes(config if config.root else config.under(folder))
-    return cls.create(config, root)
+        studies[config.study].probes(config)
+    return cls.create(config, folder)
 
 # %% ../nbs/core/04_runs.ipynb #7d20a00d
 def _step_folders(run):
@@ -503,13 +506,21 @@ def _step_folders(run):
     return {int(p.name[5:]): p for p in sorted(found) if re.fullmatch(r"step-\d{8,}", p.name)}
 
 
+def _fault(run, step, folder):
+    "Why a folder is no committed checkpoint of this run and step; empty: it is. Nothing is hashed."
+    about = read_manifest(folder)
+    if (owner := about.get("run")) not in (None, run.run_id):
+        return f"step {step}: belongs to {owner}"
+    if (original := about.get("step", step)) != step:
+        return f"step {step}: is a copy of step {original}"
+    name = damaged_file(folder, "training_state", manifest=about)
+    return f"step {step}: {name} is not what it was when it was written" if name else ""
+
+
 @patch
 def has(self: Run, step: int) -> bool:
     "Is there a committed checkpoint of this run, and of this step? Sizes are compared, nothing is read."
-    folder = self.folder(step)
-    about = read_manifest(folder)
-    mine = about.get("step", step) == step and about.get("run", self.run_id) == self.run_id
-    return bool(about) and mine and is_checkpoint(folder)
+    return not _fault(self, step, self.folder(step))
 
 
 @patch(as_prop=True)
@@ -527,13 +538,14 @@ def folder(self: Run, step: int) -> Path:
 @patch
 def at(self: Run, step: int) -> Checkpoint:
     "The checkpoint of one step; a step without one is an `InputError` that names the nearest."
-    if step in (unsound := self.unsound(step - 1)):
-        raise Damaged(unsound[step])
-    if step not in (steps := self.steps):
-        near = sorted(sorted(steps, key=lambda s: abs(s - step))[:3])
+    folder = self.folder(step)
+    if not folder.is_dir():
+        near = sorted(sorted(self.steps, key=lambda s: abs(s - step))[:3])
         there = ", ".join(map(str, near)) or "none yet"
         raise InputError(f"step {step}: no checkpoint there; the nearest are {there}")
-    return Checkpoint(self.folder(step), step)
+    if why := _fault(self, step, folder):
+        raise Damaged(why)
+    return Checkpoint(folder, step)
 
 
 @patch(as_prop=True)
@@ -554,16 +566,9 @@ def unsound(
     above: int = -1,  # only those of later steps
 ) -> dict[int, str]:  # step → why; newest first
     "What is called as a checkpoint is, and is none: named, never deleted."
-    found, folders = {}, _step_folders(self)
-    for step in sorted((s for s in folders if s > above), reverse=True):
-        about = read_manifest(folders[step])
-        if about and about.get("run", self.run_id) != self.run_id:
-            found[step] = f"step {step}: belongs to {about['run']}"
-        elif about and about.get("step", step) != step:
-            found[step] = f"step {step}: is a copy of step {about['step']}"
-        elif name := damaged_file(folders[step], "training_state"):
-            found[step] = f"step {step}: {name} is not what it was when it was written"
-    return found
+    folders = sorted(_step_folders(self).items(), reverse=True)
+    faults = {step: _fault(self, step, folder) for step, folder in folders if step > above}
+    return {step: why for step, why in faults.items() if why}
 
 # %% ../nbs/core/04_runs.ipynb #7d20a00f
 @patch(as_prop=True)

@@ -10,7 +10,7 @@ __all__ = ['ENOUGH', 'learning_rate_share', 'orthogonalised', 'Muon', 'hidden_ma
            'where_to_begin', 'Session', 'Due', 'evaluate', 'failures_are_named', 'train']
 
 # %% ../nbs/core/05_training.ipynb #418ca3f3
-import json, math, os, re, shutil, signal, sys, threading, time, warnings
+import json, math, os, shutil, signal, sys, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -190,17 +190,10 @@ def _fits(tensors, before, params):
     for name in (n for n in tensors if n.startswith(before)):
         _, p, moment = name.split(".", 2)
         state.setdefault(int(p), {})[moment] = tensors[name]
-    same_moments = len({frozenset(moments) for moments in state.values()}) <= 1
-    in_range = all(0 <= p < len(params) for p in state)
-    return (
-        same_moments
-        and in_range
-        and all(
-            t.numel() == 1 or t.shape == params[p].shape
-            for p, moments in state.items()
-            for t in moments.values()
-        )
-    )
+    if len({frozenset(moments) for moments in state.values()}) > 1 or any(p >= len(params) for p in state):
+        return False
+    pairs = ((t, params[p]) for p, moments in state.items() for t in moments.values())
+    return all(t.numel() == 1 or t.shape == param.shape for t, param in pairs)
 
 
 def load_state(checkpoint: Checkpoint, optimizers: list[torch.optim.Optimizer]) -> dict:
@@ -483,19 +476,18 @@ def open_to_resume(
 
 def where_to_begin(run: Run):  # → Checkpoint or None, model, list of str: what was passed over, and why
     "The newest checkpoint that training can go on from, or a new model."
-    fresh, found = run.study.model(run.config), {}
-    for checkpoint in reversed(run.checkpoints):
-        if not checkpoint.names_state:
-            continue  # let go as planned
+    fresh, found, origin = run.study.model(run.config), {}, None
+    model = fresh
+    for checkpoint in (
+        c for c in reversed(run.checkpoints) if c.names_state
+    ):  # others were let go as planned
         try:
-            model = open_to_resume(run, checkpoint, fresh)
+            model, origin = open_to_resume(run, checkpoint, fresh), checkpoint
+            break
         except Damaged as e:
             found[checkpoint.step] = str(e)
-            continue
-        found |= run.unsound(checkpoint.step)
-        return checkpoint, model, [found[s] for s in sorted(found, reverse=True)]
-    found |= run.unsound()
-    return None, fresh, [found[s] for s in sorted(found, reverse=True)]
+    found |= run.unsound(origin.step if origin else -1)
+    return origin, model, [found[s] for s in sorted(found, reverse=True)]
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e0
 class Session:
