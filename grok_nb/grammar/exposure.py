@@ -7,7 +7,7 @@ __all__ = ['task_size', 'doses', 'recencies', 'Part', 'Exposures', 'seen_tokens'
            'exposure_index', 'phrases_of', 'expose', 'proxy_split', 'token_counts', 'dose_table', 'dose_figure']
 
 # %% ../../nbs/grammar/02_exposure.ipynb #f4b1d6d5
-import hashlib, inspect, json, os, re, time
+import hashlib, inspect, json, os, time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -21,7 +21,7 @@ import pandas as pd
 from fastcore.basics import patch
 from .. import InputError, RunError
 from ..engines import Killed, Processes
-from .search import Searcher, check_phrases, normalise
+from .search import Searcher, check_phrases, check_words, normalise, words_of
 from ..runs import Run
 from ..see.panels import finish, panels
 from ..streams import Corpus, TextStream
@@ -68,10 +68,11 @@ class Exposures:
         rows: np.ndarray | None = None,  # (3, row): step, phrase (number), count; None: nothing was seen
         parts: tuple[Part, ...] = (),  # what was read
         size: int = 0,  # bytes of text that were searched
+        words: str = "english",  # the rule by which words end, of `search`; "": not known
     ):
         rows = np.empty((3, 0), dtype=np.int64) if rows is None else rows
         key, which = np.unique(rows[0] * len(phrases) + rows[1], return_inverse=True)
-        self.phrases, self.parts, self.size = phrases, _joined(parts), size
+        self.phrases, self.parts, self.size, self.words = phrases, _joined(parts), size, words
         self.step, self.phrase = np.divmod(key, len(phrases))
         self.count = np.bincount(which, rows[2], len(key)).astype(np.int64)
         self._number = {p: i for i, p in enumerate(phrases)}
@@ -85,7 +86,8 @@ class Exposures:
         seen = len(np.unique(self.phrase))
         steps = f"in steps {self.step.min()} … {self.step.max()}" if seen else "never"
         text = f"{self.count.sum():,} times in {self.size / 1e6:,.1f} MB of text"
-        return f"Exposures: {seen:,} of {len(self.phrases):,} phrases seen {steps}, {text}"
+        rule = f"words: {self.words or 'rule unknown'}"
+        return f"Exposures: {seen:,} of {len(self.phrases):,} phrases seen {steps}, {text}, {rule}"
 
 # %% ../../nbs/grammar/02_exposure.ipynb #1499da55
 @patch(as_prop=True)
@@ -100,8 +102,11 @@ def __add__(self: Exposures, other: Exposures) -> Exposures:
     "What was seen in either text."
     if self.phrases != other.phrases:
         raise InputError("exposures: those to add are of different lists of phrases")
+    if self.words != other.words:
+        rules = ", ".join(each.words or "unknown" for each in (self, other))
+        raise InputError(f"exposures: those to add were counted by different rules of words ({rules})")
     rows = np.concatenate([self.rows, other.rows], 1)
-    return Exposures(self.phrases, rows, self.parts + other.parts, self.size + other.size)
+    return Exposures(self.phrases, rows, self.parts + other.parts, self.size + other.size, self.words)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #76d7d42b
 @patch
@@ -151,7 +156,8 @@ def save(
     "Write the index to a file."
     import pyarrow as pa, pyarrow.parquet as pq
 
-    facts = dict(phrases=self.phrases, parts=[vars(part) for part in self.parts], size=self.size)
+    facts = {name: getattr(self, name) for name in ("phrases", "size", "words")}
+    facts["parts"] = [vars(part) for part in self.parts]
     table = pa.table(dict(step=self.step, phrase=self.phrase, count=self.count))
     table = table.replace_schema_metadata(dict(exposures=json.dumps(facts)))
     path = Path(path)
@@ -181,7 +187,8 @@ def load(
     except (OSError, pa.ArrowException, TypeError, KeyError) as e:
         raise InputError(f"index {path} cannot be read: it is missing, damaged or no index") from e
     rows = np.stack([table[name].to_numpy() for name in ("step", "phrase", "count")])
-    return cls(tuple(facts["phrases"]), rows, tuple(Part(**part) for part in facts["parts"]), facts["size"])
+    parts = tuple(Part(**part) for part in facts["parts"])
+    return cls(tuple(facts["phrases"]), rows, parts, facts["size"], facts.get("words", ""))
 
 # %% ../../nbs/grammar/02_exposure.ipynb #ca0cdcb9
 def seen_tokens(
@@ -293,19 +300,20 @@ task_size = 2**19  # bytes of text, about: little enough that memory is used aga
 
 
 @lru_cache(1)
-def _searcher(phrases):
+def _searcher(phrases, words):
     "What searches for phrases, or for those in a file, so that no task has to bring them."
     if isinstance(phrases, Path):
         phrases = tuple(json.loads(phrases.read_text(encoding="utf-8")))
-    return Searcher(phrases)
+    return Searcher(phrases, words)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #54892ef5
 def count_texts(
     phrases: tuple[str, ...] | Searcher | Path,  # of `check_phrases`; what searches; a file with them
     texts: Iterable[tuple[int, str]],  # step, text; one after the other
+    words: str = "english",  # what an apostrophe is, as for `Searcher`
 ) -> tuple[np.ndarray, int]:  # (3, row) step, phrase, count; bytes of text
     "Occurrences in texts: what a worker does."
-    searcher = phrases if isinstance(phrases, Searcher) else _searcher(phrases)
+    searcher = phrases if isinstance(phrases, Searcher) else _searcher(phrases, words)
     rows, total = [np.empty((3, 0), dtype=np.int64)], 0
     for step, text in texts:
         seen, counts, size = searcher.count(text)
@@ -324,10 +332,11 @@ def count_batches(
     described,  # a `StepTexts`, or what `_described` says of a run or a `TextStream`
     begin: int,  # first step, from 0
     end: int,  # the step after the last
+    words: str = "english",  # what an apostrophe is, as for `Searcher`
 ) -> tuple[np.ndarray, int]:  # as `count_texts`
     "Occurrences in the batches of some steps: what a worker does."
     read = described if isinstance(described, StepTexts) else _reader(described)
-    return count_texts(phrases, ((step + 1, read(step)) for step in range(begin, end)))
+    return count_texts(phrases, ((step + 1, read(step)) for step in range(begin, end)), words)
 
 # %% ../../nbs/grammar/02_exposure.ipynb #8c76249f
 class _Batches:  # of a run or a stream, in tasks
@@ -398,16 +407,16 @@ class _Documents:  # of files, in tasks
             raise InputError(f"corpus: {self.texts!r} changed while it was read")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #6a8496ce
-def _results(source, phrases, begin, pool, ahead):
+def _results(source, phrases, words, begin, pool, ahead):
     "(end, (rows, size)) of each task, in order; `ahead`: tasks that may wait for theirs."
     if pool is None:
-        phrases = _searcher(phrases)
+        phrases = _searcher(phrases, words)
     waiting = deque()
     for end, function, arguments in source.tasks(begin, pool is not None):
         if pool is None:
             yield end, function(phrases, *arguments)
             continue
-        waiting.append((end, pool.submit(function, phrases, *arguments)))
+        waiting.append((end, pool.submit(function, phrases, *arguments, words)))
         if len(waiting) > ahead:
             end, job = waiting.popleft()
             yield end, job.result()
@@ -423,12 +432,14 @@ def _own_pool(opened, workers, phrases):
     return opened.enter_context(Processes(workers, for_gpus=False)), path
 
 # %% ../../nbs/grammar/02_exposure.ipynb #26b7527d
-def _check_resumed(index, path, phrases, source, part):
+def _check_resumed(index, path, phrases, words, source, part):
     def another(of):
         return InputError(f"index {path} is of another {of}: give another path, or remove it")
 
     if index.phrases != phrases:
         raise another("list of phrases")
+    if index.words != words:
+        raise another(f"rule of words ({index.words or 'unknown'})")
     if len(index.parts) != 1 or index.parts[0].begin != part.begin:
         raise another(f"range of {source.unit}s")
     for name in ("corpus", "tokenizer", "order"):
@@ -438,13 +449,13 @@ def _check_resumed(index, path, phrases, source, part):
         raise another(f"range of {source.unit}s (it holds {index.parts[0].end})")
 
 # %% ../../nbs/grammar/02_exposure.ipynb #3e6d840b
-def _resumed(path, phrases, source, begin):  # the index so far
+def _resumed(path, phrases, words, source, begin):  # the index so far
     part = Part(*source.identity, begin, begin)
     if path is not None and Path(path).exists():
         index = Exposures.load(path)
-        _check_resumed(index, path, phrases, source, part)
+        _check_resumed(index, path, phrases, words, source, part)
         return index
-    index = Exposures(phrases, parts=(part,))
+    index = Exposures(phrases, parts=(part,), words=words)
     if path:
         index.save(path)  # a path that cannot be written is told before the work
     return index
@@ -459,8 +470,9 @@ def _read(source, index, sought, path, pool, ahead, save_every):
     def keep():  # what many tasks found becomes one row a phrase and step
         nonlocal index, rows, size, saved
         found = np.concatenate([index.rows, *rows], 1)
+        total = index.size + size
         # In one statement: if it is interrupted, nothing counts twice.
-        index, rows, size = Exposures(index.phrases, found, (part,), index.size + size), [], 0
+        index, rows, size = Exposures(index.phrases, found, (part,), total, index.words), [], 0
         saved = time.monotonic()
         if path:
             index.save(path)
@@ -468,7 +480,7 @@ def _read(source, index, sought, path, pool, ahead, save_every):
     with reading_bar("exposure", source.unit, source.range and len(source.range)) as bar:
         bar.update(part.end - part.begin)
         try:
-            for end, (found, read) in _results(source, sought, part.end, pool, ahead):
+            for end, (found, read) in _results(source, sought, index.words, part.end, pool, ahead):
                 bar.update(end - part.end)
                 rows.append(found)
                 size += read
@@ -491,12 +503,13 @@ def exposure_index(
     workers: int = 1,  # processes
     engine=None,  # anything with `submit`, in place of processes of our own
     save_every: float = 60.0,  # seconds
+    words: str = "english",  # what an apostrophe is, as for `Searcher`: "english", "elision"
 ) -> Exposures:
     """Where in training each phrase was seen, from one pass in training order.
 
     Raises InputError if the text changes meanwhile, or `path` holds another index.
     """
-    phrases = check_phrases(phrases)
+    phrases, words = check_phrases(phrases), check_words(words)
     steps = range(steps) if isinstance(steps, int) else steps
     if steps is not None and not 0 <= steps.start < steps.stop:
         raise InputError(f"steps = {steps}: must be at least 1, or a range that begins at 0 or later")
@@ -504,7 +517,7 @@ def exposure_index(
         raise InputError(f"workers = {workers}: must be at least 1")
     is_stream = isinstance(source, Run) or hasattr(source, "batch")
     source = _Batches(source, steps) if is_stream else _Documents(source, steps, documents_per_step)
-    index = _resumed(path, phrases, source, source.range.start if source.range else 0)
+    index = _resumed(path, phrases, words, source, source.range.start if source.range else 0)
     pool, sought = engine, phrases
     try:
         with ExitStack() as opened:
@@ -524,13 +537,14 @@ def exposure_index(
 # %% ../../nbs/grammar/02_exposure.ipynb #1c01df0c
 def phrases_of(
     pairs: pd.DataFrame,  # phrase_good, phrase_bad (None: has none)
+    words: str = "english",  # what an apostrophe is, as for `exposure_index`
 ) -> list[str]:  # the phrases, and each word in them
     "What to index for these pairs."
     given = pd.unique(pairs[["phrase_good", "phrase_bad"]].to_numpy().ravel())
     phrases = sorted({normalise(p).strip() for p in given if isinstance(p, str)} - {""})
     if not phrases:
         raise InputError("pairs: none has a critical phrase")
-    return phrases + sorted({word for p in phrases for word in re.findall(r"[\w']+", p)} - {*phrases})
+    return phrases + sorted({word for p in phrases for word in words_of(p, words)} - {*phrases})
 
 # %% ../../nbs/grammar/02_exposure.ipynb #ff8972f6
 def expose(

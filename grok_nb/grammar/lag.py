@@ -8,13 +8,12 @@ __all__ = ['stages', 'accuracies', 'planted', 'reached', 'half_way', 'lags', 'ra
            'clusters', 'curve_table', 'selection', 'selection_counts', 'lag_figure', 'lag_table']
 
 # %% ../../nbs/grammar/03_lag.ipynb #87a13911
-import re
 from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 from .. import InputError, nearest
-from .search import normalise
+from .search import normalise, words_of
 from ..intervals import Interval, crossing
 from ..see.panels import finish, panels
 from ..streams import rng
@@ -303,17 +302,18 @@ def gaps(
 def phrase_frequency(
     pairs: pd.DataFrame,  # with `phrase_good` and `phrase_bad`, normalised, or missing
     counts,  # word → occurrences in the training text, a dict or a Series
+    words: str = "english",  # what an apostrophe is, as for `exposure_index`
 ) -> np.ndarray:  # (pair,) mean of log(1 + count) over the words of both phrases, nats; NaN: no phrase
     "How frequent the words of the critical phrases are in the training text."
     logs = {word: np.log1p(count) for word, count in counts.items()}
     found = np.full(len(pairs), np.nan)
     for i, both in enumerate(zip(pairs["phrase_good"], pairs["phrase_bad"])):
         phrases = [normalise(phrase) for phrase in both if not pd.isna(phrase)]
-        words = [word for phrase in phrases for word in re.findall(r"[\w']+", phrase)]
-        if unknown := [word for word in words if word not in logs]:
+        parts = [word for phrase in phrases for word in words_of(phrase, words)]
+        if unknown := [word for word in parts if word not in logs]:
             raise InputError(f"counts: none for {unknown[0]!r}, a word of pair {i}; 0 is a count too")
-        if words:
-            found[i] = np.mean([logs[word] for word in words])
+        if parts:
+            found[i] = np.mean([logs[word] for word in parts])
     return found
 
 # %% ../../nbs/grammar/03_lag.ipynb #df03c12b
