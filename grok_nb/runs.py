@@ -143,6 +143,12 @@ class Config:
             object.__setattr__(self, name, value)
 
 # %% ../nbs/core/04_runs.ipynb #7d20a004
+@patch
+def options(self: Config) -> dict:
+    "Every option by name."
+    return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
 @patch(cls_method=True)
 def resolved(
     cls: Config,
@@ -169,12 +175,6 @@ def _check_shared(config):
 def slug(self: Config) -> str:
     "What a reader should see of this configuration in a folder's name."
     return f"{self.study}-s{self.seed}"
-
-
-@patch
-def options(self: Config) -> dict:
-    "Every option by name."
-    return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @patch(as_prop=True)
