@@ -22,8 +22,9 @@ def _inner(u, v):
     "(m, n) and (k, n) → (ρ, m, k): products after whitening by AR(1) noise of each ρ."
     whole = u @ v.T
     neighbours = u[:, 1:] @ v[:, :-1].T + u[:, :-1] @ v[:, 1:].T
-    ends = np.outer(u[:, 0], v[:, 0]) + np.outer(u[:, -1], v[:, -1])
-    return np.tensordot(_powers, np.stack([whole, neighbours, whole - ends]), 1)
+    ends = u[:, :1] * v[:, 0] + u[:, -1:] * v[:, -1]
+    products = np.stack([whole, neighbours, whole - ends])
+    return (_powers @ products.reshape(3, -1)).reshape(-1, *whole.shape)
 
 # %% ../nbs/core/08_ramps.ipynb #712360fe
 def _square(x):
@@ -151,16 +152,19 @@ def _design(ramps, n):
 
 
 def _refine(y, ramps):
-    "Move each ramp to its best place between its neighbours, twice over."
-    n, ramps = len(y), [*ramps]
+    "Move each ramp to its best place between its neighbours, twice over where the others have moved."
+    n, ramps, beside = len(y), [*ramps], {}
     places, shapes, square = _ramps(n)
     for i in [*range(len(ramps))] * 2 if len(ramps) > 1 else []:
+        others = ramps[:i] + ramps[i + 1 :]
+        if beside.get(i) == others:
+            continue
+        beside[i] = others
         left = ramps[i - 1][1] if i else 0
         right = ramps[i + 1][0] if i + 1 < len(ramps) else n - 1
         inside = (places[:, 0] >= left) & (places[:, 1] <= right)
         if inside.any():
-            others = _design(ramps[:i] + ramps[i + 1 :], n)
-            _, deviance, _, _ = ar1_deviance(y, others, shapes[inside], square[:, inside])
+            _, deviance, _, _ = ar1_deviance(y, _design(others, n), shapes[inside], square[:, inside])
             ramps[i] = tuple(places[inside][deviance.argmin()])
     return ramps
 
