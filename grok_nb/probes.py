@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 from . import InputError, is_watched
-from .files import short_hash, write_atomic
+from .files import remove_leftovers, short_hash, write_atomic
 from .runs import Context, Damaged
 from .series import Series, verify, weights
 
@@ -164,6 +164,7 @@ def _add(table, new, folder, name):
         return _with(table, new)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
+        remove_leftovers(folder, f"{name}.parquet")  # of killed writers: who lives holds the lock
         table = _with(_load(folder, name, made_by, say=False), new)
         save_table(table, folder / f"{name}.parquet")
     return table

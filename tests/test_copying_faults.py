@@ -246,8 +246,9 @@ def test_killed_before_a_table_is_in_its_place(whole, at, tmp_path):
         finally: os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     left = sum(pd.read_parquet(p).step.nunique() for p in (tmp_path/"tables").glob("*.parquet"))
-    assert left == at - 1
+    assert left == at - 1 and len([*tmp_path.rglob("*.partial")]) == 1
     same(measure(series, questions(), tmp_path/"tables"), expected)
+    assert not [*tmp_path.rglob("*.partial")]
 
 
 def test_a_table_that_cannot_be_written_is_not_there_in_part(whole, tmp_path, monkeypatch):

@@ -1,10 +1,14 @@
 "Probes: one curve or none, a table that is whole, and what was measured once is not measured again, whoever else shares the table."
 import os
+import threading
+import time
 from functools import partial
 
 import pandas as pd
 import pytest
 import torch
+from conftest import wait_for
+from filelock import FileLock
 
 from grok_nb import InputError
 from grok_nb.models import gpt
@@ -106,3 +110,18 @@ def test_a_probe_that_fails_leaves_what_was_there(toys, tmp_path):
     with pytest.raises(ZeroDivisionError): measure(toys/"toy", dict(x=fails), tmp_path)
     assert measured(toys/"toy", dict(x=fails), tmp_path).step.tolist() == [0, 0, 10, 10]
     with pytest.raises(InputError, match="probes: name some"): measure(toys/"toy", folder=tmp_path)
+
+
+def test_leftovers_go_but_not_those_of_who_holds_the_lock(toys, tmp_path):
+    "Of this table: what a killed writer has left of another one goes when that is written."
+    a = Counted("a")
+    mine, other = tmp_path/".x.parquet.0.partial", tmp_path/".y.parquet.0.partial"
+    for path in (mine, other): path.write_bytes(b"PAR1")
+    with FileLock(tmp_path/".lock"):
+        measuring = threading.Thread(target=measure, args=(toys/"toy", dict(x=a), tmp_path), kwargs=dict(most=1))
+        measuring.start()
+        wait_for(lambda: a.calls, "the probe to be asked")
+        time.sleep(.2)
+        assert mine.exists()
+    measuring.join()
+    assert not mine.exists() and other.exists() and len(measured(toys/"toy", dict(x=a), tmp_path)) == 2
