@@ -89,6 +89,18 @@ def runs_root(tmp_path, monkeypatch):
     return root
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    "A file system with little room; only an administrator can make one."
+    folder = tmp_path/"disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
 # ---- what is promised, and which test has seen it ----
 
 PROMISES = ROOT/"nbs"/"promises.json"

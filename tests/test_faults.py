@@ -679,18 +679,6 @@ def test_disk_full(lab, runs_root, uninterrupted, error):
     check_same(lab.finish(runs_root, TINY), uninterrupted(TINY))
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    "A file system with little room; only an administrator can make one."
-    folder = tmp_path/"disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.promise("disk")
 @pytest.mark.slow
 def test_disk_really_full(lab, small_disk, uninterrupted):
