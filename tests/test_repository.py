@@ -225,3 +225,17 @@ def test_ci_runs_the_test_command_of_readme():
     assert path.stat().st_mode & stat.S_IXUSR, ".ci/run is executable"
     assert read(".ci/run").rstrip().splitlines()[-2:] == ["make test", "make test-slow"]
     assert re.search(r"^test-all: test test-slow ##", read("Makefile"), re.M), "which is all of it"
+
+
+def names_of_tests(path):
+    "The names of the tests of a file, those of its classes included."
+    return {node.name for node in ast.walk(ast.parse(read(path))) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+
+
+def test_every_promise_has_its_test():
+    "A test that is renamed takes its row along: nothing is promised that no test sees."
+    files = {str(p): names_of_tests(p) for p in FILES if p.match("tests/test_*.py")}
+    rows = json.loads(read("nbs/promises.json"))
+    named = {row: row.removesuffix(" slow").split("[")[0].partition("::") for row in rows}
+    stale = [row for row, (file, _, test) in named.items() if test.split("::")[-1] not in files.get(file, ())]
+    assert len(rows) > 50 and not stale, f"nbs/promises.json names tests that do not exist: {stale}"
