@@ -3,13 +3,15 @@ import errno
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from grok_nb import InputError
-from grok_nb.files import (atomic_folder, damaged_file, file_hash, disk_errors_are_named, in_words, is_full, is_intact, read_manifest, remove_folder,
-                           remove_leftovers, size_of, write_atomic, write_manifest)
+from grok_nb.files import (atomic_folder, check_file, damaged_file, file_hash, files_in, disk_errors_are_named, in_one_line, in_words, is_full, is_intact,
+                           move_into_place, named_path, partial_of, read_manifest, remove_folder, remove_leftovers, short_hash, size_of, write_atomic,
+                           write_manifest)
 
 
 def names(folder): return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
@@ -22,8 +24,8 @@ def test_a_hash_is_sha256(tmp_path):
 
 
 @pytest.mark.parametrize("size, words", [
-    (0, "0 bytes"), (7, "7 bytes"), (999, "999 bytes"), (1000, "1 kB"), (1234, "1.23 kB"), (99_400, "99.4 kB"), (100_000, "100 kB"), (123_456, "123 kB"), (10**6, "1 MB"),
-    (1_250_000, "1.25 MB"), (649_669_632, "650 MB"), (10**9, "1 GB"), (1_500_000_000, "1.5 GB"), (150 * 10**9, "150 GB"), (2 * 10**12, "2 TB")])
+    (0, "0 bytes"), (7, "7 bytes"), (999, "999 bytes"), (1000, "1 kB"), (1234, "1.23 kB"), (99_400, "99.4 kB"), (99_960, "100 kB"), (100_000, "100 kB"), (100_400, "100 kB"), (123_456, "123 kB"), (10**6, "1 MB"),
+    (1_250_000, "1.25 MB"), (100_500, "100 kB"), (1_500_000 * 1000 + 499, "1.5 GB"), (1_234_000_000_000_000, "1234 TB"), (649_669_632, "650 MB"), (10**9, "1 GB"), (1_500_000_000, "1.5 GB"), (150 * 10**9, "150 GB"), (2 * 10**12, "2 TB")])
 def test_sizes_in_words(size, words): assert in_words(size) == words
 
 
@@ -187,3 +189,94 @@ def test_of_a_link_only_the_link_is_removed(tmp_path):
     (tmp_path/"link").symlink_to(tmp_path/"there")
     remove_folder(tmp_path/"link")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["there", "x"]
+
+
+@pytest.mark.parametrize("age, again", [(0, 2), (1, 2), (5, 1)])
+def test_what_was_not_touched_is_not_read_again(tmp_path, monkeypatch, age, again):
+    "A file that was changed less than two seconds ago is: its time may not tell it from the next change."
+    path, read = tmp_path/"x", []
+    path.write_bytes(b"hello")
+    os.utime(path, (time.time() - age,)*2)
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: (read.append(1), digest(*a))[1])
+    assert file_hash(path) == file_hash(path) == hashlib.sha256(b"hello").hexdigest() and len(read) == again
+    path.write_bytes(b"jello")
+    os.utime(path, (time.time() - 100,)*2)
+    assert file_hash(path) == hashlib.sha256(b"jello").hexdigest()
+
+
+def test_names_that_hashes_give(tmp_path):
+    assert short_hash(["a", 1]) == hashlib.sha256(b'["a", 1]').hexdigest()[:16] and short_hash(["a", 2]) != short_hash(["a", 1])
+    one, two = partial_of(tmp_path/"x"), partial_of(tmp_path/"x")
+    assert one != two and one.parent == tmp_path and one.match(".x.*.partial") and len(one.name) == len(".x..partial") + 12
+
+
+def test_who_was_cleared_away_is_told_so(tmp_path):
+    "What lay ready is gone: the check says why, else the system does."
+    asked = []
+    with pytest.raises(FileNotFoundError): move_into_place(tmp_path/"gone", tmp_path/"x", lambda: asked.append(1))
+    assert asked == [1, 1]
+    with pytest.raises(FileNotFoundError): move_into_place(tmp_path/"gone", tmp_path/"x")
+    def later():
+        asked.append(1)
+        if len(asked) == 4: raise RuntimeError("another one writes here")
+    with pytest.raises(RuntimeError, match="another one"): move_into_place(tmp_path/"gone", tmp_path/"x", later)
+
+
+def test_an_error_names_the_file_and_not_the_partial_one(tmp_path):
+    for path in (tmp_path/"no folder"/"x", tmp_path):
+        with pytest.raises(OSError) as found: write_atomic(path, "new")
+        assert found.value.filename == str(path) and in_one_line(found.value, "elsewhere") == f"{path}: {os.strerror(found.value.errno)}"
+    assert not names(tmp_path) and in_one_line(OSError(errno.EIO, ""), "here") == f"here: {os.strerror(errno.EIO)}" and in_one_line(OSError(errno.EIO, "")) == os.strerror(errno.EIO)
+
+
+def test_all_is_on_the_disk_before_the_manifest_says_so(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    (tmp_path/"a").write_text("x"), (tmp_path/"b").write_text("y"), (tmp_path/"b").chmod(0o600)
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "bad disk")))
+    with pytest.raises(OSError, match="bad disk"): write_manifest(tmp_path)
+    assert synced[:2] == [(tmp_path/name).stat().st_ino for name in "ab"] and len(synced) == 3
+    monkeypatch.undo()
+    write_manifest(tmp_path)
+    assert (tmp_path/"b").stat().st_mode == (tmp_path/"a").stat().st_mode == (tmp_path/"MANIFEST.json").stat().st_mode
+
+
+def test_what_vanishes_meanwhile_counts_nothing(tmp_path):
+    (tmp_path/"x").write_bytes(b"123")
+    (tmp_path/"gone").symlink_to(tmp_path/"nowhere")
+    assert size_of(tmp_path) == 3
+
+
+def test_leftovers_that_others_clear_as_well(tmp_path):
+    "Listed, and then gone before they are removed."
+    (tmp_path/".x.1.partial").write_text("half"), (tmp_path/".y.deleted"/"deep").mkdir(parents=True)
+    def clear(): remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, check=clear)
+    assert not names(tmp_path)
+
+
+def test_paths_that_users_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path/"file").write_text("x"), os.mkfifo(tmp_path/"pipe")
+    assert named_path("~/a/b", "--out") == tmp_path/"a/b" and named_path(tmp_path/"file"/"below", "--out") == tmp_path/"file/below"
+    for name, why in (("x"*300, os.strerror(errno.ENAMETOOLONG)), ("a\0b", "embedded null")):
+        with pytest.raises(InputError, match=f"--out '.*': .*{why}"): named_path(name, "--out")
+    check_file(tmp_path/"file", "--pairs")
+    for name, why in (("none", "no such file"), ("pipe", "no regular file")):
+        with pytest.raises(InputError, match=f"--pairs .*{name}: {why}"): check_file(tmp_path/name, "--pairs")
+
+
+def test_files_of_a_folder(tmp_path):
+    (tmp_path/"b/c").mkdir(parents=True)
+    for name in ("z.txt", "b/a.txt", "b/c/x.md", "b/.hidden.txt", "b/other.csv"): (tmp_path/name).write_text("x")
+    assert files_in(tmp_path, [".txt", ".md"], "--corpus") == [tmp_path/"b/a.txt", tmp_path/"b/c/x.md", tmp_path/"z.txt"]
+    os.mkfifo(tmp_path/"b/pipe.txt")
+    with pytest.raises(InputError, match="--corpus .*pipe.txt: no regular file"): files_in(tmp_path, [".txt"], "--corpus")
+    with pytest.raises(InputError, match=f"--corpus {tmp_path}/none cannot be read: {os.strerror(errno.ENOENT)}"): files_in(tmp_path/"none", [".txt"], "--corpus")
+
+
+def test_a_full_disk_and_another_refusal_are_told_apart():
+    for error, said in ((OSError(errno.ENOSPC, ""), "no space left in here: free some and run it again"), (OSError(errno.EIO, ""), f"here: {os.strerror(errno.EIO)}: mend that and run it again")):
+        with pytest.raises(InputError, match=said):
+            with disk_errors_are_named(Path("here")): raise error
