@@ -10,7 +10,7 @@ import pytest
 
 from grok_nb import InputError
 from grok_nb.files import (atomic_folder, check_file, damaged_file, file_hash, files_in, disk_errors_are_named, in_one_line, in_words, is_full, is_intact,
-                           move_into_place, named_path, partial_of, read_manifest, remove_folder, remove_leftovers, short_hash, size_of, write_atomic,
+                           move_into_place, named_path, partial_of, read_manifest, remove_folder, remove_leftovers, short_hash, size_of, without_folders, write_atomic,
                            write_manifest)
 
 
@@ -50,8 +50,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, content):
 
 
 def test_a_folder_goes_even_if_an_earlier_removal_was_cut_short(tmp_path):
-    for name in ("x", ".x.deleted", "other"): (tmp_path/name/"deep").mkdir(parents=True), (tmp_path/name/"deep/file").write_text(name)
-    remove_folder(tmp_path/"x")
+    for name in ("x", ".x.deleted", "y", "other"): (tmp_path/name/"deep").mkdir(parents=True), (tmp_path/name/"deep/file").write_text(name)
+    remove_folder(tmp_path/"x"), remove_folder(tmp_path/"y")
     assert names(tmp_path) == ["other", "other/deep", "other/deep/file"]
 
 
@@ -233,10 +233,10 @@ def test_an_error_names_the_file_and_not_the_partial_one(tmp_path):
 def test_all_is_on_the_disk_before_the_manifest_says_so(tmp_path, monkeypatch):
     synced, sync = [], os.fsync
     (tmp_path/"a").write_text("x"), (tmp_path/"b").write_text("y"), (tmp_path/"b").chmod(0o600)
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), sync(fd)))
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append((os.fstat(fd).st_ino, os.fstat(fd).st_size)), sync(fd)))
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "bad disk")))
     with pytest.raises(OSError, match="bad disk"): write_manifest(tmp_path)
-    assert synced[:2] == [(tmp_path/name).stat().st_ino for name in "ab"] and len(synced) == 3
+    assert synced[:2] == [((tmp_path/name).stat().st_ino, 1) for name in "ab"] and len(synced) == 3 and synced[2][1] > 200
     monkeypatch.undo()
     write_manifest(tmp_path)
     assert (tmp_path/"b").stat().st_mode == (tmp_path/"a").stat().st_mode == (tmp_path/"MANIFEST.json").stat().st_mode
@@ -280,3 +280,9 @@ def test_a_full_disk_and_another_refusal_are_told_apart():
     for error, said in ((OSError(errno.ENOSPC, ""), "no space left in here: free some and run it again"), (OSError(errno.EIO, ""), f"here: {os.strerror(errno.EIO)}: mend that and run it again")):
         with pytest.raises(InputError, match=said):
             with disk_errors_are_named(Path("here")): raise error
+
+
+@pytest.mark.parametrize("text, sent", [
+    ("/data/ada/texts/a.txt", "a.txt"), ("~ada/b", "b"), ("in /data/c.txt: line 3 of /data/d e/f.txt", "in c.txt: line 3 of f.txt"), ("1/2, a/b", "1/2, a/b"),
+    ("file=/a/b", "file=b"), ("no path", "no path")])
+def test_what_is_sent_says_nothing_of_the_machine(text, sent): assert without_folders(text) == sent

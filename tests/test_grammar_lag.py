@@ -274,6 +274,18 @@ def test_lag_table_is_the_tests_one_by_one(tables):
     assert table.loc["two", "unseen"].reason == "exposed: no pair is exposed, and a lag needs both groups"
 
 
+def test_a_first_checkpoint_counts_unless_more_are_asked_for():
+    "One lucky checkpoint, then two in a row that go, then three: each number in a row has its own time, and the paper's is the first."
+    pairs, steps = pd.DataFrame(dict(pair=range(8), paradigm="p", exposed=[True]*4 + [False]*4)), np.arange(100, 1300, 100)
+    right = np.array([[c == "1" for c in line] for line in ("010011001111", "001001100111")]).T # exposed, unexposed
+    long = long_table(np.where(np.repeat(right, 4, axis=1), 1., -1.), steps, pairs.pair, "r")
+    for options, times in (({}, (200, 300)), (dict(sustained=2), (500, 600)), (dict(sustained=3), (900, 1000)), (dict(sustained=4), (900, np.inf))):
+        row = lag_table(long, pairs, n=5, **options).iloc[0]
+        assert (row.t_train, row.t_val) == times
+    assert split_table(steps, right.repeat(4, axis=1), pairs.exposed.to_numpy()[None]).lag_to[0] == split_test(steps, right.repeat(4, axis=1), pairs.exposed.to_numpy(), n=5)["lag_to"] == 100
+    assert reached((steps, right[:, 0] * 1.)) == Interval(800, 900)
+
+
 def test_lag_table_says_what_it_lacks(tables):
     world, pairs, long = tables
     some = pairs[pairs.paradigm == "all"]

@@ -96,3 +96,16 @@ def test_durations_are_not_of_a_clock_that_can_be_set(module):
     allowed = {"grok_nb.runs": {"_silent", "beat"}, "grok_nb.files": {"file_hash"}}.get(module, set())
     used = [f.name for f in ast.walk(ast.parse(source)) if isinstance(f, ast.FunctionDef) and "time.time()" in ast.unparse(f)]
     assert set(used) <= allowed, used
+
+
+HOLD_STATE = {"Panel", "_Plot", "SentenceStream", "Study", "Context", "Task"}
+
+
+def test_what_was_found_or_chosen_is_not_changed_afterwards():
+    "Configurations, times, evidence, verdicts: dataclasses are frozen, but for the few that hold state."
+    found = {}
+    for path in sorted((ROOT/"grok_nb").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for made in getattr(node, "decorator_list", []) if isinstance(node, ast.ClassDef) else []:
+                if "dataclass" in ast.unparse(made): found[node.name] = "frozen=True" in ast.unparse(made)
+    assert {name for name, frozen in found.items() if not frozen} == HOLD_STATE

@@ -247,6 +247,26 @@ def test_when_to_stop():
     with pytest.raises(InputError, match="did you mean 'down'"): arrived(gone, direction="dow")
 
 
+def curve_of_p(p, there):
+    "An ability that is there at some evaluations, among wiggles: so much of it that noise looks like this just so often."
+    wiggles, low, high = np.sin(1.3 * np.arange(len(there))**2 + .4), 2., 9.
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if noise_p_value((np.arange(len(there)), middle * there + wiggles)) > p else (low, middle)
+    return pd.Series(high * there + wiggles)
+
+
+@pytest.mark.parametrize("found, p, there", [
+    (transitions, .025, np.arange(40) >= 12), (arrived, .001, np.arange(40) >= 12), (decayed, .001, (np.arange(60) >= 12) & (np.arange(60) < 36))])
+def test_how_sure_one_has_to_be(found, p, there):
+    "One in forty for a transition, one in a thousand to stop a run: a hair to either side decides."
+    for share in (1.02, .98):
+        curve = curve_of_p(share * p, there)
+        assert .999 * share * p < noise_p_value(curve) <= share * p
+        assert bool(found(curve)) == bool(found(curve, alpha=p)) == (share < 1)
+        assert found(curve, alpha=2 * p) and not found(curve, alpha=p / 2)
+
+
 def test_what_a_table_says_of_a_curve_without_a_transition():
     t = np.arange(0, 2001, 100)
     value = .5 + .01 * np.random.default_rng(1).standard_normal(21)
