@@ -135,8 +135,9 @@ def test_a_page_where_any_write_may_be_the_last(tmp_path, name, survived):
 
 
 @pytest.mark.slow
-def test_reports_where_any_write_may_be_the_last(finished, tmp_path, capsys, survived):
-    "A report first looks inside, and keeps what it has seen; the file is whole or not there."
+def test_reports_where_any_write_may_be_the_last(finished, tmp_path, capsys, survived, monkeypatch):
+    "A report first looks inside, and keeps what it has seen; the file is whole or not there. Figures, which write nothing, are left out."
+    monkeypatch.setattr("grok_nb.see.report.picture", lambda *_, **__: "")
     def copy(name): return shutil.copytree(finished.path, tmp_path/name/finished.run_id, copy_function=shutil.copy2)
     def report(room, run): return on_a_small_disk(run.parent, room, commands.grok_nb_report, run, "--out", run.parent/"x.html")
     whole = copy("whole")
