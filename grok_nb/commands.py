@@ -563,6 +563,7 @@ def grok_nb_claims(
 # %% ../nbs/commands/00_commands.ipynb #0db5f8d8
 def in_bytes(
     size: str,  # such as 20GB, 500 MB, 1.5e9
+    option: str = "--max-disk",  # that it was given for
 ) -> int:  # bytes
     "A size as people write it."
     found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)\s*([KMGT]?)(i)?B?", size.strip(), re.IGNORECASE)
@@ -571,7 +572,7 @@ def in_bytes(
     except (TypeError, ValueError):
         number = 0
     if not 1 <= number < float("inf"):
-        raise InputError(f"--max-disk {size!r}: must be a size such as 20GB or 500MB")
+        raise InputError(f"{option} {size!r}: must be a size such as 20GB or 500MB")
     return int(number)
 
 # %% ../nbs/commands/00_commands.ipynb #00c0a009

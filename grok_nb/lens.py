@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['adapters', 'kinds', 'Adapter', 'checked_token_ids', 'left_as_found', 'look', 'attention_patterns', 'hidden_states',
-           'head_outputs', 'mlp_activations', 'head_factors', 'ov_matrices', 'embed_unembed', 'norms', 'ablate_heads']
+           'head_outputs', 'mlp_activations', 'head_factors', 'ov_matrices', 'embed_unembed', 'norms', 'norms_after',
+           'norm_gain', 'ablate_heads']
 
 # %% ../nbs/core/02_lens.ipynb #b7e6e910
 import operator
@@ -25,9 +26,10 @@ class Adapter:
     attention: str  # path from a block
     output: str  # path from a block: the attention's output projection
     down: str  # path from a block: the MLP's second projection, back into the residual stream
-    norm: str  # path from a block: the norm that its attention reads through
+    norm: str  # path from a block: the norm that its attention reads through; empty: none
     last_norm: str  # path from the base model: the norm that the unembedding reads through
     values: Callable  # (attention module, heads) → value projection by rows, (value heads, d_head, hidden)
+    after: str = ""  # path from a block: the norm that what its attention writes passes; empty: none
 
 # %% ../nbs/core/02_lens.ipynb #1c4db3e4
 def _own_values(attention, heads):
@@ -43,15 +45,25 @@ def _values_last(attention, heads):
 
 # %% ../nbs/core/02_lens.ipynb #139619db
 _llama = "layers", "self_attn", "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "norm"
+_olmo2 = *_llama[:4], "", "norm"
 _starcoder2 = "layers", "self_attn", "self_attn.o_proj", "mlp.c_proj", "input_layernorm", "norm"
 _neox = "layers", "attention", "attention.dense", "mlp.dense_4h_to_h", "input_layernorm", "final_layer_norm"
 _gpt2 = "h", "attn", "attn.c_proj", "mlp.c_proj", "ln_1", "ln_f"
-adapters = dict(  # model type, as a configuration says it → adapter
-    llama=Adapter(*_llama, _own_values),
-    starcoder2=Adapter(*_starcoder2, _own_values),
-    gpt_neox=Adapter(*_neox, _values_by_head),
-    gpt2=Adapter(*_gpt2, _values_last),
+_opt = (
+    *("decoder.layers", "self_attn", "self_attn.out_proj", "fc2"),
+    *("self_attn_layer_norm", "decoder.final_layer_norm"),
 )
+_as_llama = "llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo", "gemma"
+_behind = "post_attention_layernorm"
+adapters = {  # model type, as a configuration says it → adapter
+    **dict.fromkeys(_as_llama, Adapter(*_llama, _own_values)),
+    **dict.fromkeys(("gemma2", "gemma3_text"), Adapter(*_llama, _own_values, _behind)),
+    **dict.fromkeys(("olmo2", "olmo3"), Adapter(*_olmo2, _own_values, _behind)),
+    "starcoder2": Adapter(*_starcoder2, _own_values),
+    "opt": Adapter(*_opt, _own_values),
+    "gpt_neox": Adapter(*_neox, _values_by_head),
+    **dict.fromkeys(("gpt2", "gpt2_toy"), Adapter(*_gpt2, _values_last)),
+}
 
 # %% ../nbs/core/02_lens.ipynb #c39f01ca
 def _adapter(model):
@@ -60,7 +72,17 @@ def _adapter(model):
     if kind not in adapters:
         there = ", ".join(sorted(adapters))
         raise InputError(f"model: the lens has no adapter for {kind!r}; it has for {there}")
+    own = getattr(model.config, "word_embed_proj_dim", None) not in (None, model.config.hidden_size)
+    if own or not getattr(model.config, "do_layer_norm_before", True):
+        raise InputError(
+            "model: an OPT with norms in the residual stream itself, as opt-350m, has no adapter"
+        )
     return adapters[kind], model.base_model.get_submodule(adapters[kind].blocks)
+
+
+def _part(block, path):
+    "A part of a block; what a family does not have changes nothing."
+    return block.get_submodule(path) if path else torch.nn.Identity()
 
 
 def _chosen(name, wanted, n):
@@ -91,7 +113,8 @@ def checked_token_ids(
         )
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise InputError(f"input_ids: must be from 0 to {vocabulary - 1}")
-    if hasattr(model.base_model, "wpe") and ids.shape[1] > (longest := model.config.max_position_embeddings):
+    learned = model.config.model_type == "opt" or hasattr(model.base_model, "wpe")
+    if learned and ids.shape[1] > (longest := model.config.max_position_embeddings):
         raise InputError(f"input_ids: {ids.shape[1]} positions: the model has embeddings for {longest}")
     return ids
 
@@ -109,6 +132,13 @@ def _mask(model, mask, ids):
             f"as the tokens, or (batch, 1, query, key), {model.dtype}, which is added to the scores"
         )
     return mask
+
+
+def _positions(ids, mask):
+    "Positions by column beside a mask of four dimensions, of which OPT would make none that are right."
+    if mask is None or mask.ndim == 2:
+        return {}
+    return dict(position_ids=torch.arange(ids.shape[1], device=ids.device)[None])
 
 # %% ../nbs/core/02_lens.ipynb #2316e93b
 @contextmanager
@@ -162,14 +192,27 @@ def _outputs(model, layer):
     return rows.unflatten(0, (model.config.num_attention_heads, -1))
 
 
-def _keeper(model, kind, layer, at, found):
-    "Keeps what is held at some positions, in `found`, by layer."
+def _written(model, layer, mixed):
+    """What each head adds to the residual stream: (…, head, d_head) → (…, head, hidden).
+    A norm behind the attention divides all heads by one number, which is that of their sum."""
+    adapter, blocks = _adapter(model)
+    heads = torch.einsum("bphd,hdw->bphw", mixed, _outputs(model, layer))
+    if not adapter.after:
+        return heads
+    after, bias = blocks[layer].get_submodule(adapter.after), blocks[layer].get_submodule(adapter.output).bias
+    total = heads.sum(-2, keepdim=True) + (0 if bias is None else bias)
+    epsilon = getattr(after, "variance_epsilon", None) or after.eps
+    size = total.float().square().mean(-1, keepdim=True) + epsilon
+    return heads * size.rsqrt().to(heads.dtype) * norm_gain(after)
+
+# %% ../nbs/core/02_lens.ipynb #ca8942cf
+def _keeper(model, kind, layer, at, found, shape):
+    "Keeps what is held at some positions, in `found`, by layer; `shape`: of the token ids."
 
     def keep(held):
+        held = held.unflatten(0, shape) if held.ndim == 2 else held
         held = held[:, :, at] if kind == "attention" else held[:, at]
-        if kind == "heads":
-            held = torch.einsum("bphd,hdw->bphw", held, _outputs(model, layer))
-        found[layer] = held
+        found[layer] = _written(model, layer, held) if kind == "heads" else held
 
     return keep
 
@@ -199,9 +242,9 @@ def look(
         stack.enter_context(left_as_found(model, eager="attention" in wanted))
         for kind in wanted:
             for layer in set(wanted[kind]):
-                keep = _keeper(model, kind, layer, at, found[kind])
+                keep = _keeper(model, kind, layer, at, found[kind], ids.shape)
                 stack.enter_context(_hook(model, kind, layer, keep))
-        model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        model.base_model(input_ids=ids, attention_mask=mask, use_cache=False, **_positions(ids, mask))
     return {kind: torch.stack([found[kind][layer] for layer in wanted[kind]]) for kind in wanted}
 
 # %% ../nbs/core/02_lens.ipynb #6e6230e6
@@ -228,7 +271,8 @@ def head_outputs(
     input_ids,  # token ids, (batch, position)
     **where,  # `positions`, `layers`, `attention_mask`, as in `look`
 ) -> torch.Tensor:  # (layer, batch, position, head, hidden)
-    "What each head adds to the residual stream, without the output projection's bias."
+    """What each head adds to the residual stream, without the output projection's bias.
+    Where a norm stands behind the attention, divided by the size that the norm has found for their sum."""
     return look(model, input_ids, "heads", **where)["heads"]
 
 
@@ -276,11 +320,13 @@ def ov_matrices(
 def embed_unembed(
     model,  # transformers causal language model
 ) -> tuple[torch.Tensor, torch.Tensor]:  # W_E (vocabulary, hidden), W_U (hidden, vocabulary): no copies
-    """The matrices that lead from tokens into the residual stream and out of it.
+    """The matrices that lead from tokens into the residual stream and out of it, Gemma's W_E with its scale.
     The final norm's gain is not folded in."""
     model = getattr(model, "module", model)
     _adapter(model)
-    return model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach().T
+    embedding, out = model.get_input_embeddings(), model.get_output_embeddings().weight.detach().T
+    into, scale = embedding.weight.detach(), getattr(embedding, "embed_scale", None)
+    return into if scale is None else into * scale.to(into.dtype), out
 
 # %% ../nbs/core/02_lens.ipynb #8d24af8d
 def norms(
@@ -291,7 +337,26 @@ def norms(
     model = getattr(model, "module", model)
     adapter, blocks = _adapter(model)
     last = model.base_model.get_submodule(adapter.last_norm)
-    return [block.get_submodule(adapter.norm) for block in blocks], last
+    return [_part(block, adapter.norm) for block in blocks], last
+
+
+def norms_after(
+    model,  # transformers causal language model
+) -> list:  # a norm for each block, of most families one that changes nothing
+    "The norms that what each block's attention writes passes before it is added to the residual stream."
+    model = getattr(model, "module", model)
+    adapter, blocks = _adapter(model)
+    return [_part(block, adapter.after) for block in blocks]
+
+# %% ../nbs/core/02_lens.ipynb #5db1b4f1
+def norm_gain(
+    norm,  # module that a residual stream is read through, or that what is written passes
+) -> torch.Tensor:  # (hidden,), or a single one where there is none
+    "What a norm multiplies by, after dividing. Gemma keeps it less one, OLMo's first norms have none."
+    weight = getattr(norm, "weight", None)
+    if weight is None:
+        return torch.ones(())
+    return 1.0 + weight if type(norm).__name__.startswith("Gemma") else weight
 
 # %% ../nbs/core/02_lens.ipynb #5c7bf61d
 def _by_layer(heads, n_layers, n_heads):

@@ -275,6 +275,7 @@ class Damaged(InputError):
 # %% ../nbs/core/04_runs.ipynb #3d75600d
 def load_model(folder: Path):  # → model; what transformers has to say of it, which it keeps from the log
     "The model in a folder, by safetensors alone and without code of its own."
+    import grok_nb.toys  # transformers then opens them too
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 

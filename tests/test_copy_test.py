@@ -17,9 +17,8 @@ from transformers import (AutoConfig, AutoModelForCausalLM, BertConfig, BertForM
                           MistralConfig, PreTrainedTokenizerFast, Starcoder2Config, T5Config, T5ForConditionalGeneration)
 
 from grok_nb import InputError
-from grok_nb.copying.copy_test import CopyTest, _branches_are_exact, _distinct, _layout, copier, copy_figure, drawable_tokens, methods, tree_figure
-from grok_nb.lens import adapters
-from grok_nb.models import logits_at, tree_inputs
+from grok_nb.copying.copy_test import CopyTest, _distinct, _layout, copier, copy_figure, drawable_tokens, methods, tree_figure
+from grok_nb.models import branches_are_exact, logits_at, tree_inputs
 from grok_nb.probes import fingerprint, measure
 from grok_nb.streams import rng
 
@@ -223,7 +222,7 @@ def test_three_ways_one_verdict(name, attention, test):
     model.set_attn_implementation(attention)
     answers = {method: test.answers(model, method) for method in methods}
     right = first_mistake(test, answers["rows"])
-    assert _branches_are_exact(test, model) == (name in CONFIGS)
+    assert branches_are_exact(model, test.longest) == (name in CONFIGS)
     assert set(np.unique(right)) == {0, 1, 2} and len(np.unique(answers["rows"])) > 2, "verdicts of every kind"
     assert (answers["teacher"] == answers["rows"]).all() and (first_mistake(test, answers["generate"]) == right).all()
     assert (answers["generate"][..., 0] == answers["rows"][..., 0]).all() # before any mistake they are asked the same
@@ -244,13 +243,12 @@ def test_a_window_needs_rows_of_its_own(test, monkeypatch):
     "What the fallback is good for: a mask of one's own undoes the window."
     model = built(WINDOWS["window"])
     rows = test.answers(model, "rows")
-    monkeypatch.setattr("grok_nb.copying.copy_test._branches_are_exact", lambda *_: True)
+    monkeypatch.setattr("grok_nb.copying.copy_test.branches_are_exact", lambda *_: True)
     assert (test.answers(model) != rows).mean() > .05
     monkeypatch.undo()
     wide = built(Starcoder2Config(**SIZES | dict(num_key_value_heads=2), sliding_window=test.longest, **NONE))
-    assert _branches_are_exact(test, wide) and (test.answers(wide) == test.answers(wide, "rows")).all()
-    monkeypatch.setitem(adapters, "mistral", adapters["llama"])
-    assert not _branches_are_exact(test, built(WINDOWS["mistral"]))
+    assert branches_are_exact(wide, test.longest) and (test.answers(wide) == test.answers(wide, "rows")).all()
+    assert not branches_are_exact(built(WINDOWS["mistral"]), test.longest)
 
 
 def test_a_copier_is_right_where_one_place_tells():

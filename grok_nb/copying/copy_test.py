@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from .. import InputError, nearest
-from ..lens import left_as_found, adapters
-from ..models import logits_at, tree_inputs
+from ..lens import left_as_found
+from ..models import branches_are_exact, logits_at, tree_inputs
 from ..see.panels import finish, panels
 from ..streams import rng
 
@@ -339,16 +339,6 @@ def _generate(test, model, queries):  # → (query, suffix)
     _best(torch.stack(out.logits, 1))
     return out.sequences[:, -test.suffix :]
 
-# %% ../../nbs/copying/01_copy_test.ipynb #c68eea67
-def _branches_are_exact(test, model):
-    "Is a row with branches the same as a row for each?"
-    window = getattr(model.config, "sliding_window", None)
-    return (
-        model.config.model_type in adapters
-        and model.config._attn_implementation in ("sdpa", "eager")
-        and (window is None or window >= test.longest)
-    )
-
 # %% ../../nbs/copying/01_copy_test.ipynb #2e5f875c
 methods = "teacher", "rows", "generate"
 
@@ -373,7 +363,7 @@ def answers(
     ask, count, tokens = _rows, self.n_samples * queries, self.longest
     if method == "generate":
         ask = _generate
-    elif method == "teacher" and _branches_are_exact(self, model):
+    elif method == "teacher" and branches_are_exact(model, self.longest):
         ask, count, tokens = _tree, self.n_samples, _layout(self)[0].size
     room = tokens_per_pass or (4096 if model.device.type == "cpu" else 65_536)
     at_once = max(1, room // tokens)

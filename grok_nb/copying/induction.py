@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from .. import InputError, nearest
-from ..lens import left_as_found, checked_token_ids, embed_unembed, head_factors, look, norms
+from ..lens import left_as_found, checked_token_ids, embed_unembed, head_factors, look
+from ..lens import norm_gain, norms, norms_after
 from ..models import logits_at
 from ..see.panels import finish, panels
 from ..streams import rng
@@ -48,10 +49,10 @@ def stripes(
     return induction[..., 1:s].mean(-1), previous[..., : s - 1].mean(-1)
 
 # %% ../../nbs/copying/02_induction.ipynb #3c37c9fd
-def _behind(norm, rows):
+def _read_through(norm, rows):
     "Weights that read through a norm, (…, hidden, n), with its gain and, of a LayerNorm, its centring."
-    rows = norm.weight.to(rows.dtype)[:, None] * rows
-    return rows - rows.mean(-2, keepdim=True) if isinstance(norm, torch.nn.LayerNorm) else rows
+    rows = norm_gain(norm).to(rows)[..., None] * rows
+    return rows - rows.mean(-2, keepdim=True) if "LayerNorm" in type(norm).__name__ else rows
 
 # %% ../../nbs/copying/02_induction.ipynb #743dffbb
 @torch.no_grad()
@@ -65,8 +66,11 @@ def eigenvalue_positivity(
     values, outputs = values.to(exact), outputs.to(exact)
     across = out.to(exact) @ into.to(exact)  # (hidden, hidden)
     if fold_norms:
-        values = torch.stack([_behind(norm, rows) for norm, rows in zip(before, values)])
-        across = _behind(last, across)
+        outputs = torch.stack(
+            [rows * norm_gain(norm).to(rows) for norm, rows in zip(norms_after(model), outputs)]
+        )
+        values = torch.stack([_read_through(norm, rows) for norm, rows in zip(before, values)])
+        across = _read_through(last, across)
     eigenvalues = torch.linalg.eigvals((outputs @ across @ values).cpu().double())  # (layer, head, d_head)
     size = eigenvalues.abs().sum(-1)
     return torch.where(size > 0, eigenvalues.sum(-1).real / size, 0.0)

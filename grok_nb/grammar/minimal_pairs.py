@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from .. import InputError, nearest
 from ..files import check_file, files_in, named_path
-from ..lens import left_as_found, adapters
-from ..models import tree_inputs
+from ..lens import left_as_found
+from ..models import branches_are_exact, tree_inputs
 from ..see.panels import finish, panels
 from ..texts import is_hub_name, json_rows, parquet_table
 
@@ -525,12 +525,22 @@ def _without_last(ids, whose):
     return ids.gather(1, order), whose.masked_fill(~read, -1).gather(1, order), read.cumsum(1) - 1
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #b8b2256e
+def _unembedding(model):
+    "What makes logits of the last hidden states, as the model does: Gemma 2 squeezes them."
+    out, cap = model.get_output_embeddings(), getattr(model.config, "final_logit_softcapping", None)
+
+    def squeezed(held):
+        return cap * torch.tanh(out(held) / cap)
+
+    return squeezed if cap else out
+
+
 def _forward(model, ids, whose, tree):
     "What a model holds at each position, (row, position, …), and what makes logits of it."
     if tree:
         inputs = tree_inputs(whose, model.dtype, model.device)
         out = model.base_model(input_ids=ids, use_cache=False, **inputs)
-        return out.last_hidden_state, model.get_output_embeddings()
+        return out.last_hidden_state, _unembedding(model)
     out = model(input_ids=ids, use_cache=False, attention_mask=(whose >= 0).long())
     return out.logits, torch.nn.Identity()
 
@@ -553,16 +563,6 @@ def _sums(model, ids, whose, unscored, tree):
     sums = torch.zeros(len(ids) * 3, dtype=torch.float64, device="cpu")
     places = (row * 3 + whose[row, at]).cpu()
     return sums.index_add_(0, places, torch.cat(nats).double().cpu()).reshape(-1, 3)
-
-# %% ../../nbs/grammar/01_minimal_pairs.ipynb #508ea28a
-def _tree_is_exact(model, longest):
-    "Is a row with branches the same as a row for each sentence?"
-    window = getattr(model.config, "sliding_window", None)
-    return (
-        model.config.model_type in adapters
-        and model.config._attn_implementation in ("sdpa", "eager")
-        and (window is None or window >= longest)
-    )
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #469016fc
 def _check_fits(model, pairs, encoded):
@@ -621,7 +621,7 @@ def score_pairs(
     """
     model = getattr(model, "module", model)  # inside DistributedDataParallel
     encoded = encode_pairs(tokenizer, pairs, policy)
-    tree = _tree_is_exact(model, _check_fits(model, pairs, encoded))
+    tree = branches_are_exact(model, _check_fits(model, pairs, encoded))
     if tree:
         rows = [_row(*both) for both in zip(*encoded)]
     else:
