@@ -201,9 +201,20 @@ def _is_measured(table, about):
     return mine.any()
 
 
+def _not_finite(model):
+    "What is wrong with the numbers in a model; empty: nothing."
+    broken = [name for name, t in model.state_dict().items() if not t.isfinite().all()]
+    tensors = f"{len(broken)} of its tensors" if len(broken) > 1 else "a tensor of it"
+    return (
+        broken
+        and f"{tensors} hold{'s' * (len(broken) == 1)} numbers that are not finite, such as {broken[0]}"
+    )
+
+
 def _measure_missing(series, checkpoints, probes, tables, folder, device):
-    "Ask the probes what is not in their tables yet, and save each table after each checkpoint."
-    run = series.run
+    """Ask the probes what is not in their tables yet, and save each table after each checkpoint.
+    Returns why checkpoints are left out, a line for each."""
+    run, left_out = series.run, []
     bar = dict(desc=series.name, unit="checkpoint", leave=False, disable=not is_watched())
     for checkpoint in tqdm(checkpoints, **bar):
         here = dict(
@@ -215,12 +226,24 @@ def _measure_missing(series, checkpoints, probes, tables, folder, device):
                 continue
             model = checkpoint.model.to(device)
         except Damaged as e:
-            print(f"{series.name}: {e}; left out", file=sys.stderr)
+            left_out.append(f"{e}; left out")
+            print(f"{series.name}: {left_out[-1]}", file=sys.stderr)
             continue
         context = Context(run and run.config, run and run.stream, checkpoint.step, checkpoint.tokens, device)
+        refused = []
         for name in todo:
-            new = _rows_of(probes[name], model, context, here | dict(probe=name))
+            try:
+                new = _rows_of(probes[name], model, context, here | dict(probe=name))
+            except InputError:
+                if not (why := _not_finite(model)):
+                    raise
+                refused.append(name)
+                continue
             tables[name] = _add(tables[name], new, folder, name)
+        if refused:
+            left_out.append(f"step {checkpoint.step}: {why}; left out of {', '.join(refused)}")
+            print(f"{series.name}: {left_out[-1]}", file=sys.stderr)
+    return left_out
 
 # %% ../nbs/core/07_probes.ipynb #7b6acbc0
 def _without_duplicates(tables, run):
@@ -244,7 +267,9 @@ def measure(
     | None = None,  # keep weights that belong to another step; None: yes, but not from the hub
     measure_missing: bool = True,  # measure what has not been measured; False: only look up what has
 ) -> pd.DataFrame:  # run, step, tokens, probe, <keys…>, metric, value; what was measured before is in it too
-    "Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe."
+    """Apply every probe to every checkpoint, skip what has been measured, save one parquet table a probe.
+    A checkpoint that is damaged, and one whose weights are not finite if a probe refuses it, is left out,
+    said on stderr and in `attrs["left_out"]`; an `InputError` if nothing is left."""
     series = source if isinstance(source, Series) else Series(source)
     run = series.run
     if probes is None and run is None:
@@ -255,16 +280,19 @@ def measure(
     if drop:
         probes = dict(weights=weights) | probes
     tables = {name: _load(folder, name, fingerprint(probe)) for name, probe in probes.items()}
-    checkpoints = series.spread(most, also, spacing)
+    checkpoints, left_out = series.spread(most, also, spacing), []
     if measure_missing:
-        _measure_missing(series, checkpoints, probes, tables, folder, device)
+        left_out = _measure_missing(series, checkpoints, probes, tables, folder, device)
     tables = {name: _of_these(table, series) for name, table in tables.items()}
     if drop:
         tables = _without_duplicates(tables, series.name)
     found = [tables[name] for name in asked if len(tables[name])]  # columns of an empty table have no type
+    if left_out and not found:
+        raise InputError(f"{series.name}: {left_out[0]}, and nothing is left")
     table = pd.concat(found or [tables[asked[0]]], ignore_index=True)
-    table.attrs = {}
-    return _in_order(table)
+    table = _in_order(table)
+    table.attrs = dict(left_out=left_out) if left_out else {}
+    return table
 
 
 def _in_order(table):
