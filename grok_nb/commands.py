@@ -605,7 +605,8 @@ def _tables(series, source, root):
 def grok_nb_measure(
     source: Param("a model on the hub, as owner/name; a folder of checkpoint folders; or a run", str),
     study: str = "",  # what is asked: copying or grammar; of a run by default its own study
-    revisions: str = "",  # names, patterns (step*), ranges (step1:step20); default: step*, or all of a folder
+    revisions: str = "",  # names, patterns (step*), ranges (step1:step20); default: all checkpoints
+    steps: str = "",  # where it stands in their names: epoch-*-{step}; to count tokens: step*-tokens{step}
     most: int = 0,  # checkpoints at most, the last and others spread before it; default: all
     spacing: str = "linear",  # of these: linear or log
     max_disk: str = "",  # room for what is fetched, as 20GB; default: half of what is free
@@ -628,7 +629,9 @@ def grok_nb_measure(
     """
     root = runs_root(runs or None)
     places = named_path(source, "series"), root / source
-    ours = [p for p in places if (p / "checkpoints").is_dir() and (p / "config.json").is_file()]
+    from grok_nb.series import Series, is_run
+
+    ours = [p for p in places if is_run(p)]
     run = Run(ours[0]) if ours else None
     foreign = not run or study not in ("", run.config.study)  # else asked what it was asked in training
     study = study or (run.config.study if run else "")
@@ -644,10 +647,10 @@ def grok_nb_measure(
     if out and named_path(out, "--out").exists() and not Path(out).is_dir():
         raise InputError(f"--out {out}: is a file; name a folder")
     room = in_bytes(max_disk) if max_disk else None
-    from grok_nb.series import Series
     from grok_nb.texts import is_hub_name
 
-    opened = partial(Series, run or source, revisions=revisions or None, max_disk=room, root=root)
+    which = dict(revisions=revisions or None, steps=steps or None)
+    opened = partial(Series, run or source, **which, max_disk=room, root=root)
     # A bad folder is refused before torch is loaded; the hub is asked last.
     series = None if is_hub_name(source) and not (run or places[0].is_dir()) else opened()
     sources = dict(pairs=pairs, corpus=corpus)
@@ -680,13 +683,14 @@ def _measure(series, study, probes, foreign, folder, as_json, device, **options)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     table = measure(series, probes, folder, device, **options)
     checked = _verified(series, folder) if foreign else dict(summary="", remarks=[])
+    left_out = table.attrs.get("left_out", [])
     found = when_in(table, study.curves | study.foreign_curves, series.name)
     if as_json:
         rows, steps = json.loads(found.to_json(orient="records")), [c.step for c in chosen]
         facts = dict(series=series.name, steps=steps, verified=checked, transitions=rows, tables=str(folder))
-        print(json.dumps(facts))
+        print(json.dumps(facts | dict(left_out=left_out)))
     else:
-        _print_found(found, checked, folder)
+        _print_found(found, checked, left_out, folder)
 
 
 def _verified(series, folder):
@@ -697,10 +701,10 @@ def _verified(series, folder):
     return verify(measured(series, dict(weights=weights), folder)).attrs
 
 
-def _print_found(found, checked, folder):
+def _print_found(found, checked, left_out, folder):
     from grok_nb.evidence import readable
 
-    for line in filter(None, (checked["summary"], *checked["remarks"])):
+    for line in filter(None, (checked["summary"], *checked["remarks"], *left_out)):
         print(line)
     if len(found):
         print(readable(found).drop(columns="run").to_string(index=False))

@@ -401,7 +401,8 @@ def test_one_loud_tensor_does_not_hide_what_is_out_of_order(trained, tmp_path):
         weights = load_file(folder/f"step{4 if step == 32 else step}"/"model.safetensors")
         noise = torch.randn(weights["embed_out.weight"].shape, generator=torch.Generator().manual_seed(step))
         save_file(weights | {"embed_out.weight": 1000*noise}, folder/f"step{step}"/"model.safetensors", dict(format="pt"))
-    assert verify(Series(folder)).attrs["remarks"] == ["step 32 is out of order: its weights lie near those of step 4"]
+    assert verify(Series(folder)).attrs["remarks"] == ["step 32 is out of order: its weights lie near those of step 4",
+                                                       "step 32 is a mixture: 27 of its 28 tensors are those of step 4"]
 
 
 def test_a_diverged_checkpoint_and_another_architecture_can_be_verified(trained, tmp_path):
@@ -422,7 +423,98 @@ def test_series_too_short_to_compare(trained, steps):
 def test_a_series_of_one_checkpoint_again_and_again(trained, tmp_path):
     for step in (1, 2, 3): shutil.copytree(trained["neox"]/"step0", tmp_path/"same"/f"step{step}")
     assert verify(Series(tmp_path/"same")).attrs["summary"] == "1 distinct of 3"
-    assert measure(tmp_path/"same", small(), duplicates=False).step.tolist() == [3]
+    assert measure(tmp_path/"same", small(), duplicates=False).step.tolist() == [1]
+    assert verify(line({s: float(s) for s in range(0, 80, 10)} | {80: 100., 90: 100.01, 100: 100.})).set_index("step").duplicate_of.dropna().to_dict() == {80: 100}
+
+
+def line(times, names="ab", n=8):
+    "A table of weights that drift along a line: step → how far. What is equally far has the same hash."
+    return pd.DataFrame([dict(step=s, tensor=name, hash=f"{name}{t}", place=p, metric="weight", value=t*(p + 1.))
+                         for s, t in times.items() for name in names for p in range(n)])
+
+
+@pytest.mark.promise("damage")
+def test_copies_are_no_witnesses_for_each_other():
+    "The final weights under five early names, four of them a little changed: the final step stays."
+    times = {s: float(s) for s in range(0, 101, 10)} | dict.fromkeys((0, 10, 20, 40), 100.01) | dict.fromkeys((30, 50), 100.)
+    found = verify(line(times)).set_index("step")
+    assert found.duplicate_of.dropna().to_dict() == {10: 0, 20: 0, 40: 0, 30: 100, 50: 100}
+    assert found.nearer_to.dropna().to_dict() == {0: 100} and len(found.attrs["remarks"]) == 6
+
+
+@pytest.mark.promise("damage")
+@pytest.mark.parametrize("wrong, right", [(s, o) for s in range(0, 101, 10) for o in range(0, 101, 10) if abs(s - o) > 10])
+@pytest.mark.parametrize("time", [float, np.sqrt])
+def test_the_true_one_of_two(wrong, right, time):
+    times = {s: float(time(s)) for s in range(0, 101, 10)}
+    times[wrong] = times[right]
+    found = verify(line(times)).set_index("step")
+    assert found.duplicate_of.dropna().to_dict() == {wrong: right} and found.attrs["remarks"] == [f"step {wrong} has the weights of step {right}"]
+
+
+def test_a_first_step_that_changes_nothing():
+    "A learning rate of 0 at the first step: the initial checkpoint stays."
+    times = {0: 0., 1: 0., **{2**i: 2.**i for i in range(1, 8)}}
+    assert verify(line(times)).set_index("step").duplicate_of.dropna().to_dict() == {1: 0}
+    assert verify(line(times | {64: 128.})).set_index("step").duplicate_of.dropna().to_dict() == {1: 0, 64: 128} # at the end the final one stays
+    assert verify(line(times | {32: 16.})).set_index("step").duplicate_of.dropna().to_dict() == {1: 0, 32: 16}
+    assert verify(line(times | {16: 0.})).set_index("step").duplicate_of.dropna().to_dict() == {1: 0, 16: 0}
+    assert verify(line(times | {2: 128.})).set_index("step").duplicate_of.dropna().to_dict() == {1: 0, 2: 128}
+
+
+def mixed(parts, steps=range(0, 101, 10), frozen=""):
+    "A line of 28 tensors, and step → (step, how many of that one's tensors it has). `frozen`: those that never move."
+    rows = line({s: float(s) for s in steps}, [f"t{i:02}" for i in range(28)])
+    for s, (other, n) in parts.items():
+        taken = rows[(rows.step == other) & rows.tensor.isin(sorted(rows.tensor.unique())[:n])].assign(step=s)
+        rows = pd.concat([rows[~((rows.step == s) & rows.tensor.isin(taken.tensor))], taken])
+    for name in frozen.split(): rows.loc[rows.tensor == name, ["hash", "value"]] = "frozen", 1.5
+    return rows.sort_values(["step", "tensor", "place"], ignore_index=True)
+
+
+@pytest.mark.promise("damage")
+@pytest.mark.parametrize("wrong, right, n", [(0, 100, 13), (10, 100, 13), (50, 10, 1), (30, 80, 26), (100, 20, 14), (60, 40, 3)])
+def test_parts_of_another_step(wrong, right, n):
+    found = verify(mixed({wrong: (right, n)}, frozen="t27"))
+    assert f"step {wrong} is a mixture: {n} of its 28 tensors are those of step {right}" in found.attrs["remarks"]
+    assert found.set_index("step").partly_of.dropna().to_dict() == {wrong: right} and found.duplicate_of.isna().all()
+
+
+def test_what_is_frozen_or_constant_is_no_part_of_another_step():
+    rows = mixed({}, frozen="t00 t01")
+    late = (rows.tensor == "t02") & (rows.step >= 30) # frozen from there on
+    rows.loc[late, "hash"], rows.loc[late, "value"] = "late", 30.*(rows.place + 1)
+    rows.loc[(rows.tensor == "t03") & rows.step.isin((20, 30)), "hash"] = "neighbours"
+    rows.loc[(rows.tensor == "t04") & rows.step.isin((0, 50, 90)), ["hash", "value"]] = "zeros", 0. # comes and goes, and tells nothing
+    rows.loc[(rows.tensor == "t01") & (rows.step == 50), "hash"] = "odd" # one that is not frozen among those that are
+    assert verify(rows).attrs["remarks"] == []
+
+
+def stepping(steps, seed=0, start=None, size=.002, scale=.02):
+    "A random walk of 12 tensors, as the weights of a training; `start`: the seed of step 0, if it is another one."
+    draw, rows = np.random.default_rng(seed), []
+    first = scale*np.random.default_rng(seed if start is None else start).normal(size=(12, 8))
+    at, before = scale*np.random.default_rng(seed).normal(size=(12, 8)), 0
+    for step in steps:
+        at, before = at + size*np.sqrt(step - before)*draw.normal(size=at.shape), step
+        rows += [dict(step=step, tensor=f"t{i}", hash=f"{step} {i}", place=p, metric="weight", value=(at if step else first)[i, p])
+                 for i in range(12) for p in range(8)]
+    return pd.DataFrame(rows)
+
+
+SPACED = dict(linear=range(0, 101, 10), log=[0, *(2**i for i in range(10))], late=[0, 500, 550, 600, 650])
+
+
+@pytest.mark.parametrize("spaced", ["linear", "log"])
+def test_a_step_0_of_another_seed(spaced):
+    said = verify(stepping(SPACED[spaced], start=7)).attrs["remarks"]
+    assert len(said) == 1 and re.search(r"step 0 is of another training: it lies [\d.]+ times as far .* nothing in common \(cosine -?0\.\d\d\)", said[0]), said
+
+
+@pytest.mark.parametrize("spaced", SPACED)
+@pytest.mark.parametrize("size", [.0002, .002, .02, .2])
+def test_a_step_0_of_its_own(spaced, size):
+    for seed in range(3): assert verify(stepping(SPACED[spaced], seed, size=size)).attrs["remarks"] == []
 
 
 # ---- names ----
@@ -438,6 +530,122 @@ def test_two_stages_with_the_same_steps():
     names = [f"stage{i}-step{s}-tokens{s//10}B" for i in (1, 2) for s in (1000, 2000)]
     assert choose(names, "stage1-*") == names[:2] and [step_of(n) for n in names] == [1000, 2000]*2
     assert choose(names, "stage2-step1500-:") == names[3:] and choose(names, "stage1-step1000-tokens100B:stage1-step1500") == names[:1]
+
+
+NAMED = {"step1000": 1000, "step-00001200": 1200, "step_20k": 20_000, "multiberts-seed_1-step_2000k": 2_000_000, "tiny-1.1B-step-50K-105b": 50_000,
+         "step1000-tokens4B": 1000, "stage1-step1000-tokens4B": 1000, "stage2-ingredient3-step23852-tokens51B": 23_852, "step-001000-2BT": 1000,
+         "global_step1000": 1000, "global_step_1000": 1000, "globalstep7": 7, "iter_0001000": 1000, "pretrain_iter_0373000": 373_000, "update-30": 30,
+         "checkpoint-500": 500, "checkpoint-10000step": 10_000, "checkpoint_9": 9, "ckpt_358": 358, "ckpt-000": 0, "chck_1M": 10**6, "chck_100M": 10**8,
+         "epoch=2-step=1500": 1500, "epoch=2-step=1500-v1": 1500, "epoch=02-val_loss=0.31-step=600": 600, "epoch-18-checkpoint-145000": 145_000,
+         "checkpoint-145000-epoch-18-val-wer-10.385": 145_000, "checkpoint-40-f1-0.9": 40, "500": 500, "000500": 500, "10M": 10**7, "epoch_3": 3, "epoch3": 3,
+         "model-1500-v2": 1500, "seed3-1500": 1500, "tokens4B": 4*10**9, "step1.5k": 1500, "main": None, "final": None, "v1.0": None, "v2": None,
+         "seed_3": None, "step1.5": None, "step" + "9"*30: None, "10.385": None}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_steps_in_the_names_that_people_give(name): assert step_of(name) == NAMED[name] and step_of(Path("run7")/name) == NAMED[name]
+
+
+@pytest.mark.promise("input")
+@pytest.mark.parametrize("name, readings", [
+    ("epoch-2-1500", r"2 \(epoch-\{step\}-\*\) or 1500 \(epoch-\*-\{step\}\)"), ("model-3-500", "3 .* or 500 "), ("2024-01-31", "2024 .* or 1 .* or 31 "),
+    ("step5-step6", "5 .* or 6 "), ("checkpoint-1-ckpt-2", "1 .* or 2 "), ("gpt2-1000", "2 .* or 1000 ")])
+def test_a_name_with_two_steps_is_refused(name, readings, trained, tmp_path):
+    refused(lambda: step_of(name), f"the step of '{name}' could be {readings}", "steps")
+    shutil.copytree(trained["neox"]/"step0", tmp_path/"s"/name)
+    refused(lambda: Series(tmp_path/"s"), re.escape(name), "steps")
+    refused(lambda: choose([name, "step1"], "*"), re.escape(name))
+    assert choose([name, "step1"], "step1") == ["step1"] # who does not ask for it is not bothered
+    for pattern in re.findall(r"\((\S*\{step\}\S*)\)", str(pytest.raises(InputError, step_of, name).value)): # what it advises is taken
+        assert Series(tmp_path/"s", steps=pattern).steps == [step_of(name, pattern)]
+
+
+@pytest.mark.parametrize("pattern, name, step", [
+    ("epoch-*-{step}", "epoch-2-1500", 1500), ("epoch-{step}-*", "epoch-2-1500", 2), ("*{step}", "step1500", 1500), ("{step}*", "1500-v1", 1500),
+    ("step*-tokens{step}", "step1000-tokens4B", 4*10**9), ("v{step}", "v3", 3), ("epoch-*-{step}", "final", None), ("*-{step}", "wer-10.385", None),
+    ("a?{step}", "ab7", 7), ("[x]{step}", "[x]7", 7)])
+def test_a_pattern_says_where_the_step_is(pattern, name, step): assert step_of(name, pattern) == step
+
+
+@pytest.mark.promise("input")
+@pytest.mark.parametrize("pattern", ["epoch-*", "", "{step}{step}", "{steps}", "step"])
+def test_patterns_that_are_none(pattern, trained):
+    if pattern: refused(lambda: step_of("step1", pattern), "must have {step} once, .* such as epoch-")
+    refused(lambda: Series(trained["neox"], steps=pattern or "x{step}"), "steps = ")
+
+
+# ---- layouts ----
+
+def laid_out(trained, folder, names):
+    "A training's checkpoints under other names, in this order."
+    for step, name in zip(STEPS, names): shutil.copytree(trained["neox"]/f"step{step}", folder/name)
+    return folder
+
+
+@pytest.mark.parametrize("names, steps, tokens", [
+    ([f"step{s}" for s in (0, 1, 512, 1000)], [0, 1, 512, 1000], [None]*4),
+    ([f"step{s}-tokens{t}B" for s, t in ((0, 0), (1000, 4), (2000, 8))], [0, 1000, 2000], [0, 4*10**9, 8*10**9]),
+    ([f"chck_{n}M" for n in (1, 2, 10, 100)], [10**6, 2*10**6, 10**7, 10**8], [None]*4),
+    ([f"checkpoint-{s}" for s in (500, 1000, 1500)], [500, 1000, 1500], [None]*3)])
+def test_layouts_of_public_series(names, steps, tokens, trained, tmp_path, cache):
+    "In folders, and as revisions in the hub's cache beside others that are no checkpoints."
+    folder = laid_out(trained, tmp_path/"run", names)
+    for name in names: to_cache(cache, "toys/public", name, folder/name)
+    for name in ("main", "v1.0"): (cache/"models--toys--public"/"refs"/name).write_text(commit_of(folder/names[-1]))
+    if names[0].startswith("checkpoint"): shutil.copy(folder/names[-1]/"config.json", folder) # the Trainer's last model lies beside
+    for source in (folder, "toys/public"):
+        series = Series(source)
+        assert series.steps == steps and [c.tokens for c in series] == tokens and verify(series).attrs["remarks"] == []
+        assert measure(series, small()).step.tolist() == steps
+    if tokens[0] is not None: assert Series(folder, steps="step*-tokens{step}").steps == tokens
+
+
+@pytest.mark.promise("input")
+def test_two_stages_are_told_apart(trained, tmp_path, capsys):
+    folder = laid_out(trained, tmp_path/"olmo", [f"stage{i}-step{s}-tokens{s//10}B" for i in (1, 2) for s in (10, 20, 30)])
+    assert "step 10 occurs twice, in stage1-step10-tokens1B and in stage2-step10-tokens1B; revisions (--revisions) chooses, as 'stage1-*'" in \
+        told(capsys, folder, "--study", "copying")
+    assert [c.path.name[:6] for c in Series(folder, revisions="stage2-*")] == ["stage2"]*3
+    assert Series(folder, steps="stage1-step{step}-*").steps == [10, 20, 30]
+
+
+@pytest.mark.promise("input")
+def test_folders_that_are_no_series(trained, tmp_path, capsys):
+    one, adapters, deep, model = (tmp_path/name for name in ("one", "adapters", "deep", "model"))
+    shutil.copytree(trained["neox"]/"step0", one)
+    for step in (10, 20): (adapters/f"checkpoint-{step}").mkdir(parents=True), (adapters/f"checkpoint-{step}"/"adapter_config.json").write_text("{}")
+    laid_out(trained, deep/"checkpoints", ["step1", "step2"]), shutil.copytree(one, model), shutil.copytree(deep/"checkpoints", model/"checkpoints")
+    (tmp_path/"empty").mkdir()
+    for folder, says in ((one, "one is one model, not a folder of checkpoints; pass the folder that it lies in"),
+                         (adapters, "checkpoint-10 is an adapter .adapter_config.json. without its model; merge it into the model"),
+                         (adapters/"checkpoint-20", "checkpoint-20 is an adapter"), (deep, "no checkpoint in .*deep, but .*deep/checkpoints holds 2; pass that"),
+                         (model, "model is one model, .*; .*model/checkpoints holds 2; pass that"), (tmp_path/"empty", "no checkpoint in .*empty")):
+        refused(lambda: Series(folder), says)
+        assert re.search(says, told(capsys, folder, "--study", "copying"))
+    assert Series(model/"checkpoints").steps == [1, 2]
+
+
+def broken(trained, folder, step):
+    "A series with one checkpoint in which a tensor is not finite."
+    shutil.copytree(trained["llama"], folder)
+    weights = load_file(folder/f"step{step}"/"model.safetensors")
+    weights["model.embed_tokens.weight"][3] = torch.nan
+    save_file(weights, folder/f"step{step}"/"model.safetensors", dict(format="pt"))
+    return folder
+
+
+@pytest.mark.promise("damage")
+def test_a_checkpoint_without_numbers_is_named_and_the_rest_measured(trained, tmp_path, runs_root, capsys):
+    folder, why = broken(trained, tmp_path/"diverged", 16), "step 16: a tensor of it holds numbers that are not finite, such as model.embed_tokens.weight"
+    table = measure(folder, copying.foreign_probes(samples=5), tmp_path/"tables")
+    assert set(table.step) == {*STEPS} - {16} and len(table.attrs["left_out"]) == 1 and table.attrs["left_out"][0].startswith(why)
+    assert capsys.readouterr().err.startswith(f"diverged: {why}; left out of ")
+    grok_nb_measure([str(folder), "--study", "copying", "--json", "--revisions", "step8:"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] == [8, 16, 32, 64] and found["left_out"][0].startswith(why) and found["verified"]["summary"] == "4 distinct of 4"
+    refused(lambda: measure(Series(folder, revisions="step16"), copying.foreign_probes(samples=5)), "step 16: .* not finite.* nothing is left")
+    def asks(model, context=None): raise InputError("pairs: no such file")
+    refused(lambda: measure(folder, dict(asks=asks)), "^pairs: no such file") # what is wrong with the question ends it
 
 
 @pytest.mark.parametrize("text, size", [("20GB", 20e9), ("500 MB", 5e8), ("1.5e9", 1.5e9), ("2GiB", 2*1024**3), ("10k", 1e4), ("7", 7)])
