@@ -539,10 +539,12 @@ NO_NAME = [*NO_TEXT, "modula", "None", "-", "demo "]
 NO_FUNCTION = [*NO_TEXT, ".os:x", "..", ".", ":", "os", "os:", "os:sep", ":x", "a b:c", "nowhere", "os:nothing"]
 NO_SIZE = [*NO_NUMBER[1:], "0", "0.1", "1e400", "GB", "20XB", "-5GB", "1..2GB", "1e9999GB"]
 NO_REVISION = [*NO_TEXT, "nothing*", "a:b", ",", "step9"]
+NO_STEPS = [*NO_TEXT, "step", "{steps}", "{step}{step}", "{}", "*"]
 NO_SETTING = [*NO_TEXT, "n_id", "=3", "", "n_id=", "n_id=²", "nothing=1"]
 
 # What each option of a command takes, if its type does not say it: text.
 BAD = dict(runs=[*NO_PATH, "file", "file/runs"], out=[*NO_PATH, "file"], corpus=NO_FILE, names=NO_FILE, source=NO_FILE, until=NO_FUNCTION, then=NO_FUNCTION, max_disk=NO_SIZE, revisions=NO_REVISION,
+           steps=[*NO_STEPS, "epoch-{step}"],
            set=NO_SETTING, grid=NO_SETTING, engine_options=NO_SETTING[:-3], name=[name for name in NO_TEXT if name != "²"])
 BAD |= dict.fromkeys("study preset device format by spacing engine".split(), NO_NAME)
 BAD |= dict.fromkeys(("pairs", "tree"), [name for name in NO_FILE if name]) # the empty one stands for none
@@ -588,7 +590,7 @@ def bad_calls():
             (texts.open_texts, [*NO_FILE, [], None, 5, ["a.txt", "nothing"]]), (texts.check_tokenizer, NO_FILE), (texts.load_tokenizer, NO_FILE),
             (lambda v: text(tokenizer=v), names), (lambda v: studies["corpus"].config(corpus=v).slug(), NO_FILE), (lambda v: grammar_text(pairs=v), names),
             (lambda v: pairs_fingerprint_of(v, ""), NO_FILE), (lambda v: pairs_fingerprint_of("pairs.jsonl", v), NO_NAME),
-            (lambda v: series.choose(["step1", "step2"], v), NO_REVISION), (commands.in_bytes, NO_SIZE), (form_of, [name for name in NO_PATH if name]),
+            (lambda v: series.choose(["step1", "step2"], v), NO_REVISION), (lambda v: series.step_of("step1", v), NO_STEPS), (commands.in_bytes, NO_SIZE), (form_of, [name for name in NO_PATH if name]),
             (lambda v: form_of("", v), NO_NAME), (engines.named, NO_FUNCTION), (engines.check_engine, NO_NAME), (engines.check_workers, [-1, 0, 10**6, 10**400]),
             (lambda v: sweeps.sweep_folder(facts, "r", v), BAD["name"]), (lambda v: sweeps.plan("modular", "demo", {v: [1]}), NO_TEXT),
             (lambda v: sweeps.plan("modular", "demo", dict(n_id=[8, v])), NO_NUMBER), (lambda v: sweeps.plan("modular", "demo", seeds=[0, v]), NO_NUMBER),
