@@ -611,6 +611,8 @@ def grok_nb_measure(
     spacing: str = "linear",  # of these: linear or log
     max_disk: str = "",  # room for what is fetched, as 20GB; default: half of what is free
     pairs: str = "",  # grammar: minimal pairs, a file, a folder or nyu-mll/blimp
+    columns: str = "",  # grammar: how the columns of the pairs are called: good=NAME,bad=NAME,paradigm=NAME
+    neighbour: str = "",  # grammar: before or after: the word beside the changed one that makes a phrase
     corpus: Param(
         "text: copying measures losses on it, grammar calls pairs exposed whose phrase is in it",
         str,
@@ -626,6 +628,7 @@ def grok_nb_measure(
 
     grok_nb_measure EleutherAI/pythia-160m --study copying --most 20 --spacing log --max-disk 5GB
     grok_nb_measure EleutherAI/pythia-160m --study grammar --pairs nyu-mll/blimp --revisions step1:step512
+    grok_nb_measure checkpoints --study grammar --pairs pairs.csv --columns good=right,bad=wrong
     """
     root = runs_root(runs or None)
     places = named_path(source, "series"), root / source
@@ -635,9 +638,10 @@ def grok_nb_measure(
     run = Run(ours[0]) if ours else None
     foreign = not run or study not in ("", run.config.study)  # else asked what it was asked in training
     study = study or (run.config.study if run else "")
-    if not foreign and (pairs or corpus):
-        given = "pairs" if pairs else "corpus"
-        raise InputError(f"--{given}: a run is asked about its own data; leave it out")
+    sources = dict(pairs=pairs, columns=columns, neighbour=neighbour, corpus=corpus)
+    given = [name for name, value in sources.items() if value]
+    if not foreign and given:
+        raise InputError(f"--{given[0]}: a run is asked about its own data; leave it out")
     if foreign:
         _check_asks(study)
     if most < 0:
@@ -653,7 +657,6 @@ def grok_nb_measure(
     opened = partial(Series, run or source, **which, max_disk=room, root=root)
     # A bad folder is refused before torch is loaded; the hub is asked last.
     series = None if is_hub_name(source) and not (run or places[0].is_dir()) else opened()
-    sources = dict(pairs=pairs, corpus=corpus)
     probes = _asked(study, sources, root) if foreign else run.study.probes(run.config)
     series = series or opened()
     folder = Path(out) if out else _tables(series, source, root)

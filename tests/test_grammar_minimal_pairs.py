@@ -1,4 +1,6 @@
 "Minimal pairs against slow definitions and against the peers: what is read, which words decide, and what each sentence scores."
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +12,10 @@ from transformers import (AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, Llama
                           Starcoder2Config, T5Config, T5ForConditionalGeneration)
 
 from grok_nb import InputError
-from grok_nb.grammar.minimal_pairs import (Policy, _differing, _row, _rule_of, _why_not, accuracy, baseline_figure, blimp_paradigms,
+from grok_nb.grammar.minimal_pairs import (Policy, _differing, _neighbour_rule_of, _row, _rule_of, _why_not, accuracy, baseline_figure, blimp_paradigms,
                                            critical_phrases, encode_pairs, phrase_columns, phrase_table, read_pairs, score_pairs, token_positions,
                                            unigram_scores)
+from grok_nb.grammar.presets import pairs_fingerprint_of
 from grok_nb.models import branches_are_exact
 from grok_nb.texts import train_tokenizer
 
@@ -187,6 +190,55 @@ def test_a_file_gives_its_own_phrases_places_and_paradigms(tmp_path):
     assert read_pairs(PAIRS.rename(columns={"paradigm": "UID"})).equals(read_pairs(PAIRS))
 
 
+def test_pairs_of_every_kind_of_file_under_their_own_names(tmp_path):
+    rows = pd.DataFrame(dict(ok=['Она сказала: "нет"; и ушла, да.', "NA are null", "Он спал."], wrong=["Она", "NA is null", "Он спала."], set=["x", None, "y"]))
+    columns = "good=ok,bad=wrong,paradigm=set"
+    def text(name, **how): rows.to_csv(tmp_path/name, index=False, encoding="utf-8-sig", lineterminator="\r\n", **how)
+    for name, sep in (("comma.csv", ","), ("semicolon.csv", ";"), ("tab.tsv", "\t"), ("tab.csv", "\t")): text(name, sep=sep)
+    rows.to_parquet(tmp_path/"a.parquet")
+    rows.to_json(tmp_path/"a.json", orient="records")
+    for name in ("a.jsonl", "a.jsonl.gz"): rows.to_json(tmp_path/name, orient="records", lines=True)
+    (tmp_path/"bom.jsonl").write_text((tmp_path/"a.jsonl").read_text(), encoding="utf-8-sig")
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 9
+    for file in files:
+        pairs = read_pairs(file, columns=columns)
+        assert pairs.sentence_good.tolist() == rows.ok.tolist() and pairs.sentence_bad.tolist() == rows.wrong.tolist(), file
+        assert pairs.paradigm.tolist() == ["x", file.name.split(".")[0], "y"]
+        fingerprint = pairs_fingerprint_of(file, "x", columns)
+        assert len(fingerprint) == 16
+    assert len(read_pairs(tmp_path, columns=columns)) == 8*3 # a .json in a folder is not looked at
+    turned = read_pairs(tmp_path/"a.json", columns="good=wrong,bad=ok")
+    assert turned.sentence_good.tolist() == rows.wrong.tolist()
+
+
+def test_a_row_without_a_paradigm_is_of_the_files_and_none_is_lost(tmp_path):
+    rows = [dict(UID="a"), dict(paradigm="b"), dict(), dict(UID=" ", paradigm=None), dict(paradigm=7)]
+    (tmp_path/"rest.jsonl").write_text("\n".join(json.dumps(dict(sentence_good=f"good {i}", sentence_bad=f"bad {i}") | row) for i, row in enumerate(rows)))
+    pairs = read_pairs(tmp_path/"rest.jsonl")
+    assert pairs.paradigm.tolist() == ["a", "b", "rest", "rest", "7"] and phrase_table(pairs).pairs.sum() == len(rows)
+    scores = pd.DataFrame(dict(pair=pairs.pair, margin=1., correct=True))
+    assert accuracy(scores, pairs).set_index("paradigm").pairs.drop("mean").sum() == len(rows)
+    with pytest.raises(InputError, match="did you mean 'rest'"): pairs_fingerprint_of(tmp_path/"rest.jsonl", "rist")
+
+
+@pytest.mark.parametrize("paradigm,good,bad,phrase", [
+    ("np_agreement_gender", "Вот такой конь!", "Вот такая конь!", "такой конь"), ("np_agreement_gender", "Вот такой же конь!", "Вот такая же конь!", None),
+    ("np_agreement_number", "Это большие, деревни.", "Это большие, деревня.", None), ("adposition_government", "Он спал в лесу.", "Он спал в леса.", "в лесу"),
+    ("noun_subj_predicate_agreement_number", "А гость спал.", "А гость спали.", "гость спал"), ("noun_subj_predicate_agreement_number", "Гость не спал.", "Гость не спали.", None),
+    ("noun_subj_predicate_agreement_number", "Спал гость.", "Спали гость.", None)])
+def test_a_neighbour_decides_in_russian(paradigm, good, bad, phrase):
+    row = critical_phrases(pd.DataFrame(dict(paradigm=[paradigm], sentence_good=[good], sentence_bad=[bad]))).iloc[0]
+    assert row.phrase_good == phrase if phrase else pd.isna(row.phrase_good)
+
+
+def test_a_neighbour_of_the_changed_word_where_no_rule_knows_one():
+    table = pd.DataFrame(dict(paradigm=["own", "own", "own", "adjunct_island"], sentence_good=["Der alte Mann geht heim.", "Er, geht.", "Das ist so.", "Der Mann geht."],
+                              sentence_bad=["Der alte Mann gehst heim.", "Er, gehst.", "So ist das.", "Der Mann gehst."]))
+    before, after, none = (critical_phrases(table, n).phrase_good.fillna("").tolist() for n in ("before", "after", ""))
+    assert before == ["mann geht", "", "", ""] and after == ["geht heim", "", "", ""] and none == [""]*4
+
+
 def test_pairs_from_the_hub_are_read_by_configuration(monkeypatch):
     import datasets
     import huggingface_hub
@@ -264,15 +316,17 @@ def mistakes(tmp_path):
     nameless.bos_token = nameless.eos_token = None
     (tmp_path/"empty.jsonl").write_text("")
     (tmp_path/"broken.jsonl").write_text("{")
-    (tmp_path/"pairs.csv").write_text("sentence_good,sentence_bad\na,b\n")
+    (tmp_path/"pairs.txt").write_text("a b")
     (tmp_path/"none").mkdir()
     table = lambda good, bad, **more: read_pairs(pd.DataFrame(dict(sentence_good=good, sentence_bad=bad, **more)))
-    yield "no such file; allowed: a .parquet or .jsonl file", lambda: read_pairs(tmp_path/"absent.parquet")
+    yield "no such file; allowed: a .parquet, .jsonl, ", lambda: read_pairs(tmp_path/"absent.parquet")
     yield "empty.jsonl: no pair in it", lambda: read_pairs(tmp_path/"empty.jsonl")
     yield "broken.jsonl, line 1: not JSON", lambda: read_pairs(tmp_path/"broken.jsonl")
-    yield "pairs.csv: unknown kind; allowed", lambda: read_pairs(tmp_path/"pairs.csv")
-    yield "no .parquet or .jsonl file in this folder", lambda: read_pairs(tmp_path/"none")
+    yield "pairs.txt: unknown kind of file; allowed", lambda: read_pairs(tmp_path/"pairs.txt")
+    yield "no .parquet, .jsonl, .csv or .tsv file in this folder", lambda: read_pairs(tmp_path/"none")
     yield "no column 'sentence_bad' .found: sentence_good", lambda: read_pairs(pd.DataFrame(dict(sentence_good=["a"])))
+    yield "sentence_good='sentence' is unknown: did you mean 'sentence_one'", lambda: read_pairs(pd.DataFrame(dict(sentence_one=["a"])), columns="good=sentence")
+    yield "neighbour 'behind' is unknown.* Allowed: after, before", lambda: read_pairs(PAIRS, neighbour="behind")
     yield "sentence_bad of pair 1 is blank or no text: must be a sentence", lambda: table(["a", "b"], ["b", " "])
     yield "sentence_good of pair 0 is blank or no text: must be a sentence", lambda: table([None, "b"], ["b", "c"])
     yield "the two sentences are the same in every pair", lambda: table(["a"], ["a"])
@@ -357,6 +411,13 @@ def test_parity_with_minicons(saved, tokenizer, pairs, monkeypatch):
         texts = [[" "*policy.leading_space + s for s in pairs[column]] for column in ("sentence_good", "sentence_bad")]
         good, bad = (scorer.sequence_score(t, reduction=lambda x: x.sum(0).item(), **how) for t in texts)
         agrees(score_pairs(model, tokenizer, pairs, policy), good, bad)
+
+
+def test_rublimp_as_it_is_published(data_dir):
+    pairs = read_pairs(data_dir/"rublimp.parquet", columns="good=source_sentence,bad=target_sentence,paradigm=paradigm")
+    assert len(pairs) == 45_000 and pairs.paradigm.nunique() == 45
+    table = phrase_table(pairs).set_index("paradigm").with_phrase
+    assert set(table.index[table > 0]) == set(_neighbour_rule_of) and table["adposition_government"] == 995 and table["np_agreement_gender"] == 909
 
 
 def test_blimp_as_a_whole(data_dir, saved, tokenizer, monkeypatch):

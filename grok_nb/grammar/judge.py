@@ -11,13 +11,14 @@ from functools import lru_cache, partial
 from itertools import chain
 import numpy as np
 import pandas as pd
-from .. import InputError
+from .. import InputError, nearest
 from ..files import named_path
 from . import language
 from .exposure import expose, exposure_index, phrases_of, token_counts
 from .lag import clusters, frequency_strata, gaps, lag_table, phrase_frequency
 from .minimal_pairs import encode_pairs, read_pairs, score_pairs, token_positions
 from .minimal_pairs import unigram_scores
+from .pair_files import allowed_pairs
 from .presets import Config, pairs_fingerprint_of, stream
 from ..probes import measure
 from ..runs import Run, runs_root
@@ -37,7 +38,7 @@ def _pairs(config, stream):
     if config.language == "generated":
         return language.pairs(stream, config.pairs_each)
     chosen = config.paradigms.split(",") if config.paradigms not in ("", "all") else None
-    pairs = read_pairs(config.pairs, chosen)
+    pairs = read_pairs(config.pairs, chosen, config.columns, config.neighbour)
     if reserved := {"mean", "planted"} & {*pairs["paradigm"]}:
         raise InputError(f"pairs: a paradigm is called {min(reserved)!r}, which has a meaning here")
     published = pairs["paradigm"].isin(_of_the_paper)
@@ -291,29 +292,31 @@ def concentrations(
 
 # %% ../../nbs/grammar/09_judge.ipynb #410e7020
 def foreign_probes(
-    pairs: str = "",  # minimal pairs: .parquet or .jsonl, a folder of these, or a hub name
+    pairs: str = "",  # minimal pairs: a file, a folder of files, or a hub name; see `pair_files`
     corpus=(),  # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name
+    columns: str = "",  # of the pairs, see `pair_files.column_names`
+    neighbour: str = "",  # see `minimal_pairs.critical_phrases`
 ) -> dict:  # name → probe
     """What can be asked of checkpoints that are not ours.
 
     With a text, pairs whose phrase is in it are exposed, and pairs without one are left out."""
     if not pairs:
-        raise InputError(
-            "pairs are not given; allowed: .parquet, .jsonl, a folder of these, "
-            "or a hub name such as nyu-mll/blimp"
-        )
+        raise InputError(f"pairs are not given; {allowed_pairs}")
+    if neighbour not in ("", "before", "after"):
+        raise InputError(f"neighbour {nearest(neighbour, ('before', 'after'))}")
     texts = (corpus,) if isinstance(corpus, str) else tuple(corpus)
-    known = [pairs_fingerprint_of(pairs, "")]
+    known = [pairs_fingerprint_of(pairs, "", columns)]
     if texts:
         known.append(open_texts(list(texts)).fingerprint)
     if not named_path(pairs, "pairs").exists():
-        read_pairs(pairs)  # on the hub: are they to be had?
-    return dict(accuracy=partial(judged_elsewhere, pairs=pairs, corpus=texts, known=tuple(known)))
+        read_pairs(pairs, None, columns)  # on the hub: are they to be had?
+    how = dict(pairs=pairs, corpus=texts, columns=columns, neighbour=neighbour, known=tuple(known))
+    return dict(accuracy=partial(judged_elsewhere, **how))
 
 # %% ../../nbs/grammar/09_judge.ipynb #0c6c0d7a
 @lru_cache(2)
-def _asked_elsewhere(pairs, corpus, known):
-    table = read_pairs(pairs)
+def _asked_elsewhere(pairs, corpus, columns, neighbour, known):
+    table = read_pairs(pairs, None, columns, neighbour)
     if not corpus:
         return table
     index = exposure_index(list(corpus), phrases_of(table))
@@ -327,9 +330,11 @@ def judged_elsewhere(
     *,
     pairs: str,  # of `read_pairs`
     corpus: tuple = (),  # of `open_texts`
+    columns: str = "",  # of `read_pairs`
+    neighbour: str = "",  # of `read_pairs`
     known: tuple = (),  # fingerprints of both
 ) -> list[dict]:  # as `judged`; without a text the group "all" alone
     "Accuracy of every paradigm, by the tokenizer that lies beside the model."
     if (tokenizer := tokenizer_of(model)) is None:
         raise InputError(f"pairs: no tokenizer lies beside the model in {model.name_or_path}")
-    return _judged(model, tokenizer, _asked_elsewhere(pairs, corpus, known))
+    return _judged(model, tokenizer, _asked_elsewhere(pairs, corpus, columns, neighbour, known))

@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 from .. import InputError, nearest
-from ..files import check_file, files_in, named_path
+from .pair_files import allowed_pairs, named_columns, pair_files, read_pair_file
 from ..lens import left_as_found
 from ..models import branches_are_exact, tree_inputs
 from ..see.panels import finish, panels
-from ..texts import is_hub_name, json_rows, parquet_table
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #17611b0e
 _determiners = set("the a an this that these those some all many most every each no few both".split())
@@ -160,6 +159,64 @@ _rules = {  # what a phrase spans → (where the deciding word stands, paradigms
 }
 # fmt: on
 
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #a29f3b27
+_russian_function_words = set(
+    """не ни и а но или да что чтобы как так же ли бы уже еще ещё даже лишь только тоже также вот ведь
+    пусть разве словно вдруг очень совсем опять вновь снова всегда никогда иногда часто нередко
+    теперь сейчас тогда потом сразу вскоре скоро впоследствии пока там тут здесь где когда откуда
+    куда рядом вместе назад впереди позади напротив мимо почти больше меньше раньше скорее сегодня
+    вчера завтра утром вечером впервые мигом молча вполне вообще просто наверняка пожалуй нельзя
+    надо можно нужно был была было были""".split()
+)
+_russian_prepositions = set(
+    """в во на с со у к ко о об обо от до из по под над за при для без про через перед после среди средь
+    вместо вокруг поверх помимо поперек против ради из-за насчет внутри внутрь между позади согласно
+    спустя около посреди возле из-под вдоль сквозь кроме благодаря вопреки подле""".split()
+)
+_russian_oblique = set(
+    """меня мне мной тебя тебе тобой нас нам нами вас вам вами его ему ее её ей них нее неё нему него им
+    ними ним ней нем нём их себя себе собой этого этому этом всего всех чего чему чем кого кому
+    которого которой""".split()
+)
+_russian_subjects_in_o = set("оно это кто никто кто-то что-то нечто ничто кое-кто число дело слово".split())
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #e212d021
+def _content_word(words, at):
+    function = _russian_function_words | _russian_prepositions
+    return at if 0 <= at < len(words) and words[at] not in function else None
+
+
+def _adjective_before(words, start, stop):
+    return _content_word(words, start - 1)
+
+
+def _noun_behind(words, start, stop):
+    return _content_word(words, stop)
+
+
+def _subject_before(words, start, stop):
+    at = _content_word(words, start - 1)
+    word = "" if at is None else words[at]
+    adverb = word.endswith("о") and word not in _russian_subjects_in_o
+    return None if adverb or word in _russian_oblique else at
+
+
+def _preposition_before(words, start, stop):
+    return start - 1 if start and words[start - 1] in _russian_prepositions else None
+
+# %% ../../nbs/grammar/01_minimal_pairs.ipynb #14d0329b
+# fmt: off
+_neighbour_rules = {  # as `_rules`, where the deciding word is a neighbour of one changed word
+    "changed adjective → noun behind it": (_noun_behind, "np_agreement_case np_agreement_gender"),
+    "adjective → changed noun": (_adjective_before, "np_agreement_number"),
+    "subject → changed verb behind it": (_subject_before, """
+        noun_subj_predicate_agreement_gender noun_subj_predicate_agreement_number
+        noun_subj_predicate_agreement_person"""),
+    "preposition → changed noun": (_preposition_before, "adposition_government"),
+}
+_neighbours = dict(before=_before, after=_after)  # of any language, where a user says so
+# fmt: on
+
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #3a6be7b1
 _without = {  # why there is no phrase → paradigms
     "the order of the words differs, not one word": """
@@ -180,6 +237,11 @@ _without = {  # why there is no phrase → paradigms
 _rule_of = {
     paradigm: (name, decides)
     for name, (decides, paradigms) in _rules.items()
+    for paradigm in paradigms.split()
+}
+_neighbour_rule_of = {
+    paradigm: (name, decides)
+    for name, (decides, paradigms) in _neighbour_rules.items()
     for paradigm in paradigms.split()
 }
 _why_not = {paradigm: reason for reason, paradigms in _without.items() for paradigm in paradigms.split()}
@@ -220,16 +282,30 @@ def _find(words, phrase):
     return next(((i, i + n - 1) for i in range(len(words) - n + 1) if words[i : i + n] == wanted), None)
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #323197b3
-def _spans(paradigm, sentences, given):
+def _spans(paradigm, sentences, given, neighbour):
     "The span in each sentence: of the phrases that a file gives, or by the paradigm's rule."
     words = list(map(_words, sentences))
     if given is not None:
         return [_find(w, p) if isinstance(p, str) and p.strip() else None for w, p in zip(words, given)]
-    if paradigm not in _rule_of:
-        return [None, None]
-    _, decides = _rule_of[paradigm]
+    if paradigm in _rule_of or paradigm in _why_not:
+        _, decides = _rule_of.get(paradigm, (None, None))
+        start, *stops = _differing(*words)
+        return [decides and _span(w, start, stop, decides) for w, stop in zip(words, stops)]
+    _, decides = _neighbour_rule_of.get(paradigm, (None, _neighbours.get(neighbour)))
+    return [None, None] if decides is None else _neighbour_spans(sentences, words, decides)
+
+
+def _neighbour_spans(sentences, words, decides):
+    "The changed word and its neighbour in each sentence, where nothing but a blank is between them."
     start, *stops = _differing(*words)
-    return [_span(w, start, stop, decides) for w, stop in zip(words, stops)]
+    if any(stop != start + 1 for stop in stops):
+        return [None, None]
+    spans = [_span(w, start, stop, decides) for w, stop in zip(words, stops)]
+    texts = [span and " ".join(s.split()[span[0] : span[1] + 1]) for s, span in zip(sentences, spans)]
+    return [text and _two_words_alone.fullmatch(text) and span for text, span in zip(texts, spans)]
+
+
+_two_words_alone = re.compile(rf"[\w’'-]*\w [\w’'-]*\w[{_stops}]*")
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #0975e1d3
 phrase_columns = "phrase_good", "phrase_bad", "context_good", "context_bad", "critical_good", "critical_bad"
@@ -237,18 +313,21 @@ phrase_columns = "phrase_good", "phrase_bad", "context_good", "context_bad", "cr
 
 def critical_phrases(
     pairs: pd.DataFrame,  # paradigm, sentence_good, sentence_bad; optional: phrase_good, phrase_bad
+    neighbour: str = "",  # before or after: where no rule is known, the changed word with the one beside it
 ) -> pd.DataFrame:  # pairs, with `phrase_columns`; missing: none
     """Critical phrases by the rules of this page, or as a file gives them, and where they stand.
 
     `context_*` and `critical_*` are the first and last word of each, counted from 0.
     Source: arXiv 2606.00230, its table of critical phrases.
     """
+    if neighbour not in ("", *_neighbours):
+        raise InputError(f"neighbour {nearest(neighbour, _neighbours)}")
     own = {"phrase_good", "phrase_bad"} <= set(pairs)
     given = zip(pairs["phrase_good"], pairs["phrase_bad"]) if own else [None] * len(pairs)
     asked = pairs[["paradigm", "sentence_good", "sentence_bad"]].itertuples(index=False)
     rows = []
     for (paradigm, *sentences), phrases in zip(asked, given):
-        spans = _spans(paradigm, sentences, phrases)
+        spans = _spans(paradigm, sentences, phrases, neighbour)
         if None in spans:
             rows.append((None,) * 6)
             continue
@@ -257,42 +336,6 @@ def critical_phrases(
     found = pd.DataFrame(rows, columns=phrase_columns, index=pairs.index)
     found = found.astype({c: "Int64" for c in phrase_columns[2:]})
     return pairs.drop(columns=[c for c in phrase_columns if c in pairs]).join(found)
-
-# %% ../../nbs/grammar/01_minimal_pairs.ipynb #0cc66068
-_kinds = ".parquet", ".jsonl"
-_allowed = "a .parquet or .jsonl file, a folder of these, or a data set as owner/name"
-
-
-def _reason(error):
-    return (str(error) or type(error).__name__).splitlines()[0][:150]
-
-# %% ../../nbs/grammar/01_minimal_pairs.ipynb #fb9788bb
-def _named(table, paradigm, where):
-    "A table with a column `paradigm`, whose necessary columns are there."
-    if missing := [c for c in ("sentence_good", "sentence_bad") if c not in table]:
-        raise InputError(f"{where}: no column {missing[0]!r} (found: {', '.join(map(str, table))[:80]})")
-    if "paradigm" in table:
-        return table
-    return table.rename(columns={"UID": "paradigm"}) if "UID" in table else table.assign(paradigm=paradigm)
-
-# %% ../../nbs/grammar/01_minimal_pairs.ipynb #df8f3064
-def _read_file(path):
-    "A file of pairs."
-    if path.suffix not in _kinds:
-        raise InputError(f"minimal pairs {path}: unknown kind; allowed: {_allowed}")
-    check_file(path, "minimal pairs")
-    try:
-        if path.suffix == ".parquet":
-            table = parquet_table(path, "minimal pairs").to_pandas()
-        else:
-            table = pd.DataFrame([row for _, row in json_rows(path, "minimal pairs")])
-    except InputError:
-        raise
-    except Exception as e:  # parquet and json readers raise dozens of kinds
-        raise InputError(f"minimal pairs {path} cannot be read: {_reason(e)}") from None
-    if table.empty:
-        raise InputError(f"minimal pairs {path}: no pair in it")
-    return _named(table, path.stem, f"minimal pairs {path}")
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #e486de4f
 def _chosen(paradigms, known):
@@ -304,8 +347,16 @@ def _chosen(paradigms, known):
         raise InputError("paradigms: name at least one, or None for all")
     return asked
 
+
+def _columns_of(table):
+    "A list for each column; None where a cell is missing."
+    return {
+        str(name): values.astype(object).where(values.notna(), None).tolist()
+        for name, values in table.items()
+    }
+
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #196da483
-def _read_hub(name, paradigms):
+def _read_hub(name, paradigms, columns):
     "Pairs from the hub: every split of each configuration."
     import datasets, huggingface_hub
 
@@ -318,29 +369,28 @@ def _read_hub(name, paradigms):
     except InputError:
         raise
     except Exception as e:  # the hub, the network and the builders raise dozens of kinds
+        reason = (str(e) or type(e).__name__).splitlines()[0][:150]
         raise InputError(
-            f"minimal pairs {name!r}: no such file, and not loaded as a data set ({_reason(e)}); "
-            f"allowed: {_allowed}"
+            f"minimal pairs {name!r}: no such file, and not loaded as a data set ({reason}); {allowed_pairs}"
         ) from None
-    parts = [_named(part, paradigm, f"minimal pairs {name!r}, {paradigm}") for paradigm, part in parts]
-    return pd.concat(parts, ignore_index=True)
+    parts = [
+        named_columns(_columns_of(part), columns, paradigm, f"minimal pairs {name!r}, {paradigm}")
+        for paradigm, part in parts
+    ]
+    return pd.concat(map(pd.DataFrame, parts))
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #a585f232
-def _read(source, paradigms):
+def _read(source, paradigms, columns):
     "A table of pairs, before any check of its rows."
     if isinstance(source, pd.DataFrame):
-        return _named(source, "pairs", "minimal pairs")
-    path = named_path(source, "minimal pairs")
-    if path.is_dir():
-        files = files_in(path, _kinds, "minimal pairs")
-        if not files:
-            raise InputError(f"minimal pairs {path}: no .parquet or .jsonl file in this folder")
-        return pd.concat(map(_read_file, files), ignore_index=True)
-    if path.exists():
-        return _read_file(path)
-    if path.suffix in _kinds or not ("/" in str(source) and is_hub_name(str(source))):
-        raise InputError(f"minimal pairs {source}: no such file; allowed: {_allowed}")
-    return _read_hub(str(source), paradigms)
+        return pd.DataFrame(
+            named_columns(_columns_of(source), columns, "pairs", "minimal pairs"), dtype=object
+        )
+    files = pair_files(source)
+    if not files:
+        return _read_hub(str(source), paradigms, columns)
+    tables = [read_pair_file(file, columns) for file in files]
+    return pd.concat([pd.DataFrame(table, dtype=object) for table in tables])
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #e1c28b11
 def _check_sentences(table):
@@ -368,19 +418,24 @@ def _own_places(table, pairs):
     return pairs
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #41a328a9
+_texts_of_a_pair = "paradigm", "sentence_good", "sentence_bad"
+
+
 def read_pairs(
-    source,  # hub name such as `nyu-mll/blimp`, .parquet or .jsonl file, folder of these, or a table
+    source,  # as of `pair_files.pair_files`, or a table
     paradigms: Iterable[str] | None = None,  # which to keep; None: all
+    columns: str = "",  # of `pair_files.column_names`
+    neighbour: str = "",  # of `critical_phrases`
 ) -> pd.DataFrame:  # pair, paradigm, sentence_good, sentence_bad, and `phrase_columns`
     """A table of minimal pairs with their critical phrases.
 
     `pair` numbers the rows of the source, so it has gaps where pairs were dropped.
     """
-    table = _read(source, paradigms).reset_index(drop=True)
+    table = _read(source, paradigms, columns).reset_index(drop=True)
     if table.empty:
         raise InputError("minimal pairs: no pair in it")
     _check_sentences(table)
-    table = table.assign(pair=table.index, paradigm=table.paradigm.astype(str))
+    table = table.assign(pair=table.index).astype(dict.fromkeys(_texts_of_a_pair, str))
     table = table[table.paradigm.isin(_chosen(paradigms, table.paradigm.unique()))]
     same = table.sentence_good == table.sentence_bad
     if same.any():
@@ -389,8 +444,8 @@ def read_pairs(
     if same.all():
         raise InputError("minimal pairs: the two sentences are the same in every pair")
     table = table[~same].reset_index(drop=True)
-    pairs = _own_places(table, critical_phrases(table))
-    pairs = pairs[["pair", "paradigm", "sentence_good", "sentence_bad", *phrase_columns]]
+    pairs = _own_places(table, critical_phrases(table, neighbour))
+    pairs = pairs[["pair", *_texts_of_a_pair, *phrase_columns]]
     own = {"phrase_good", "phrase_bad"} <= set(table)
     meant = table[["phrase_good", "phrase_bad"]].notna().all(axis=1) if own else table.paradigm.isin(_rule_of)
     not_found = (meant & pairs.phrase_good.isna()).sum()
@@ -401,7 +456,9 @@ def read_pairs(
 def _span_name(paradigm, has_phrases):
     if paradigm in _rule_of:
         return _rule_of[paradigm][0]
-    return _why_not.get(paradigm, "as the file gives it" if has_phrases else "none given")
+    if paradigm in _neighbour_rule_of:
+        return _neighbour_rule_of[paradigm][0]
+    return _why_not.get(paradigm, "as the file gives it, or a neighbour" if has_phrases else "none given")
 
 
 def phrase_table(

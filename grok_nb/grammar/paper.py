@@ -184,13 +184,17 @@ def best_heads(
 
 # %% ../../nbs/grammar/08_paper.ipynb #1fab5ff7
 @lru_cache(4)
-def _everything(source, each):
-    pairs = read_pairs(source)
+def _everything(source, columns, neighbour, each):
+    pairs = read_pairs(source, None, columns, neighbour)
     return pairs.groupby("paradigm", sort=False).head(each).reset_index(drop=True) if each else pairs
 
 
+def _all_pairs(config, each):
+    return _everything(config.pairs, config.columns, config.neighbour, each)
+
+
 def _all_margins(model, context, each):
-    scores = score_pairs(model, context.stream.tokenizer, _everything(context.config.pairs, each))
+    scores = score_pairs(model, context.stream.tokenizer, _all_pairs(context.config, each))
     found = zip(scores["pair"], scores["margin"])
     return [dict(pair=int(pair), metric="margin", value=float(margin)) for pair, margin in found]
 
@@ -205,7 +209,7 @@ def selection_beside(
     if run.config.language != "text":
         why = "has a generated language, and all of its paradigms were selected"
         raise InputError(f"selection: {run.run_id} {why}")
-    pairs, steps = _everything(run.config.pairs, each), run.config.steps
+    pairs, steps = _all_pairs(run.config, each), run.config.steps
     shown = expose(pairs, exposure_index(run, phrases_of(pairs))).set_index("pair")["exposed"]
     pairs = pairs.assign(exposed=pairs["pair"].map(shown).eq(True))
     curves = curve_table(measure(run, dict(selection=partial(_all_margins, each=each))), pairs)

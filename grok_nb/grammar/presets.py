@@ -9,11 +9,11 @@ __all__ = ['presets', 'headline', 'unit', 'curves', 'foreign_curves', 'Config', 
 # %% ../../nbs/grammar/07_presets.ipynb #47b6b1c0
 from dataclasses import dataclass
 from .. import InputError, corpus, nearest
-from ..files import check_file, file_hash, files_in, named_path
+from ..files import file_hash
 from . import language
+from .pair_files import allowed_pairs, column_names, pair_files, read_pair_file
 from ..models import llama, llama_parameters
 from ..runs import option, own_seed
-from ..texts import is_hub_name, json_rows, parquet_table
 
 # %% ../../nbs/grammar/07_presets.ipynb #7606ce7c
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,12 @@ class Config(corpus.Config):
     planted: int = option(0, "generated: phrases planted with each dose and schedule", 0, 10**4)
     language_seed: int = option(0, "generated: seed of what is ever shown; -1: that of the run",
                                 -1, 2**31 - 1)
-    pairs: str = option("", "text: minimal pairs: .parquet or .jsonl, a folder of these, or a hub name "
-                        "such as nyu-mll/blimp", hashed=False)
+    pairs: str = option("", "text: minimal pairs: .parquet, .jsonl, .json, .csv or .tsv, a folder of "
+                        "these, or a hub name such as nyu-mll/blimp", hashed=False)
+    columns: str = option("", "text: how the pairs' columns are called: good=NAME,bad=NAME,paradigm=NAME",
+                          hashed="if set")
+    neighbour: str = option("", "text: where no rule knows a critical phrase: the changed word with the one "
+                            "before or after it", choices=("", "before", "after"), hashed="if set")
     pairs_fingerprint: str = option("", "of the minimal pairs; filled in")
     paradigms: str = option("", "text: which paradigms, with commas between them; empty: those of the paper; "
                             "all: every one")
@@ -56,13 +60,14 @@ class Config(corpus.Config):
         super().check()
 
     def replace(self, **changes):  # other pairs have another fingerprint, and are checked
-        return super().replace(**({"pairs_fingerprint": ""} if "pairs" in changes else {}) | changes)
+        read_again = {"pairs_fingerprint": ""} if {"pairs", "columns"} & {*changes} else {}
+        return super().replace(**read_again | changes)
 
     def slug(self):
         if self.language == "text":
             super().slug()  # refuses a text without a name
             if not self.pairs:
-                raise InputError(f"pairs are not given; {_allowed_pairs}")
+                raise InputError(f"pairs are not given; {allowed_pairs}")
         return f"grammar-{self.language}-d{self.depth}-w{self.width}-s{self.seed}"
 
     @property
@@ -73,7 +78,6 @@ class Config(corpus.Config):
 # %% ../../nbs/grammar/07_presets.ipynb #0ad906e4
 _shares = "density", "demonstrative_density", "demonstrative_rate", "agreement_rate"
 _of_the_language = *_shares, "zipf", "planted", "language_seed"
-_allowed_pairs = "allowed: .parquet, .jsonl, a folder of these, or a hub name such as nyu-mll/blimp"
 
 
 def language_options(config):
@@ -88,7 +92,7 @@ def _check_generated(config):
             raise InputError(
                 f"{name}: the generated language reads none; use --preset text, or language=text"
             )
-    fixed = *corpus.of_text, "vocab_size", "paradigms"
+    fixed = *corpus.of_text, "vocab_size", "paradigms", "columns", "neighbour"
     config.refuse(fixed, "the generated language has its own; only with language=text")
     language.check_options(**language_options(config))
     if not config.pairs_each:
@@ -97,6 +101,7 @@ def _check_generated(config):
 
 def _check_text(config):
     config.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
+    column_names(config.columns)
 
 
 def _resolved_text(options):
@@ -106,64 +111,15 @@ def _resolved_text(options):
     if not options["pairs"] or options["pairs_fingerprint"]:
         return options
     source = corpus.absolute_source(options["pairs"], "pairs")
-    known = pairs_fingerprint_of(source, options["paradigms"])
+    known = pairs_fingerprint_of(source, options["paradigms"], options["columns"])
     return options | dict(pairs=source, pairs_fingerprint=known)
 
-# %% ../../nbs/grammar/07_presets.ipynb #78cd2d61
-def _columns_and_paradigms(path):
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        columns = pq.read_schema(path).names
-        naming = next((c for c in ("paradigm", "UID") if c in columns), None)
-        if naming is None:
-            return columns, [path.stem]
-        return columns, parquet_table(path, "pairs", [naming])[naming].unique().to_pylist()
-    rows = [row for _, row in json_rows(path, "pairs")]
-    paradigms = {str(row.get("paradigm", row.get("UID", path.stem))) for row in rows}
-    return list(rows[0]) if rows else [], paradigms
-
-# %% ../../nbs/grammar/07_presets.ipynb #476ba20f
-def _paradigms_in(path):
-    "The paradigms of a file of pairs; an `InputError` if it is none."
-    from pyarrow import ArrowException
-
-    try:
-        columns, paradigms = _columns_and_paradigms(path)
-    except InputError:
-        raise
-    except (OSError, ValueError, ArrowException) as e:
-        raise InputError(f"pairs {path} cannot be read: {str(e).splitlines()[0][:100]}") from None
-    for column in ("sentence_good", "sentence_bad"):
-        if column not in columns:
-            raise InputError(f"pairs {path}: no column {column!r} (found: {', '.join(columns)[:80]})")
-    return paradigms
-
-# %% ../../nbs/grammar/07_presets.ipynb #b4a23c87
-_kinds = ".parquet", ".jsonl"
-
-
-def _files_of_pairs(source):
-    "The files that a path stands for; none for a hub name."
-    path = named_path(source, "pairs")
-    if path.is_dir():
-        files = files_in(path, _kinds, "pairs")
-        if not files:
-            raise InputError(f"pairs {source}: no .parquet or .jsonl file in this folder")
-        return files
-    if not path.exists() and (path.suffix in _kinds or not ("/" in source and is_hub_name(source))):
-        raise InputError(f"pairs {source}: no such file; {_allowed_pairs}")
-    if path.is_file() and path.suffix not in _kinds:
-        raise InputError(f"pairs {source}: unknown kind of file; {_allowed_pairs}")
-    if path.exists():
-        check_file(path, "pairs")
-    return [path] if path.exists() else []
-
 # %% ../../nbs/grammar/07_presets.ipynb #fa725ca6
-def pairs_fingerprint_of(source, paradigms):
+def pairs_fingerprint_of(source, paradigms, columns=""):
     "What the files of minimal pairs are known by; a hub name stands for itself."
-    files = _files_of_pairs(source)
-    known = {name for file in files for name in _paradigms_in(file)}
+    column_names(columns)
+    files = pair_files(source)
+    known = {name for file in files for name in read_pair_file(file, columns)["paradigm"]}
     unknown = [name for name in paradigms.split(",") if files and name not in {"", "all", *known}]
     if unknown:
         raise InputError(f"paradigm {nearest(unknown[0], known)}")
