@@ -600,6 +600,16 @@ def _tables(series, source, root):
     where = hashlib.sha256(str(Path(source).absolute()).encode()).hexdigest()[:8]
     return (series.folder or root / "series" / f"{series.name}-{where}") / "tables"
 
+
+def _check_how(most, spacing, device, out):
+    "Raise InputError for options that nothing can be measured with."
+    if most < 0:
+        raise InputError(f"--most {most}: must be at least 1")
+    check_choice("--spacing", spacing, ("linear", "log"))
+    check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
+    if out and named_path(out, "--out").exists() and not Path(out).is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+
 # %% ../nbs/commands/00_commands.ipynb #dccf0592
 @command
 def grok_nb_measure(
@@ -613,11 +623,9 @@ def grok_nb_measure(
     pairs: str = "",  # grammar: minimal pairs, a file, a folder or nyu-mll/blimp
     columns: str = "",  # grammar: how the columns of the pairs are called: good=NAME,bad=NAME,paradigm=NAME
     neighbour: str = "",  # grammar: before or after: the word beside the changed one that makes a phrase
-    corpus: Param(
-        "text: copying measures losses on it, grammar calls pairs exposed whose phrase is in it",
-        str,
-        nargs="+",
-    ) = (),
+    policy: str = "",  # grammar: how pairs are scored: prefix=none,first_token=no,normalise=token,ties=good
+    items: store_true = False,  # grammar: write items.csv: from which step each pair stays right
+    corpus: Param("text, for losses (copying) and to find exposed pairs (grammar)", str, nargs="+") = (),
     out: str = "",  # folder of the tables; default: series/… in the folder of runs
     duplicates: store_true = False,  # look for transitions in duplicates too
     json: store_true = False,  # print what was found as JSON
@@ -638,18 +646,15 @@ def grok_nb_measure(
     run = Run(ours[0]) if ours else None
     foreign = not run or study not in ("", run.config.study)  # else asked what it was asked in training
     study = study or (run.config.study if run else "")
-    sources = dict(pairs=pairs, columns=columns, neighbour=neighbour, corpus=corpus)
+    sources = dict(
+        pairs=pairs, columns=columns, neighbour=neighbour, policy=policy, items=items, corpus=corpus
+    )
     given = [name for name, value in sources.items() if value]
     if not foreign and given:
         raise InputError(f"--{given[0]}: a run is asked about its own data; leave it out")
     if foreign:
         _check_asks(study)
-    if most < 0:
-        raise InputError(f"--most {most}: must be at least 1")
-    check_choice("--spacing", spacing, ("linear", "log"))
-    check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
-    if out and named_path(out, "--out").exists() and not Path(out).is_dir():
-        raise InputError(f"--out {out}: is a file; name a folder")
+    _check_how(most, spacing, device, out)
     room = in_bytes(max_disk) if max_disk else None
     from grok_nb.texts import is_hub_name
 
@@ -662,6 +667,53 @@ def grok_nb_measure(
     folder = Path(out) if out else _tables(series, source, root)
     options = dict(most=most or None, spacing=spacing, duplicates=duplicates or not foreign)
     _measure(series, studies[study], probes, foreign, folder, json, device, **options)
+
+# %% ../nbs/commands/00_commands.ipynb #6d1ecd79
+def _policies(probes):
+    "The policy that probes were bound to, in words."
+    bound = [p.keywords["policy"] for p in probes.values() if "policy" in getattr(p, "keywords", {})]
+    return [f"Pairs are scored under {policy}" for policy in bound]
+
+
+def _share_of_pairs(table, metric):
+    "The mean over paradigms, by step, where it is not 0."
+    if "paradigm" not in table:
+        return table.head(0).set_index("step")["value"]
+    rows = table[(table["paradigm"] == "mean") & (table["group"] == "all") & (table["metric"] == metric)]
+    return rows[rows["value"] > 0].set_index("step")["value"]
+
+
+def _ties(table):
+    "What a mean accuracy would hide."
+    tied, same, said = _share_of_pairs(table, "tied"), _share_of_pairs(table, "same_tokens"), []
+    if len(tied):
+        said.append(
+            f"Tied, up to {tied.max():.1%} of the pairs, at {len(tied)} checkpoints: {_few(tied.index)}"
+        )
+    if len(same):
+        why = "the same tokens in both sentences, which no model can tell apart"
+        said.append(f"Of the pairs {same.max():.1%} have {why}")
+    return said
+
+
+def _few(steps):
+    some = ", ".join(f"step {step:,}" for step in steps[:3])
+    return some + (", …" if len(steps) > 3 else "")
+
+# %% ../nbs/commands/00_commands.ipynb #46d5008d
+def _write_items(table, folder):
+    "items.csv, if pairs were measured one by one."
+    margins = table[(table["metric"] == "margin")] if "pair" in table else table.head(0)
+    if margins.empty:
+        return []
+    from grok_nb.files import write_atomic
+    from grok_nb.grammar.lag import arrivals
+
+    pairs = margins[["pair", "paradigm"]].drop_duplicates("pair").astype(dict(pair=int))
+    found = arrivals(margins, pairs)
+    write_atomic(path := Path(folder) / "items.csv", found.to_csv(index=False))
+    states = ", ".join(f"{n:,} {state}" for state, n in found["state"].value_counts().items())
+    return [f"Pairs one by one ({states}): {printable(path)}"]
 
 # %% ../nbs/commands/00_commands.ipynb #d3ee21ea
 def _measure(series, study, probes, foreign, folder, as_json, device, **options):
@@ -688,12 +740,14 @@ def _measure(series, study, probes, foreign, folder, as_json, device, **options)
     checked = _verified(series, folder) if foreign else dict(summary="", remarks=[])
     left_out = table.attrs.get("left_out", [])
     found = when_in(table, study.curves | study.foreign_curves, series.name)
+    said = [*_policies(probes), *_ties(table), *_write_items(table, folder)]
     if as_json:
         rows, steps = json.loads(found.to_json(orient="records")), [c.step for c in chosen]
         facts = dict(series=series.name, steps=steps, verified=checked, transitions=rows, tables=str(folder))
-        print(json.dumps(facts | dict(left_out=left_out)))
+        facts |= dict(left_out=left_out) | (dict(remarks=said) if said else {})
+        print(json.dumps(facts))
     else:
-        _print_found(found, checked, left_out, folder)
+        _print_found(found, checked, [*left_out, *said], folder)
 
 
 def _verified(series, folder):
@@ -704,10 +758,10 @@ def _verified(series, folder):
     return verify(measured(series, dict(weights=weights), folder)).attrs
 
 
-def _print_found(found, checked, left_out, folder):
+def _print_found(found, checked, said, folder):
     from grok_nb.evidence import readable
 
-    for line in filter(None, (checked["summary"], *checked["remarks"], *left_out)):
+    for line in filter(None, (checked["summary"], *checked["remarks"], *said)):
         print(line)
     if len(found):
         print(readable(found).drop(columns="run").to_string(index=False))

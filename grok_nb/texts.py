@@ -65,7 +65,19 @@ def json_rows(
         if not isinstance(row, dict):
             wrong = "not JSON" if row is None else f"{type(row).__name__}, no object"
             raise InputError(f"{what} {path}, line {number}: {wrong}; .jsonl holds one object per line")
+        if r"\ud" in line.lower() and not _is_text(row):
+            half = "an escape \\ud… that is half of a character"
+            raise InputError(f"{what} {path}, line {number}: {half}")
         yield number, row
+
+
+def _is_text(row):
+    "Can every string in it be written in UTF-8?"
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_jsonl(path):

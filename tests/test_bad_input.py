@@ -551,7 +551,7 @@ BAD = dict(runs=[*NO_PATH, "file", "file/runs"], out=[*NO_PATH, "file"], corpus=
            steps=[*NO_STEPS, "epoch-{step}"],
            set=NO_SETTING, grid=NO_SETTING, engine_options=NO_SETTING[:-3], name=[name for name in NO_TEXT if name != "²"])
 BAD |= dict.fromkeys("study preset device format by spacing engine".split(), NO_NAME)
-BAD |= dict.fromkeys(("pairs", "tree"), [name for name in NO_FILE if name]) # the empty one stands for none
+BAD |= dict.fromkeys(("pairs", "tree"), [name for name in NO_FILE if name]) | dict.fromkeys(("columns", "neighbour", "policy"), NO_NAME) # the empty one stands for none
 RIGHT = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_report=["RUN"], grok_nb_demo=[], grok_nb_runs=[], grok_nb_claims=[],
              grok_nb_measure=["s", "--study", "copying"]) # what the commands take without a word
 
@@ -584,6 +584,7 @@ def bad_options():
 def bad_calls():
     "Functions that are given what a user wrote, with one bad value each."
     from grok_nb import engines, series, sweeps, texts
+    from grok_nb.grammar.pair_files import column_names
     from grok_nb.grammar.presets import pairs_fingerprint_of
     from grok_nb.see.formats import form_of
     text, grammar_text = (partial(studies[name].config, "text", corpus="a.txt") for name in ("corpus", "grammar"))
@@ -594,6 +595,7 @@ def bad_calls():
             (texts.open_texts, [*NO_FILE, [], None, 5, ["a.txt", "nothing"]]), (texts.check_tokenizer, NO_FILE), (texts.load_tokenizer, NO_FILE),
             (lambda v: text(tokenizer=v), names), (lambda v: studies["corpus"].config(corpus=v).slug(), NO_FILE), (lambda v: grammar_text(pairs=v), names),
             (lambda v: pairs_fingerprint_of(v, ""), NO_FILE), (lambda v: pairs_fingerprint_of("pairs.jsonl", v), NO_NAME),
+            (lambda v: pairs_fingerprint_of("pairs.jsonl", "", v), [*NO_NAME, "good=", "good=nothing", "x=1"]), (column_names, NO_NAME),
             (lambda v: series.choose(["step1", "step2"], v), NO_REVISION), (lambda v: series.step_of("step1", v), NO_STEPS), (commands.in_bytes, NO_SIZE), (form_of, [name for name in NO_PATH if name]),
             (lambda v: form_of("", v), NO_NAME), (engines.named, NO_FUNCTION), (engines.check_engine, NO_NAME), (engines.check_workers, [-1, 0, 10**6, 10**400]),
             (lambda v: sweeps.sweep_folder(facts, "r", v), BAD["name"]), (lambda v: sweeps.plan("modular", "demo", {v: [1]}), NO_TEXT),

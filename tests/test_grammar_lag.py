@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from grok_nb import InputError
-from grok_nb.grammar.lag import (accuracies, curve_table, frequency_strata, half_way, lag_figure, lag_table, lags, overlap, p_values, phrase_frequency, planted,
+from grok_nb.grammar.lag import (arrivals, accuracies, curve_table, frequency_strata, half_way, lag_figure, lag_table, lags, overlap, p_values, phrase_frequency, planted,
                                  random_splits, reached, selection, selection_counts, split_figure, split_table, split_test, verdicts)
 from grok_nb.intervals import Interval, crossing
 
@@ -232,7 +232,7 @@ def tables():
     pairs["exposed"] = [*world["exposed"], *[None]*n, *[False]*n]
     pairs["unigram"] = np.arange(3*n) % 3 == 0
     pairs["first_step"] = np.where(pairs.exposed == True, 100.0*(1 + np.tile(world["cluster"], 3) % 5), np.nan)  # noqa: E712
-    margins = np.tile(np.where(world["correct"], 0.0, -.5), 3) # 0 is a tie: right
+    margins = np.tile(np.where(world["correct"], .1, -.5), 3)
     return world, pairs, pd.concat([long_table(margins, world["steps"], pairs.pair, run) for run in ("one", "two")])
 
 
@@ -327,6 +327,27 @@ def test_whoever_is_exactly_at_a_threshold_has_reached_it():
     assert selection(curve_rows("x", at, at, at, (100, 100))).fell[0] == "" and selection(curve_rows("x", at, at, at), tau=.81).fell[0] == "never"
     assert selection(curve_rows("x", at, at, at), below=.6).fell[0] == "early" # a mean of .6 is not below it
     assert selection(curve_rows("x", at, at, at), early=(100, 200), below=.551).early[0] == pytest.approx(.55)
+
+
+def test_a_tie_is_half_a_pair():
+    table = pd.DataFrame(dict(step=[0, 0, 1, 1], pair=[0, 1, 0, 1], metric="margin", value=[0., -1., 2., 0.]))
+    steps, correct = verdicts(table, pd.DataFrame(dict(pair=[0, 1])))
+    assert correct.tolist() == [[.5, 0], [1, .5]] and [a.tolist() for a in accuracies(correct, [1, 0])] == [[.5, 1], [0, .5]]
+    with pytest.raises(InputError, match="and 0.5 for a tie"): accuracies(correct/2, [1, 0])
+
+
+@given(st.lists(st.lists(st.sampled_from([-1., 0., 1.]), min_size=3, max_size=3), min_size=1, max_size=6))
+def test_a_pair_arrives_behind_its_last_wrong_checkpoint(margins):
+    steps = [10*(i + 1) for i in range(len(margins))]
+    long = pd.DataFrame([dict(step=step, pair=pair, metric="margin", value=v) for step, row in zip(steps, margins) for pair, v in enumerate(row)])
+    found = arrivals(long, pd.DataFrame(dict(pair=[2, 0, 1], paradigm=["c", "a", "b"])))
+    assert found.pair.tolist() == [2, 0, 1] and found.paradigm.tolist() == ["c", "a", "b"]
+    for row in found.itertuples():
+        wrong = [step for step, values in zip(steps, margins) if values[row.pair] <= 0]
+        after = [step for step in steps if not wrong or step > wrong[-1]]
+        assert row.state == ("always" if not wrong else "arrived" if after else "not yet")
+        assert row.last_wrong == wrong[-1] if wrong else np.isnan(row.last_wrong)
+        assert row.right_from == after[0] if after else np.isnan(row.right_from)
 
 
 def test_steps_may_follow_each_other():

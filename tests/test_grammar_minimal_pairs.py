@@ -13,7 +13,7 @@ from transformers import (AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, Llama
 
 from grok_nb import InputError
 from grok_nb.grammar.minimal_pairs import (Policy, _differing, _neighbour_rule_of, _row, _rule_of, _why_not, accuracy, baseline_figure, blimp_paradigms,
-                                           critical_phrases, encode_pairs, phrase_columns, phrase_table, read_pairs, score_pairs, token_positions,
+                                           critical_phrases, encode_pairs, phrase_columns, phrase_table, read_pairs, read_policy, score_pairs, token_positions,
                                            unigram_scores)
 from grok_nb.grammar.presets import pairs_fingerprint_of
 from grok_nb.models import branches_are_exact
@@ -86,7 +86,7 @@ def same_as_one_at_a_time(model, tokenizer, pairs, policy, **how):
         assert scores[f"tokens_{side}"].tolist() == [n for _, n in slow]
     divide = (scores.tokens_good, scores.tokens_bad) if policy.normalise == "token" else (1, 1)
     margin = scores.logprob_good/divide[0] - scores.logprob_bad/divide[1]
-    assert np.allclose(scores.margin, margin) and (scores.correct == (margin >= 0)).all() and len(set(scores.correct)) == 2
+    assert np.allclose(scores.margin, margin) and (scores.correct == (margin > 0)).all() and len(set(scores.correct)) == 2
     assert scores.pair.tolist() == pairs.pair.tolist() and Policy(**scores.attrs["policy"]) == policy
 
 
@@ -131,9 +131,9 @@ def test_a_sentence_may_begin_the_other_and_two_may_have_the_same_tokens(tokeniz
     lower = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, bos_token=tokenizer.bos_token)
     lower.backend_tokenizer.normalizer = normalizers.Lowercase()
     same = read_pairs(pd.DataFrame(dict(sentence_good=["The cat"], sentence_bad=["the cat"])))
-    for ties, right in (("good", True), ("bad", False)):
-        row = score_pairs(model, lower, same, Policy(ties=ties)).iloc[0]
-        assert row.margin == 0 and row.correct == right
+    for ties, right in (("half", .5), ("good", 1), ("bad", 0)):
+        scores = score_pairs(model, lower, same, Policy(ties=ties))
+        assert scores.margin[0] == 0 and scores.correct[0] == right and scores.same_tokens[0] and accuracy(scores, same).same_tokens[0] == 1
     lower.backend_tokenizer.normalizer = None
 
 
@@ -217,7 +217,7 @@ def test_a_row_without_a_paradigm_is_of_the_files_and_none_is_lost(tmp_path):
     (tmp_path/"rest.jsonl").write_text("\n".join(json.dumps(dict(sentence_good=f"good {i}", sentence_bad=f"bad {i}") | row) for i, row in enumerate(rows)))
     pairs = read_pairs(tmp_path/"rest.jsonl")
     assert pairs.paradigm.tolist() == ["a", "b", "rest", "rest", "7"] and phrase_table(pairs).pairs.sum() == len(rows)
-    scores = pd.DataFrame(dict(pair=pairs.pair, margin=1., correct=True))
+    scores = pd.DataFrame(dict(pair=pairs.pair, margin=1., correct=True, same_tokens=False))
     assert accuracy(scores, pairs).set_index("paradigm").pairs.drop("mean").sum() == len(rows)
     with pytest.raises(InputError, match="did you mean 'rest'"): pairs_fingerprint_of(tmp_path/"rest.jsonl", "rist")
 
@@ -286,11 +286,11 @@ def test_unigrams_score_by_counts_and_the_same_words_are_a_tie(tokenizer, pairs)
     words = ["we saw the cat and her dog in town".split()[i:] + "we saw the cat and her dog in town".split()[:i] for i in range(9)]
     turned = read_pairs(pd.DataFrame(dict(sentence_good=[" ".join(words[0])]*8, sentence_bad=[" ".join(w) for w in words[1:]])))
     table = accuracy(unigram_scores(np.random.default_rng(0).integers(1000, size=330), tokenizer, turned), turned)
-    assert table.accuracy.tolist() == [1, 1] and table.tied.tolist() == [1, 1]
+    assert table.accuracy.tolist() == [.5, .5] and table.tied.tolist() == [1, 1] and table.same_tokens.tolist() == [0, 0]
 
 
 def test_accuracy_is_by_paradigm_and_its_mean_is_plain(pairs):
-    scores = pd.DataFrame(dict(pair=pairs.pair, margin=1.0, correct=pairs.paradigm != "adjunct_island"))
+    scores = pd.DataFrame(dict(pair=pairs.pair, margin=1.0, correct=pairs.paradigm != "adjunct_island", same_tokens=False))
     scores.loc[pairs.index[pairs.sentence_good.str.startswith("There turned")], "correct"] = False
     table = accuracy(scores, pairs).set_index("paradigm")
     assert table.accuracy["adjunct_island"] == 0 and table.accuracy["existential_there_subject_raising"] == .5 and table.pairs["mean"] == 14
@@ -334,6 +334,9 @@ def mistakes(tmp_path):
     yield "paradigm 'transitve' is unknown: did you mean 'transitive'", lambda: read_pairs(PAIRS, ["transitve"])
     yield "name at least one", lambda: read_pairs(PAIRS, [])
     yield "prefix 'BOS' is unknown.* Allowed: bos, none", lambda: Policy("BOS")
+    yield "policy: 'tie' is unknown: did you mean 'ties'", lambda: read_policy("tie=good")
+    yield "policy: first_token '1' is unknown.* Allowed: no, yes", lambda: read_policy("first_token=1")
+    yield "policy: ties is given twice", lambda: read_policy("ties=good,ties=bad")
     yield "prefix = 'none' needs first_token=False", lambda: Policy("none")
     yield "neither a begin nor an end-of-text token", lambda: score_pairs(model, nameless, pairs)
     yield "pair 1: 81 tokens with the prefix, .* context holds 64: ", lambda: score_pairs(model, tokenizer, table(["a", "a" + " a"*39], ["b", "b"]))
@@ -384,10 +387,10 @@ def lm_eval_scores(folder, pairs):
 def test_parity_with_lm_eval(saved, tokenizer, pairs, monkeypatch):
     pytest.importorskip("lm_eval")
     offline(monkeypatch)
-    agrees(score_pairs(AutoModelForCausalLM.from_pretrained(saved).eval(), tokenizer, pairs), *lm_eval_scores(saved, pairs))
+    agrees(score_pairs(AutoModelForCausalLM.from_pretrained(saved).eval(), tokenizer, pairs, Policy(ties="good")), *lm_eval_scores(saved, pairs))
 
 
-def test_the_default_policy_is_that_of_lm_evals_task():
+def test_the_policy_with_ties_good_is_that_of_lm_evals_task():
     pytest.importorskip("lm_eval")
     from importlib.resources import files
 
@@ -399,7 +402,8 @@ def test_the_default_policy_is_that_of_lm_evals_task():
     assert template["metric_list"][0]["metric"] == "acc" # the sum; a tie goes to the first, as numpy's argmax
     group = yaml.safe_load((files("lm_eval")/"tasks"/"blimp"/"_blimp.yaml").read_text())
     assert {task.removeprefix("blimp_") for task in group["task"]} == set(blimp_paradigms)
-    assert Policy() == Policy("bos", True, True, "none", "good")
+    assert Policy(ties="good") == Policy("bos", True, True, "none", "good") # our own default counts a tie as half
+    assert Policy() == Policy("bos", True, True, "none", "half")
 
 
 def test_parity_with_minicons(saved, tokenizer, pairs, monkeypatch):
@@ -407,7 +411,7 @@ def test_parity_with_minicons(saved, tokenizer, pairs, monkeypatch):
     offline(monkeypatch)
     from minicons.scorer import IncrementalLMScorer
     scorer, model = IncrementalLMScorer(str(saved), "cpu"), AutoModelForCausalLM.from_pretrained(saved).eval()
-    for policy, how in ((Policy(), dict(bos_token=True)), (Policy("none", first_token=False), {}), (Policy(leading_space=False), dict(bos_token=True))):
+    for policy, how in ((Policy(ties="good"), dict(bos_token=True)), (Policy("none", first_token=False), {}), (Policy(leading_space=False), dict(bos_token=True))):
         texts = [[" "*policy.leading_space + s for s in pairs[column]] for column in ("sentence_good", "sentence_bad")]
         good, bad = (scorer.sequence_score(t, reduction=lambda x: x.sum(0).item(), **how) for t in texts)
         agrees(score_pairs(model, tokenizer, pairs, policy), good, bad)
@@ -420,6 +424,71 @@ def test_rublimp_as_it_is_published(data_dir):
     assert set(table.index[table > 0]) == set(_neighbour_rule_of) and table["adposition_government"] == 995 and table["np_agreement_gender"] == 909
 
 
+def test_a_policy_is_read_as_it_is_written():
+    for policy in [*POLICIES.values(), Policy(normalise="character", ties="good")]: assert read_policy(str(policy)) == policy
+    assert read_policy("") == Policy() and read_policy("prefix=none,first_token=no") == Policy("none", first_token=False)
+
+
+def test_a_mean_over_characters_is_lm_evals_acc_norm(tokenizer, pairs):
+    scores = score_pairs(built(CONFIGS["llama"]), tokenizer, pairs, Policy(normalise="character"))
+    assert np.allclose(scores.margin, scores.logprob_good/pairs.sentence_good.str.len() - scores.logprob_bad/pairs.sentence_bad.str.len())
+
+
+def test_a_series_is_told_when_each_pair_came_to_stay_right_and_what_is_tied(saved, tokenizer, tmp_path, capsys):
+    "At step 0 the output layer is zero: every pair of sentences of one length is tied. Later steps are random, and the answer is known by definition."
+    from grok_nb.commands import grok_nb_measure
+    models, sentences = {}, pd.DataFrame(SENTENCES, columns=["set", "ok", "wrong"])
+    for step in range(0, 50, 10):
+        models[step] = built(LlamaConfig(**SIZES, bos_token_id=0, eos_token_id=0), seed=step)
+        if step == 0: models[step].lm_head.weight.data.zero_()
+        models[step].save_pretrained(tmp_path/"series"/f"step{step}")
+        tokenizer.save_pretrained(tmp_path/"series"/f"step{step}")
+    sentences.to_csv(tmp_path/"pairs.csv", sep=";", index=False)
+    columns = "good=ok,bad=wrong,paradigm=set"
+    asked = [str(tmp_path/"series"), "--study", "grammar", "--pairs", str(tmp_path/"pairs.csv"), "--columns", columns, "--runs", str(tmp_path/"runs"), "--device", "cpu"]
+    grok_nb_measure([*asked, "--policy", "normalise=token", "--items", "--out", str(tmp_path/"out")])
+    said, items = capsys.readouterr().out, pd.read_csv(tmp_path/"out"/"items.csv")
+    assert "prefix=bos,leading_space=yes,first_token=yes,normalise=token,ties=half" in said and "Tied, up to 100.0% of the pairs, at 1 checkpoints: step 0" in said
+    pairs = read_pairs(tmp_path/"pairs.csv", columns=columns)
+    right = np.array([score_pairs(model, tokenizer, pairs, Policy(normalise="token")).margin > 0 for model in models.values()])
+    assert not right[0].any() and items.pair.tolist() == pairs.pair.tolist() and items.paradigm.tolist() == pairs.paradigm.tolist()
+    for i, row in enumerate(items.itertuples()):
+        wrong = max(step for step, ok in zip(models, right[:, i]) if not ok)
+        assert row.last_wrong == wrong and (np.isnan(row.right_from) and row.state == "not yet" if wrong == 40 else row.right_from == wrong + 10 and row.state == "arrived")
+    assert items.state.nunique() == 2
+
+
+@pytest.mark.promise("input")
+@pytest.mark.parametrize("content,says", [
+    (b'{"sentence_good": "a \\ud800", "sentence_bad": "b"}', "line 1: an escape"), (b'\xef\xbb\xbf{"sentence_good": "a"}', "no column 'sentence_bad'"),
+    (b'{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good": ["\\uD812"]}', "line 2: an escape")])
+def test_half_a_character_in_pairs_is_one_line(content, says, tmp_path):
+    (tmp_path/"pairs.jsonl").write_bytes(content)
+    for read in (read_pairs, lambda path: pairs_fingerprint_of(path, "")):
+        with pytest.raises(InputError, match=says) as e: read(tmp_path/"pairs.jsonl")
+        assert str(e.value).isprintable()
+    (tmp_path/"pairs.jsonl").write_bytes(b'{"sentence_good": "a \\ud83d\\ude00", "sentence_bad": "b"}')
+    assert read_pairs(tmp_path/"pairs.jsonl").sentence_good[0] == "a 😀"
+
+
+@pytest.mark.promise("input")
+@pytest.mark.parametrize("content,says", [
+    (b"sentence_good,sentence_bad\na,b,c\n", "line 2: 3 fields"), (b"a,a\n1,2\n", "two columns have the same name"), (b'sentence_good,sentence_bad\n"a,b\n', "cannot be read"),
+    (b"sentence_good,sentence_bad\n", "no pair in it"), (b"", "no pair in it"), (b"sentence_good,sentence_bad\n\xff,b\n", "cannot be read"), (b"good,bad\na,b\n", "no column"),
+    (b"sentence_good,sentence_bad\n,b\n", "blank")])
+def test_a_broken_table_of_pairs_is_one_line(content, says, tmp_path):
+    (tmp_path/"pairs.csv").write_bytes(content)
+    with pytest.raises(InputError, match=says) as e: read_pairs(tmp_path/"pairs.csv")
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("paradigm,good,bad,phrase", [
+    ("causative", "These patients wake up those doctors.", "These patients spoke up those doctors.", "wake up those doctors"),
+    ("transitive", "All drivers conceal Paul's French teachers.", "All drivers fall Paul's French teachers.", "conceal paul's french teachers")])
+def test_an_object_is_whole(paradigm, good, bad, phrase):
+    assert critical_phrases(pd.DataFrame(dict(paradigm=[paradigm], sentence_good=[good], sentence_bad=[bad]))).phrase_good[0] == phrase
+
+
 def test_blimp_as_a_whole(data_dir, saved, tokenizer, monkeypatch):
     pairs = read_pairs(data_dir/"blimp.parquet")
     assert pairs.attrs["identical"] == 7 and len(pairs) == 67_000 - 7 and set(pairs.paradigm) == set(blimp_paradigms)
@@ -429,6 +498,8 @@ def test_blimp_as_a_whole(data_dir, saved, tokenizer, monkeypatch):
     assert table.with_phrase["existential_there_subject_raising"] == 935 and table.distinct["determiner_noun_agreement_1"] == 301
     short = table.with_phrase.reindex(sorted(_rule_of)).rsub(table.pairs).loc[lambda n: n > 0].dropna()
     assert short.to_dict() == dict(existential_there_subject_raising=65, transitive=5, passive_1=1, passive_2=1)
+    objects = pairs[pairs.paradigm.isin(["causative", "transitive"])].phrase_good.dropna().str.split().str[-1]
+    assert not objects.isin(["french", "up"]).any()
     sample = pairs.groupby("paradigm").sample(1, random_state=0)
     model = AutoModelForCausalLM.from_pretrained(saved).eval()
     model.config.max_position_embeddings = 256

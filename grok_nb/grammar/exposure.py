@@ -615,9 +615,11 @@ def dose_table(
     "Accuracy by how often a pair was met and, where `pairs` says so, by how long ago."
     from scipy.stats import binomtest
 
-    correct = np.asarray(correct, dtype=bool)
+    correct = np.asarray(correct)
     if len(correct) != len(pairs) or not len(pairs):
         raise InputError(f"correct: {len(correct)} verdicts for {len(pairs)} pairs; one for each is needed")
+    if not np.isin(correct, (0, 1)).all():
+        raise InputError("correct: only True and False are allowed; a pair that is tied is neither")
     rows = []
     for by, groups in (("dose", doses), ("recency", recencies)):
         if by not in pairs:

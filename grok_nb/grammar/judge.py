@@ -11,14 +11,14 @@ from functools import lru_cache, partial
 from itertools import chain
 import numpy as np
 import pandas as pd
-from .. import InputError, nearest
+from .. import InputError
 from ..files import named_path
 from . import language
 from .exposure import expose, exposure_index, phrases_of, token_counts
 from .lag import clusters, frequency_strata, gaps, lag_table, phrase_frequency
-from .minimal_pairs import encode_pairs, read_pairs, score_pairs, token_positions
-from .minimal_pairs import unigram_scores
-from .pair_files import allowed_pairs
+from .minimal_pairs import Policy, encode_pairs, read_pairs, read_policy, score_pairs
+from .minimal_pairs import token_positions, unigram_scores
+from .pair_files import allowed_pairs, check_neighbour
 from .presets import Config, pairs_fingerprint_of, stream
 from ..probes import measure
 from ..runs import Run, runs_root
@@ -75,7 +75,7 @@ def asked(
     """The minimal pairs of a run, with what its training shows of them.
 
     Pairs without a critical phrase are left out. `frequency` is the mean log count of a pair's words;
-    `unigram` (bool) whether token frequency alone gets it right."""
+    `unigram` is 1 where token frequency alone gets it right, 0.5 where it ties."""
     from grok_nb.probes import load_table, save_table
 
     kept = _kept(config)
@@ -116,13 +116,16 @@ def _groups(pairs):
     return dict(all=everything, exposed=exposed, unexposed=~exposed)
 
 # %% ../../nbs/grammar/09_judge.ipynb #b72fbec3
-def _group_rows(pairs, correct):
+def _group_rows(pairs, scores):
     "Accuracy of each group of one paradigm, beside what token frequency gives; and the gap."
     rows, groups = [], _groups(pairs)
+    correct, tied = scores["correct"].to_numpy(), scores["margin"].to_numpy() == 0
     for group, which in groups.items():
         if not which.any():
             continue
-        found = dict(accuracy=correct[which].mean(), pairs=which.sum())
+        found = dict(accuracy=correct[which].mean(), tied=tied[which].mean(), pairs=which.sum())
+        if group == "all":
+            found["same_tokens"] = scores["same_tokens"].mean()
         if "unigram" in pairs:
             found["unigram"] = pairs["unigram"][which].mean()
         rows += _rows(found, dose=0, group=group)
@@ -133,9 +136,9 @@ def _group_rows(pairs, correct):
     return rows
 
 # %% ../../nbs/grammar/09_judge.ipynb #e439b9b1
-def _planted_rows(pairs, correct):
+def _planted_rows(pairs, scores):
     "Accuracy by schedule and dose of pairs whose phrases were planted."
-    rows = []
+    rows, correct = [], scores["correct"].to_numpy()
     for (schedule, dose), at in pairs.groupby(["schedule", "planted_dose"]).indices.items():
         rows += _rows(dict(accuracy=correct[at].mean()), dose=int(dose), group=schedule)
     return rows
@@ -156,17 +159,25 @@ def judged(
     """Accuracy of exposed and unexposed pairs, paradigm by paradigm.
 
     The paradigm "mean" is over all but planted. Groups are all, exposed, unexposed, and the difference
-    of these two; of planted pairs the schedule."""
+    of these two; of planted pairs the schedule. `tied` is the share of pairs with a margin of 0, which
+    count as half; `same_tokens` that of pairs whose sentences are the same to the tokenizer."""
     return _judged(model, context.stream.tokenizer, asked(context.config))
 
 
-def _judged(model, tokenizer, pairs):
-    correct, rows = score_pairs(model, tokenizer, pairs)["correct"].to_numpy(), []
+def _judged(model, tokenizer, pairs, policy=Policy(), items=False):
+    scores, rows = score_pairs(model, tokenizer, pairs, policy), []
     for name, which in pairs.groupby("paradigm", sort=False).indices.items():
         measured = _planted_rows if name == "planted" else _group_rows
         here = pairs.iloc[which].reset_index(drop=True)
-        rows += [dict(paradigm=name) | row for row in measured(here, correct[which])]
-    return rows + _mean_rows(rows)
+        rows += [dict(paradigm=name) | row for row in measured(here, scores.iloc[which])]
+    rows += _mean_rows(rows)
+    return rows + (_item_rows(pairs, scores) if items else [])
+
+
+def _item_rows(pairs, scores):
+    "The margin of every pair."
+    found = zip(pairs["pair"], pairs["paradigm"], scores["margin"])
+    return [dict(pair=int(i), paradigm=p, metric="margin", value=float(v)) for i, p, v in found]
 
 # %% ../../nbs/grammar/09_judge.ipynb #f7086d75
 def probes(config: Config) -> dict:
@@ -296,14 +307,16 @@ def foreign_probes(
     corpus=(),  # text: paths of .txt, .jsonl or .parquet files or folders, or a hub name
     columns: str = "",  # of the pairs, see `pair_files.column_names`
     neighbour: str = "",  # see `minimal_pairs.critical_phrases`
+    policy: str = "",  # see `minimal_pairs.read_policy`
+    items: bool = False,  # the margin of every pair, too
 ) -> dict:  # name → probe
     """What can be asked of checkpoints that are not ours.
 
     With a text, pairs whose phrase is in it are exposed, and pairs without one are left out."""
     if not pairs:
         raise InputError(f"pairs are not given; {allowed_pairs}")
-    if neighbour not in ("", "before", "after"):
-        raise InputError(f"neighbour {nearest(neighbour, ('before', 'after'))}")
+    check_neighbour(neighbour)
+    said = str(read_policy(policy))
     texts = (corpus,) if isinstance(corpus, str) else tuple(corpus)
     known = [pairs_fingerprint_of(pairs, "", columns)]
     if texts:
@@ -311,6 +324,7 @@ def foreign_probes(
     if not named_path(pairs, "pairs").exists():
         read_pairs(pairs, None, columns)  # on the hub: are they to be had?
     how = dict(pairs=pairs, corpus=texts, columns=columns, neighbour=neighbour, known=tuple(known))
+    how |= dict(policy=said, items=items)
     return dict(accuracy=partial(judged_elsewhere, **how))
 
 # %% ../../nbs/grammar/09_judge.ipynb #0c6c0d7a
@@ -332,9 +346,12 @@ def judged_elsewhere(
     corpus: tuple = (),  # of `open_texts`
     columns: str = "",  # of `read_pairs`
     neighbour: str = "",  # of `read_pairs`
+    policy: str = "",  # of `read_policy`
+    items: bool = False,  # the margin of every pair, too
     known: tuple = (),  # fingerprints of both
 ) -> list[dict]:  # as `judged`; without a text the group "all" alone
     "Accuracy of every paradigm, by the tokenizer that lies beside the model."
     if (tokenizer := tokenizer_of(model)) is None:
         raise InputError(f"pairs: no tokenizer lies beside the model in {model.name_or_path}")
-    return _judged(model, tokenizer, _asked_elsewhere(pairs, corpus, columns, neighbour, known))
+    table = _asked_elsewhere(pairs, corpus, columns, neighbour, known)
+    return _judged(model, tokenizer, table, read_policy(policy), items)

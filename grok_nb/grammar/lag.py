@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['stages', 'accuracies', 'planted', 'reached', 'half_way', 'lags', 'random_splits', 'split_table', 'p_values',
            'split_test', 'frequency_strata', 'gaps', 'phrase_frequency', 'overlap', 'split_figure', 'verdicts',
-           'clusters', 'curve_table', 'selection', 'selection_counts', 'lag_figure', 'lag_table']
+           'arrivals', 'clusters', 'curve_table', 'selection', 'selection_counts', 'lag_figure', 'lag_table']
 
 # %% ../../nbs/grammar/03_lag.ipynb #87a13911
 from collections.abc import Iterable
@@ -19,18 +19,19 @@ from ..see.panels import finish, panels
 from ..streams import rng
 
 # %% ../../nbs/grammar/03_lag.ipynb #5739f0ff
-def _yes_or_no(name, array, axes):
+def _yes_or_no(name, array, axes, ties=False):
     array = np.asarray(array)
     if array.ndim != len(axes):
         raise InputError(f"{name}: an array ({', '.join(axes)}) is needed, not one of {array.ndim} axes")
-    if pd.isna(array).any() or not np.isin(array, (0, 1)).all():
-        raise InputError(f"{name}: only True and False are allowed; NaN, and other numbers, are not")
-    return array.astype(bool)
+    if pd.isna(array).any() or not np.isin(array, (0, 0.5, 1) if ties else (0, 1)).all():
+        half = ", and 0.5 for a tie," if ties else ""
+        raise InputError(f"{name}: only True and False{half} are allowed; NaN, and other numbers, are not")
+    return array.astype(float if ties else bool)
 
 
 def _checked(correct, exposed):
-    "The arrays as bool, or an `InputError`."
-    correct = _yes_or_no("correct", correct, ("checkpoint", "pair"))
+    "The arrays as numbers and bool, or an `InputError`."
+    correct = _yes_or_no("correct", correct, ("checkpoint", "pair"), ties=True)
     exposed = _yes_or_no("exposed", exposed, ("pair",))
     pairs = correct.shape[1]
     if pairs != len(exposed):
@@ -56,7 +57,7 @@ def _checked_steps(steps, correct):
 
 # %% ../../nbs/grammar/03_lag.ipynb #d55bdba0
 def accuracies(
-    correct: np.ndarray,  # (checkpoint, pair) bool
+    correct: np.ndarray,  # (checkpoint, pair) bool, or 0.5 for a tie
     exposed: np.ndarray,  # (pair,) bool
 ) -> tuple[np.ndarray, np.ndarray]:  # each (checkpoint,), shares: of the exposed, of the unexposed
     "The accuracy of both groups at every checkpoint."
@@ -117,7 +118,7 @@ def _lag(steps, curves, tau, sustained):
 
 def lags(
     steps: np.ndarray,  # (checkpoint,), increasing
-    correct: np.ndarray,  # (checkpoint, pair) bool
+    correct: np.ndarray,  # (checkpoint, pair) bool, or 0.5 for a tie
     exposed: np.ndarray,  # (pair,) bool
     thresholds: Iterable[float] = (0.7, 0.75, 0.8, 0.85, 0.9),  # shares
     sustained: Iterable[int] = (1, 3),  # checkpoints in a row; 1: plain
@@ -201,7 +202,7 @@ def _first(accuracy, steps, tau, sustained):
 # %% ../../nbs/grammar/03_lag.ipynb #2b130f0c
 def split_table(
     steps: np.ndarray,  # (checkpoint,), increasing
-    correct: np.ndarray,  # (checkpoint, pair) bool
+    correct: np.ndarray,  # (checkpoint, pair) bool, or 0.5 for a tie
     splits: np.ndarray,  # (split, pair) bool, of `random_splits`
     tau: float = 0.8,  # threshold, a share
     sustained: int = 1,  # checkpoints in a row; 1: plain, as in the paper
@@ -251,7 +252,7 @@ def p_values(
 # %% ../../nbs/grammar/03_lag.ipynb #3353bb7b
 def split_test(
     steps: np.ndarray,  # (checkpoint,), increasing
-    correct: np.ndarray,  # (checkpoint, pair) bool
+    correct: np.ndarray,  # (checkpoint, pair) bool, or 0.5 for a tie
     exposed: np.ndarray,  # (pair,) bool
     tau: float = 0.8,  # threshold, a share
     n: int = 1000,  # random splits
@@ -378,8 +379,8 @@ def _needs(frame, name, *columns):
 def verdicts(
     table: pd.DataFrame,  # long table of one run, with `step`, `pair`, and the metric `margin` (nats)
     pairs: pd.DataFrame,  # pairs table; its `pair` says which, in which order
-) -> tuple[np.ndarray, np.ndarray]:  # steps (checkpoint,), correct (checkpoint, pair) bool
-    "The verdicts of one run: right where the margin is 0 or more."
+) -> tuple[np.ndarray, np.ndarray]:  # steps (checkpoint,), correct (checkpoint, pair): 1, 0, or 0.5
+    "The verdicts of one run: right where the margin is above 0, half right where it is 0."
     _needs(table, "table", "step", "pair", "metric", "value")
     _needs(pairs, "pairs", "pair")
     if pairs["pair"].duplicated().any():
@@ -397,7 +398,26 @@ def verdicts(
         raise InputError(
             f"table: pair {wide.columns[pair]} has no margin at step {wide.index[step]}, or it is NaN"
         )
-    return wide.index.to_numpy(float), wide.to_numpy(float) >= 0
+    return wide.index.to_numpy(float), np.heaviside(wide.to_numpy(float), 0.5)
+
+# %% ../../nbs/grammar/03_lag.ipynb #587af8d0
+def arrivals(
+    table: pd.DataFrame,  # long, of one run; see `verdicts`
+    pairs: pd.DataFrame,  # `pair`, `paradigm`
+) -> pd.DataFrame:  # pair, paradigm, last_wrong, right_from (steps), state
+    """From which step each pair stays right, as an interval: after `last_wrong`, at `right_from` the latest.
+
+    State: "arrived"; "always", right at every checkpoint, without a `last_wrong`; "not yet", wrong or
+    tied at the last one, without a `right_from`."""
+    _needs(pairs, "pairs", "paradigm")
+    steps, correct = verdicts(table, pairs)
+    right = correct == 1
+    stays = np.logical_and.accumulate(right[::-1])[::-1].sum(0)  # checkpoints at the end
+    first = len(steps) - stays
+    padded = np.concatenate([[np.nan], steps, [np.nan]])
+    state = np.select([stays == 0, stays == len(steps)], ["not yet", "always"], "arrived")
+    of_pairs = dict(pair=pairs["pair"].to_numpy(), paradigm=pairs["paradigm"].to_numpy())
+    return pd.DataFrame(of_pairs | dict(last_wrong=padded[first], right_from=padded[first + 1], state=state))
 
 # %% ../../nbs/grammar/03_lag.ipynb #cb1ac622
 def _grouped(pairs):
@@ -450,7 +470,7 @@ def curve_table(
                 about = dict(run=run, paradigm=paradigm, group=group, step=steps, pairs=len(which))
                 part = pd.DataFrame(about | dict(accuracy=correct[:, which].mean(1)))
                 if "unigram" in pairs:
-                    part["unigram"] = pairs["unigram"].to_numpy(bool)[which].mean()
+                    part["unigram"] = pairs["unigram"].to_numpy(float)[which].mean()
                 if "first_step" in pairs and "phrase_good" in pairs:
                     part["met"] = _met(pairs, cluster, groups["all"], steps)
                 parts.append(part)

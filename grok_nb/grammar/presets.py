@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from .. import InputError, corpus, nearest
 from ..files import file_hash
 from . import language
-from .pair_files import allowed_pairs, column_names, pair_files, read_pair_file
+from .pair_files import allowed_pairs, check_neighbour, column_names, pair_files
+from .pair_files import read_pair_file
 from ..models import llama, llama_parameters
 from ..runs import option, own_seed
 
@@ -42,7 +43,7 @@ class Config(corpus.Config):
     columns: str = option("", "text: how the pairs' columns are called: good=NAME,bad=NAME,paradigm=NAME",
                           hashed="if set")
     neighbour: str = option("", "text: where no rule knows a critical phrase: the changed word with the one "
-                            "before or after it", choices=("", "before", "after"), hashed="if set")
+                            "before or after it", hashed="if set")
     pairs_fingerprint: str = option("", "of the minimal pairs; filled in")
     paradigms: str = option("", "text: which paradigms, with commas between them; empty: those of the paper; "
                             "all: every one")
@@ -102,6 +103,7 @@ def _check_generated(config):
 def _check_text(config):
     config.refuse(_of_the_language, "only the generated language has it; leave it out with language=text")
     column_names(config.columns)
+    check_neighbour(config.neighbour)
 
 
 def _resolved_text(options):
