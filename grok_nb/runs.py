@@ -12,6 +12,7 @@ import dataclasses, hashlib, json, os, platform, re, shutil, socket, time
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from fastcore.basics import patch
@@ -273,8 +274,38 @@ class Damaged(InputError):
     "A checkpoint that is not what it was when it was committed."
 
 # %% ../nbs/core/04_runs.ipynb #3d75600d
-def load_model(folder: Path):  # → model; what transformers has to say of it, which it keeps from the log
-    "The model in a folder, by safetensors alone and without code of its own."
+_wrapped = re.compile(r"(?:(?:_orig_mod|module)\.)+")
+_left_over = re.compile(r"\.masked_bias$|\.rotary_emb\.inv_freq$")  # computed once more, by older versions
+
+
+def _not_whole(info, ignored):
+    "By what transformers says of loading: why this is not the model of its configuration; empty: it is."
+    missing, other_shape = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
+    known = [_left_over.search, *(lambda name, p=p: fnmatchcase(name, p) for p in ignored)]
+    unexpected = sorted(n for n in info["unexpected_keys"] if not any(fits(n) for fits in known))
+    if missing and unexpected and (found := _wrapped.match(unexpected[0])):
+        whose = "torch.compile and DistributedDataParallel put before them"
+        return (
+            f"its tensors' names begin with {found[0]}, which {whose}; --strip-prefix {found[0]} takes it off"
+        )
+    if other_shape:
+        name, there, wanted = other_shape[0]
+        return f"{name} has the shape {(*there,)}, but {(*wanted,)} by config.json"
+    if missing:
+        return f"{len(missing)} tensors are missing, such as {missing[0]}"
+    if unexpected:
+        why = "config.json has no place for them; --ignore-tensors PATTERN leaves them out"
+        return f"{len(unexpected)} tensors are unexpected, such as {unexpected[0]}: {why}"
+    return ""
+
+# %% ../nbs/core/04_runs.ipynb #c0128ec2
+def load_model(
+    folder: Path,
+    strip_prefix: str = "",  # taken off the names of its tensors, such as `_orig_mod.`
+    ignore_tensors: tuple = (),  # patterns of names that the model has no place for, and that are left out
+):  # → model in eval mode, on the CPU
+    """The model in a folder, by safetensors alone and without code of its own, whole and nothing besides.
+    Raises `InputError` for anything else."""
     import grok_nb.toys  # transformers then opens them too
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -282,12 +313,22 @@ def load_model(folder: Path):  # → model; what transformers has to say of it, 
     logging.disable_progress_bar()
     loud = logging.get_verbosity()
     logging.set_verbosity_error()
+    as_it_is = dict(trust_remote_code=False, use_safetensors=True, ignore_mismatched_sizes=True)
+    names = {"^" + re.escape(strip_prefix): ""} if strip_prefix else None
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, **as_it_is, key_mapping=names, output_loading_info=True
         )
+    except Exception as e:  # kinds fail in many ways
+        own = b'"auto_map"' in (folder / "config.json").read_bytes()
+        why = (str(e).strip() or type(e).__name__).splitlines()[0][:150]
+        why = "needs code of its own, which is never run" if own else f"cannot be opened: {why}"
+        raise InputError(why) from None
     finally:
         logging.set_verbosity(loud)
+    if why := _not_whole(info, ignore_tensors):
+        raise InputError(why)
+    return model.eval()
 
 # %% ../nbs/core/04_runs.ipynb #28682dc0
 class Checkpoint:
@@ -298,7 +339,7 @@ class Checkpoint:
         path: Path,  # folder, as `checkpoints/step-00001200`
         step: int | None = None,  # optimiser steps done; by default from the manifest
     ):
-        self.path = Path(path)
+        self.path, self.opening = Path(path), {}  # options of `load_model`
         self.step = self.manifest.get("step") if step is None else step
 
     @cached_property
@@ -318,6 +359,10 @@ class Checkpoint:
         if name := damaged_file(self.path, "" if state else "training_state", deep=True):
             raise Damaged(f"step {self.step}: {name} is not what it was when it was written")
 
+    def refusal(self, why) -> InputError:
+        "The error that says why it is not opened."
+        return Damaged(f"step {self.step}: {why}")
+
     @property
     def content(self) -> str:
         "Hash of all that is opened: equal for equal files, whatever they are called."
@@ -329,22 +374,20 @@ class Checkpoint:
         "The model, freshly loaded in eval mode on the CPU. Raises `Damaged` if its files have changed."
         self.verify()
         try:
-            model, info = load_model(self.path)
-        except Exception as e:  # kinds fail in many ways
-            why = (str(e).strip() or type(e).__name__).splitlines()[0][:150]
-            raise Damaged(f"step {self.step}: cannot be opened: {why}") from None
-        for kind in ("missing_keys", "unexpected_keys"):
-            if names := sorted(info[kind]):
-                raise Damaged(f"step {self.step}: tensors are {kind[:-5]}, such as {names[0]}")
-        return model.eval()
+            return load_model(self.path, **self.opening)
+        except InputError as e:
+            raise self.refusal(e) from None
 
     @property
     def tokenizer(self):
         "The tokenizer saved with the weights. Raises `Damaged` if its files have changed."
         self.verify()
-        from transformers import AutoTokenizer
+        from .texts import open_tokenizer
 
-        return AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+        try:
+            return open_tokenizer(self.path)
+        except InputError as e:
+            raise self.refusal(e) from None
 
     def __repr__(self):
         return f"Checkpoint(step={self.step}, {self.path.name}{', resumable' if self.has_state else ''})"

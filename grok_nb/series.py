@@ -17,8 +17,8 @@ from fastcore.basics import patch
 from . import InputError, RunError, is_watched
 from .files import disk_errors_are_named, file_hash, in_words, named_path, remove_folder
 from .files import short_hash, size_of
-from .runs import Checkpoint, Run, load_model, runs_root
-from .texts import is_hub_name
+from .runs import Checkpoint, Run, runs_root
+from .texts import has_tokenizer, is_hub_name, open_tokenizer
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
 _kinds = dict(
@@ -369,49 +369,53 @@ def _download(self: Hub, name, folder):
 class Other(Checkpoint):
     "A checkpoint that is not ours."
 
+    def __init__(
+        self,
+        path: Path,  # folder
+        step: int | None,  # optimiser steps done
+        **opening,  # how its model is opened, where it is not as it should be: options of `load_model`
+    ):
+        super().__init__(path, step)
+        self.opening = opening
+
     def verify(self, state: bool = False):
         "Nothing is known that it could be compared with."
 
+    def refusal(self, why) -> InputError:
+        "The error that says why it is not opened."
+        return InputError(f"{self.path.name}: {why}")
+
     @property
     def content(self) -> str:
-        "Hash of configuration, weights and tokenizer: what a measurement belongs to."
+        "Hash of configuration, weights and tokenizer, and how it is opened: what a measurement belongs to."
         names = {p.name for p in self.path.iterdir() if p.is_file()}
         opened = [
             *_opened_weights(self.path),
             *(n for n in names if n.endswith((".json", ".model", ".txt", ".jinja"))),
         ]
-        return short_hash([[n, file_hash(self.path / n)] for n in sorted(opened)])
+        files = [[n, file_hash(self.path / n)] for n in sorted(opened)]
+        return short_hash([*files, self.opening] if self.opening else files)
 
     def check(self):
         "Raise `InputError` for what can be seen to be no model of transformers, without loading it."
         if why := _unfit({p.name for p in self.path.glob("*")}):
-            raise InputError(f"{self.path.name}: {why}")
+            raise self.refusal(why)
         _indexed(self.path)
         try:
             about = json.loads((self.path / "config.json").read_bytes())
         except (OSError, ValueError, RecursionError) as e:
-            raise InputError(f"{self.path.name}: config.json cannot be read: {_reason(e)}") from None
+            raise self.refusal(f"config.json cannot be read: {_reason(e)}") from None
         if not isinstance(about, dict):
-            raise InputError(f"{self.path.name}: config.json holds no object, so it is no model")
+            raise self.refusal("config.json holds no object, so it is no model")
         if code := [v for k, v in about.items() if "attn_implementation" in k and "/" in str(v)]:
-            raise InputError(
-                f"{self.path.name}: config.json asks for code of the hub, {code[0]}; it is never run"
-            )
+            raise self.refusal(f"config.json asks for code of the hub, {code[0]}; it is never run")
 
     @property
     def model(self):
         """The model, freshly loaded in eval mode on the CPU.
         Raises `InputError` if it is not whole, or not an architecture of transformers."""
         self.check()
-        try:
-            model, info = load_model(self.path)
-        except Exception as e:  # kinds fail in many ways
-            own = b'"auto_map"' in (self.path / "config.json").read_bytes()
-            why = "needs code of its own, which is never run" if own else f"cannot be opened: {_reason(e)}"
-            raise InputError(f"{self.path.name}: {why}") from None
-        if missing := sorted(info["missing_keys"]):
-            raise InputError(f"{self.path.name}: {len(missing)} tensors are missing, such as {missing[0]}")
-        return model.eval()
+        return super().model
 
 # %% ../nbs/core/06_series.ipynb #590820e2
 class Revision(Other):
@@ -422,8 +426,9 @@ class Revision(Other):
         hub: Hub,
         name: str,  # of the revision
         steps: str | None = None,  # where the step stands in it, see `step_of`
+        **opening,  # as of `Other`
     ):
-        self.hub, self.name, self.step = hub, name, step_of(name, steps)
+        self.hub, self.name, self.step, self.opening = hub, name, step_of(name, steps), opening
 
     @property
     def tokens(self) -> int | None:
@@ -432,8 +437,9 @@ class Revision(Other):
 
     @property
     def content(self) -> str:
-        "Its commit, which names all its files."
-        return self.hub.revisions[self.name]
+        "Its commit, which names all its files, and how it is opened."
+        commit = self.hub.revisions[self.name]
+        return short_hash([commit, self.opening]) if self.opening else commit
 
     @property
     def path(self) -> Path:
@@ -446,11 +452,22 @@ class Revision(Other):
 # %% ../nbs/core/06_series.ipynb #907d376a
 def tokenizer_of(
     model,  # of a checkpoint, as it was loaded
-):  # → a tokenizer of transformers; None: there is none beside the weights
-    "The tokenizer that belongs to a model."
+    given: str | Path = "",  # folder or hub name of its tokenizer; empty: what lies beside the weights
+):  # → a tokenizer of transformers; None: there is none
+    """The tokenizer that belongs to a model.
+    Raises `InputError` for one in the folder above: whether that is the model's, only who made it can say."""
     folder = Path(model.name_or_path)
-    names = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
-    return Other(folder, 0).tokenizer if any((folder / n).is_file() for n in names) else None
+    if given:
+        return open_tokenizer(given)
+    if not model.name_or_path or not folder.is_dir():
+        return None
+    if has_tokenizer(folder):
+        return Other(folder, 0).tokenizer
+    if has_tokenizer(above := folder.absolute().parent):
+        raise InputError(
+            f"{folder.name}: no tokenizer lies beside the weights; --tokenizer {above} takes that"
+        )
+    return None
 
 # %% ../nbs/core/06_series.ipynb #912786f3
 def is_run(
@@ -531,7 +548,7 @@ def _ordered(found):
     return found
 
 # %% ../nbs/core/06_series.ipynb #dcdd7039
-def _found(source, revisions, steps, name):
+def _found(source, revisions, steps, name, opening):
     "The checkpoints that are meant, of a hub or a list of folders."
     hub = source if isinstance(source, Hub) else None
     paths = {} if hub else {str(p): Path(p) for p in source}
@@ -545,8 +562,8 @@ def _found(source, revisions, steps, name):
     elif hub:
         names = _named_as_series(names) or choose(names, "step*", name)
     if hub:
-        return [Revision(hub, n, steps) for n in names]
-    return [Other(p, step_of(p, steps)) for p in paths.values() if p.name in names]
+        return [Revision(hub, n, steps, **opening) for n in names]
+    return [Other(p, step_of(p, steps), **opening) for p in paths.values() if p.name in names]
 
 # %% ../nbs/core/06_series.ipynb #d897c429
 class Series:
@@ -560,19 +577,25 @@ class Series:
         steps: str | None = None,  # where the step stands in their names, see `step_of`; others are left out
         max_disk: int | None = None,  # hub: bytes for what is fetched; None: half of what is free
         root: str | Path | None = None,  # hub: folder of runs, in which what is fetched lies
+        strip_prefix: str = "",  # of models that are not ours: see `load_model`
+        ignore_tensors: Iterable[str] = (),  # the same
     ):
         self.run = self.hub = None
+        asked = dict(strip_prefix=strip_prefix, ignore_tensors=(*ignore_tensors,))
+        opening = {name: value for name, value in asked.items() if value}
         if isinstance(source, (str, Path)):
             source, name = _opened(source, name, max_disk, root)
         if isinstance(source, Run):
             if steps:
                 raise InputError(f"steps = {steps!r}: a run of ours knows its steps; leave it out")
+            if opening:
+                raise InputError(f"{min(opening)}: is for others' models; a run's are opened as they are")
             self.run, found = source, source.checkpoints
             chosen = revisions and choose([c.path.name for c in found], revisions, name or source.run_id)
             found = [c for c in found if not chosen or c.path.name in chosen]
         else:
             self.hub = source if isinstance(source, Hub) else None
-            found = _found(source, revisions, steps, name or "the list")
+            found = _found(source, revisions, steps, name or "the list", opening)
         if not found:
             where = name or (self.run and self.run.path) or "an empty list"
             raise InputError(f"series: no checkpoint in {where}")

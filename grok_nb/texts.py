@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['end_of_text', 'longest_document', 'json_rows', 'parquet_table', 'FileTexts', 'DatasetTexts', 'load_dataset_texts',
-           'is_hub_name', 'open_texts', 'check_vocab_size', 'reading_bar', 'train_tokenizer', 'check_tokenizer',
-           'load_tokenizer', 'encode_texts']
+           'is_hub_name', 'open_texts', 'check_vocab_size', 'reading_bar', 'train_tokenizer', 'has_tokenizer',
+           'check_tokenizer', 'open_tokenizer', 'load_tokenizer', 'encode_texts']
 
 # %% ../nbs/core/03_texts.ipynb #6e74fa95
 import gzip, hashlib, io, json, re, sys, zlib
@@ -402,6 +402,12 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **ends)
 
 # %% ../nbs/core/03_texts.ipynb #6d25e179
+def has_tokenizer(folder: Path) -> bool:
+    "Does a file lie in a folder that a tokenizer is made from?"
+    names = "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json"
+    return any((folder / name).is_file() for name in names)
+
+
 def _no_tokenizer(name, reason):
     allowed = "a folder with tokenizer.json, or a hub name"
     return InputError(f"tokenizer {str(name)!r}: {reason}; allowed: {allowed}")
@@ -412,7 +418,7 @@ def _unfit(folder):
     from tokenizers import Tokenizer
 
     rules, about = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    if not rules.is_file() and not about.is_file():
+    if not has_tokenizer(folder):
         return "no tokenizer in this folder"
     try:
         config = json.loads(about.read_bytes()) if about.is_file() else {}
@@ -424,7 +430,7 @@ def _unfit(folder):
         return f"cannot be read ({_reason(e)})"
     return "" if isinstance(config, dict) else "cannot be read (its tokenizer_config.json holds no object)"
 
-
+# %% ../nbs/core/03_texts.ipynb #b32ecce6
 def check_tokenizer(
     name: str | Path,  # folder or hub name
 ):
@@ -444,6 +450,19 @@ def check_tokenizer(
     except Exception as e:
         raise _no_tokenizer(name, f"no such folder, and not found on the hub ({_reason(e)})") from None
 
+# %% ../nbs/core/03_texts.ipynb #87d1e239
+def open_tokenizer(
+    name: str | Path,  # folder or hub name
+):  # a tokenizer of transformers, of any kind
+    "A tokenizer, without code of its own. Raises InputError if there is none, or if it cannot be built."
+    check_tokenizer(name)
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as e:  # kinds fail in many ways
+        raise InputError(f"tokenizer {str(name)!r} cannot be loaded: {_reason(e)}") from None
+
 # %% ../nbs/core/03_texts.ipynb #eb2702db
 def load_tokenizer(
     tokenizer,  # folder, hub name, or a fast tokenizer itself
@@ -451,13 +470,7 @@ def load_tokenizer(
     "A given tokenizer, checked. Raises InputError if there is none, or if it cannot mark a document's end."
     name = str(getattr(tokenizer, "name_or_path", None) or tokenizer)
     if isinstance(tokenizer, (str, Path)):
-        check_tokenizer(tokenizer)
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except Exception as e:  # kinds fail in many ways
-            raise InputError(f"tokenizer {name!r} cannot be loaded: {_reason(e)}") from None
+        tokenizer = open_tokenizer(tokenizer)
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(f"tokenizer {name!r} has no fast version (tokenizer.json)")
     if tokenizer.eos_token_id is None:
