@@ -537,10 +537,14 @@ def prepare(
     config: Config,
     root: str | Path | None = None,  # folder of runs; None: the configuration's own
 ) -> Run:
-    "As `create`, of a run that is going to be trained: its probes are made before there is a folder."
+    """As `create`, of a run that is going to be trained.
+    Its probes are made, and a text is read to its end, before there is a folder."""
     folder, config = _placed(config, root)
     if not (folder / config.run_id / "config.json").exists():
-        studies[config.study].probes(config)
+        study = studies[config.study]
+        study.probes(config)
+        if getattr(config, "corpus", ""):
+            study.stream(config)
     return cls.create(config, folder)
 
 # %% ../nbs/core/04_runs.ipynb #7d20a00d

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['end_of_text', 'longest_document', 'json_rows', 'parquet_table', 'FileTexts', 'DatasetTexts', 'load_dataset_texts',
            'is_hub_name', 'open_texts', 'check_vocab_size', 'reading_bar', 'train_tokenizer', 'has_tokenizer',
-           'check_tokenizer', 'open_tokenizer', 'load_tokenizer', 'encode_texts']
+           'check_tokenizer', 'open_tokenizer', 'tokenizer_content', 'load_tokenizer', 'encode_texts']
 
 # %% ../nbs/core/03_texts.ipynb #6e74fa95
 import gzip, hashlib, io, json, re, sys, zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 import numpy as np
-from . import InputError, is_watched
+from . import InputError, is_watched, printable
 from .files import check_file, file_hash, files_in, named_path, short_hash
 
 # %% ../nbs/core/03_texts.ipynb #d68e6ffb
@@ -28,9 +28,18 @@ def _too_long(path, of, what="corpus file"):
     return InputError(f"{what} {path}: more than {longest_document / 1e6:g} million characters in {of}")
 
 
+def _unpacked(path):
+    "A text file, unpacked as it is read."
+    if path.suffix == ".zst":
+        import pyarrow as pa
+
+        return io.TextIOWrapper(pa.CompressedInputStream(open(path, "rb"), "zstd"), encoding="utf-8-sig")
+    return (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig")
+
+
 def _lines(path, what):
     "The lines of a text file, numbered from 1, none longer than a document may be."
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
+    with _unpacked(path) as file:
         for number, line in enumerate(iter(partial(file.readline, longest_document + 1), ""), 1):
             if len(line) > longest_document:
                 raise _too_long(path, f"line {number}", what)
@@ -50,34 +59,33 @@ def _read_txt(path):
     yield text.getvalue()
 
 # %% ../nbs/core/03_texts.ipynb #7cebf73b
+def _row(line):
+    "What a line of JSON holds, and why it is no row; None and a reason, or an object and nothing."
+    try:
+        row = json.loads(line)
+        if "\\ud" in line or "\\uD" in line:
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        return None, f"half a character, \\u{ord(e.object[e.start]):x}, which no text can hold"
+    except (ValueError, RecursionError):  # the latter of what is nested too deep
+        return None, "not JSON; .jsonl holds one object per line"
+    if not isinstance(row, dict):
+        return None, f"{type(row).__name__}, no object; .jsonl holds one object per line"
+    return row, ""
+
+
 def json_rows(
-    path: Path,  # a .jsonl file, or one with .gz behind it
+    path: Path,  # a .jsonl file, or one with .gz or .zst behind it
     what: str,  # it is for, for the message
 ) -> Iterator[tuple[int, dict]]:  # number of the line, what it holds
     "The objects in a file that has one on each line. Raises InputError for a line that holds none."
     for number, line in _lines(path, what):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):  # the latter of what is nested too deep
-            row = None
-        if not isinstance(row, dict):
-            wrong = "not JSON" if row is None else f"{type(row).__name__}, no object"
-            raise InputError(f"{what} {path}, line {number}: {wrong}; .jsonl holds one object per line")
-        if r"\ud" in line.lower() and not _is_text(row):
-            half = "an escape \\ud… that is half of a character"
-            raise InputError(f"{what} {path}, line {number}: {half}")
+        row, wrong = _row(line)
+        if wrong:
+            raise InputError(f"{what} {path}, line {number}: {wrong}")
         yield number, row
-
-
-def _is_text(row):
-    "Can every string in it be written in UTF-8?"
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_jsonl(path):
@@ -130,33 +138,53 @@ def _read_parquet(path):
 
 # %% ../nbs/core/03_texts.ipynb #c2949ef1
 _readers = {
-    ".txt": _read_txt,
-    ".jsonl": _read_jsonl,
-    ".json": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".txt.gz": _read_txt,
-    ".jsonl.gz": _read_jsonl,
-    ".json.gz": _read_jsonl,
-}
-_kinds = ".txt, .jsonl, .parquet"
+    kind + packed: read
+    for kind, read in {".txt": _read_txt, ".jsonl": _read_jsonl, ".json": _read_jsonl}.items()
+    for packed in ("", ".gz", ".zst")
+} | {".parquet": _read_parquet}
+_kinds = ".txt, .jsonl (both also as .gz or .zst), .parquet"
 _allowed = f"{_kinds}, a folder or list of these, or a data set as owner/name or owner/name:config"
 
 
-def _suffix(path):
-    return "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix  # ".json.gz" counts as one
+def _suffix(path):  # ".json.gz" counts as one
+    return "".join(path.suffixes[-2:]) if path.suffix in (".gz", ".zst") else path.suffix
 
 # %% ../nbs/core/03_texts.ipynb #57f1e2f0
+_about = re.compile(r"(readme|licen[cs]e)([^a-z].*)?", re.IGNORECASE)  # files that tell of the others
+
+
+def _is_corpus(path, folder):
+    "Does a file of a folder count as text of it?"
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return _suffix(path) in _readers and not hidden and not _about.fullmatch(path.name)
+
+
+def _some(paths, folder, most=6):
+    names = [printable(p.relative_to(folder)) for p in paths]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+@cache
+def _say_what_is_not_read(folder, names):
+    "On stderr, once."
+    print(f"corpus folder {printable(folder)}: not read: {names}", file=sys.stderr)
+
+# %% ../nbs/core/03_texts.ipynb #0a4d59ca
 def _files(path):
-    "One file, or those in a folder."
+    "One file, or those in a folder, of which those that are passed over are named."
     path = named_path(path, "corpus file")
     if not path.exists():
         raise InputError(f"corpus file {path}: no such file; allowed: {_allowed}")
     if not path.is_dir():
         check_file(path, "corpus file")
         return [path]
-    found = [f for f in files_in(path, _readers, "corpus folder") if _suffix(f) in _readers]
+    found = [f for f in files_in(path, _readers, "corpus folder") if _is_corpus(f, path)]
+    others = [f for f in sorted(path.rglob("*")) if not f.is_dir() and f not in {*found}]
     if not found:
-        raise InputError(f"corpus folder {path} holds no text; allowed in it: {_kinds}")
+        there = f" (there: {_some(others, path)})" if others else ""
+        raise InputError(f"corpus folder {path} holds no text that is read{there}; allowed in it: {_kinds}")
+    if others:
+        _say_what_is_not_read(path, _some(others, path))
     return found
 
 # %% ../nbs/core/03_texts.ipynb #94c75f9c
@@ -402,10 +430,12 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **ends)
 
 # %% ../nbs/core/03_texts.ipynb #6d25e179
+_tokenizer_files = "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json"
+
+
 def has_tokenizer(folder: Path) -> bool:
     "Does a file lie in a folder that a tokenizer is made from?"
-    names = "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json"
-    return any((folder / name).is_file() for name in names)
+    return any((folder / name).is_file() for name in _tokenizer_files)
 
 
 def _no_tokenizer(name, reason):
@@ -462,6 +492,16 @@ def open_tokenizer(
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as e:  # kinds fail in many ways
         raise InputError(f"tokenizer {str(name)!r} cannot be loaded: {_reason(e)}") from None
+
+
+def tokenizer_content(
+    name: str | Path,  # folder or hub name
+) -> str:  # hash of what a folder's tokenizer is made from, or the name
+    "What a tokenizer is known by. Raises InputError if there is none."
+    check_tokenizer(name)
+    beside = "merges.txt", "special_tokens_map.json", "added_tokens.json"
+    files = [Path(name) / n for n in sorted({*_tokenizer_files, *beside})]
+    return short_hash([[f.name, file_hash(f)] for f in files if f.is_file()]) if Path(name).is_dir() else name
 
 # %% ../nbs/core/03_texts.ipynb #eb2702db
 def load_tokenizer(
