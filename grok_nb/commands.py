@@ -595,6 +595,16 @@ def _asked(study, sources, root):
     return asks(**given, **(dict(root=root) if "root" in read else {}))
 
 
+def _check_how(most, spacing, device, out):
+    "Raise InputError for what does not say how to measure, or where to."
+    if most < 0:
+        raise InputError(f"--most {most}: must be at least 1")
+    check_choice("--spacing", spacing, ("linear", "log"))
+    check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
+    if out and named_path(out, "--out").exists() and not Path(out).is_dir():
+        raise InputError(f"--out {out}: is a file; name a folder")
+
+
 def _tables(series, source, root):
     "Where the tables of a series go: beside the run, or into the folder of runs."
     where = hashlib.sha256(str(Path(source).absolute()).encode()).hexdigest()[:8]
@@ -625,7 +635,14 @@ def grok_nb_measure(
     neighbour: str = "",  # grammar: before or after: the word beside the changed one that makes a phrase
     policy: str = "",  # grammar: how pairs are scored: prefix=none,first_token=no,normalise=token,ties=good
     items: store_true = False,  # grammar: write items.csv: from which step each pair stays right
-    corpus: Param("text, for losses (copying) and to find exposed pairs (grammar)", str, nargs="+") = (),
+    corpus: Param(
+        "text: copying measures losses on it, grammar calls pairs exposed whose phrase is in it",
+        str,
+        nargs="+",
+    ) = (),
+    tokenizer: str = "",  # folder or hub name of the models' tokenizer; default: what lies beside the weights
+    strip_prefix: str = "",  # taken off the names of tensors, such as _orig_mod.
+    ignore_tensors: Param("patterns of tensors that the models have no place for", str, nargs="+") = (),
     out: str = "",  # folder of the tables; default: series/… in the folder of runs
     duplicates: store_true = False,  # look for transitions in duplicates too
     json: store_true = False,  # print what was found as JSON
@@ -646,9 +663,8 @@ def grok_nb_measure(
     run = Run(ours[0]) if ours else None
     foreign = not run or study not in ("", run.config.study)  # else asked what it was asked in training
     study = study or (run.config.study if run else "")
-    sources = dict(
-        pairs=pairs, columns=columns, neighbour=neighbour, policy=policy, items=items, corpus=corpus
-    )
+    sources = dict(pairs=pairs, columns=columns, neighbour=neighbour, policy=policy, items=items)
+    sources |= dict(corpus=corpus, tokenizer=tokenizer)
     given = [name for name, value in sources.items() if value]
     if not foreign and given:
         raise InputError(f"--{given[0]}: a run is asked about its own data; leave it out")
@@ -658,8 +674,9 @@ def grok_nb_measure(
     room = in_bytes(max_disk) if max_disk else None
     from grok_nb.texts import is_hub_name
 
-    which = dict(revisions=revisions or None, steps=steps or None)
-    opened = partial(Series, run or source, **which, max_disk=room, root=root)
+    opening = dict(strip_prefix=strip_prefix, ignore_tensors=ignore_tensors)
+    which = dict(revisions=revisions or None, steps=steps or None, max_disk=room, root=root)
+    opened = partial(Series, run or source, **which, **opening)
     # A bad folder is refused before torch is loaded; the hub is asked last.
     series = None if is_hub_name(source) and not (run or places[0].is_dir()) else opened()
     probes = _asked(study, sources, root) if foreign else run.study.probes(run.config)
@@ -738,16 +755,15 @@ def _measure(series, study, probes, foreign, folder, as_json, device, **options)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     table = measure(series, probes, folder, device, **options)
     checked = _verified(series, folder) if foreign else dict(summary="", remarks=[])
-    left_out = table.attrs.get("left_out", [])
+    left_out, notes = table.attrs.get("left_out", []), study.foreign_notes(table) if foreign else []
     found = when_in(table, study.curves | study.foreign_curves, series.name)
-    said = [*_policies(probes), *_ties(table), *_write_items(table, folder)]
+    notes = [*notes, *_policies(probes), *_ties(table), *_write_items(table, folder)]
     if as_json:
         rows, steps = json.loads(found.to_json(orient="records")), [c.step for c in chosen]
         facts = dict(series=series.name, steps=steps, verified=checked, transitions=rows, tables=str(folder))
-        facts |= dict(left_out=left_out) | (dict(remarks=said) if said else {})
-        print(json.dumps(facts))
+        print(json.dumps(facts | dict(left_out=left_out, notes=notes)))
     else:
-        _print_found(found, checked, [*left_out, *said], folder)
+        _print_found(found, checked, [*left_out, *notes], folder)
 
 
 def _verified(series, folder):
@@ -758,10 +774,10 @@ def _verified(series, folder):
     return verify(measured(series, dict(weights=weights), folder)).attrs
 
 
-def _print_found(found, checked, said, folder):
+def _print_found(found, checked, remarks, folder):
     from grok_nb.evidence import readable
 
-    for line in filter(None, (checked["summary"], *checked["remarks"], *said)):
+    for line in filter(None, (checked["summary"], *checked["remarks"], *remarks)):
         print(line)
     if len(found):
         print(readable(found).drop(columns="run").to_string(index=False))

@@ -1,15 +1,24 @@
 "Models, tokenizers and texts of others: opened as they are, or refused in a line that says what helps."
+import gzip
+import json
 import re
+import resource
 import shutil
+import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig
 
-from grok_nb import InputError
+from grok_nb import InputError, texts
+from grok_nb.commands import grok_nb_measure, grok_nb_train
+from grok_nb.copying.elsewhere import copies_of_its_own, heads_of_its_own, ordinary_tokens
+from grok_nb.probes import measure
 from grok_nb.series import Other, Series, tokenizer_of
+from grok_nb.texts import end_of_text, open_texts
 
 SIZES = dict(vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, max_position_embeddings=64, bos_token_id=0, eos_token_id=0)
 CONFIGS = dict(neox=GPTNeoXConfig(**SIZES), llama=LlamaConfig(**SIZES), tied=LlamaConfig(**SIZES, tie_word_embeddings=True),
@@ -132,3 +141,123 @@ def test_a_tokenizer_in_the_folder_above_is_named_and_not_taken(models, tmp_path
     words_tokenizer(folder, ["c"])
     assert "c" in tokenizer_of(model).get_vocab() and "a" in tokenizer_of(model, tmp_path).get_vocab()
     refused(lambda: tokenizer_of(model, tmp_path/"none"), "none")
+
+
+# --- what is drawn from, and what is not asked
+
+def test_a_padded_vocabulary_is_not_drawn_from(tmp_path, runs_root, capsys):
+    "100 words in 256 ids, a third of which a head has never learnt to find; a model that copies must look as if it did."
+    from grok_nb.copying.copy_test import copier
+    model = copier(256, context=128)
+    with torch.no_grad(): model.get_input_embeddings().weight[101:] = 0 # never trained
+    model.config.bos_token_id = model.config.eos_token_id = None
+    padded, series = tmp_path/"padded", tmp_path/"series"
+    model.save_pretrained(padded/"step1")
+    model.save_pretrained(series/"step1")
+    words_tokenizer(padded/"step1", [f"w{i}" for i in range(100)])
+    words_tokenizer(tmp_path/"words", [f"w{i}" for i in range(100)])
+    best = lambda rows, metric: max(r["value"] for r in rows if r["metric"] == metric)
+    alone, known = Other(series/"step1", 1).model, Other(padded/"step1", 1).model
+    given = dict(tokenizer=str(tmp_path/"words"))
+    assert ordinary_tokens(known).tolist() == ordinary_tokens(alone, **given).tolist() == list(range(1, 101))
+    assert best(heads_of_its_own(known), "attention") > .9 > best(heads_of_its_own(alone), "attention") + .2
+    assert heads_of_its_own(alone, **given) == heads_of_its_own(known)
+    assert copies_of_its_own(alone, **given, samples=5) == copies_of_its_own(known, samples=5) != copies_of_its_own(alone, samples=5)
+    for source, words, drawn in ((padded, [], 100), (series, ["--tokenizer", str(tmp_path/"words")], 100), (series, [], 256)):
+        grok_nb_measure([str(source), "--study", "copying", "--json", *words])
+        assert json.loads(capsys.readouterr().out)["notes"] == [f"tokens are drawn from {drawn} of the model's 256"]
+
+
+def test_the_copy_test_is_asked_where_the_lens_sees_no_heads(tmp_path, runs_root, capsys):
+    sizes = dict(vocab_size=40, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16)
+    for step in (1, 2):
+        torch.manual_seed(step)
+        AutoModelForCausalLM.from_config(OPTConfig(**sizes, max_position_embeddings=40)).save_pretrained(tmp_path/"opt"/f"step{step}")
+    grok_nb_measure([str(tmp_path/"opt"), "--study", "copying", "--json"])
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert len(found["left_out"]) == 1 and re.search("^induction is left out: model: the lens has no adapter for 'opt'", found["left_out"][0])
+    assert said.err.splitlines() == ["opt: " + found["left_out"][0]]
+    assert {p.stem for p in Path(found["tables"]).glob("*.parquet")} == {"tokens", "copy", "weights"} and found["steps"] == [1, 2]
+    with pytest.raises(InputError, match="no adapter for 'opt'.* and nothing is left"): measure(tmp_path/"opt", dict(induction=heads_of_its_own), tmp_path/"tables")
+    assert not (tmp_path/"tables").exists()
+
+
+@pytest.mark.parametrize("option, words", [("--tokenizer", ["--tokenizer", "none"]), ("--strip-prefix", ["--strip-prefix"]), ("names begin with _orig_mod.", []),
+                                           ("unexpected", ["--strip-prefix", "_orig_mod."])])
+def test_the_command_refuses_in_a_line_before_it_writes(models, tmp_path, runs_root, capsys, option, words):
+    changed(models["llama"], tmp_path/"series"/"step3", lambda found: {"_orig_mod." + n: t for n, t in one_more_layer("llama")(found).items()})
+    command = [str(tmp_path/"series"), "--study", "copying", *words]
+    with pytest.raises(SystemExit) as ended: grok_nb_measure(command)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and len(said.splitlines()) == 1 and option.removeprefix("--") in said and list(runs_root.iterdir()) == []
+
+
+def test_a_prefix_and_tensors_are_left_out_by_the_command(models, tmp_path, runs_root, capsys):
+    changed(models["llama"], tmp_path/"series"/"step3", lambda found: {"_orig_mod." + n: t for n, t in one_more_layer("llama")(found).items()})
+    grok_nb_measure([str(tmp_path/"series"), "--study", "copying", "--json", "--strip-prefix", "_orig_mod.", "--ignore-tensors", "model.layers.2.*"])
+    assert json.loads(capsys.readouterr().out)["steps"] == [3]
+
+
+# --- texts
+
+TEXTS = ["One – and more.", "Two 🐈.", "Three."]
+ROWS = "".join(json.dumps(dict(text=t)) + "\n" for t in TEXTS)
+PLAIN = f"\n{end_of_text}\n".join(TEXTS)
+PACKED = {"": bytes, ".gz": gzip.compress, ".zst": lambda content: pa.Codec("zstd").compress(content, asbytes=True)}
+
+
+@pytest.mark.parametrize("packed", PACKED)
+@pytest.mark.parametrize("kind", [".txt", ".jsonl", ".json"])
+def test_packed_texts_are_read_to_their_end(tmp_path, kind, packed):
+    pack, content = PACKED[packed], (PLAIN if kind == ".txt" else ROWS).encode()
+    path = tmp_path/f"a{kind}{packed}"
+    path.write_bytes(pack(content))
+    assert [t.strip() for t in open_texts(tmp_path)] == TEXTS
+    path.write_bytes(pack(content[:9]) + pack(content[9:])) # as `cat` and parallel packers write it
+    assert [t.strip() for t in open_texts(path)] == TEXTS
+    if not packed: return
+    for broken in (pack(content)[:-3], pack(content)[:9], pack(content) + b"no frame", content):
+        path.write_bytes(broken)
+        if packed == ".gz" and broken.endswith(b"no frame"): continue # as gzip itself does it
+        refused(lambda: [*open_texts(path)], f"^corpus file {re.escape(str(path))} cannot be read: ")
+
+
+def test_packed_text_is_read_in_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "longest_document", 1_000_000)
+    for kind in (".txt", ".jsonl"):
+        with pa.CompressedOutputStream(str(tmp_path/f"bomb{kind}.zst"), "zstd") as file:
+            for _ in range(100): file.write(b" "*10_000_000)
+    assert sum(p.stat().st_size for p in tmp_path.iterdir()) < 1e6 # a billion blanks each
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for kind in (".txt", ".jsonl"): refused(lambda: open_texts(tmp_path/f"bomb{kind}.zst"), f"bomb{kind}.zst: more than 1 million characters in line 1")
+    if sys.platform == "linux": assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000 # KiB
+
+
+ABOUT = {"README.txt": "Read me.", "LICENSE.txt": "As is.", "README": "Read me.", "readme.md": "Read me.", "LICENCE-2.0.txt": "As is.", "bnc_spoken.train": "Hello .\n",
+         ".hidden.txt": "Hidden.", ".git/description.txt": "Unnamed.", "part.jsonl.bz2": "?"}
+
+
+@pytest.mark.parametrize("name", ABOUT)
+def test_a_file_of_a_corpus_folder_is_read_or_named(tmp_path, capsys, name):
+    (tmp_path/name).parent.mkdir(exist_ok=True)
+    (tmp_path/name).write_text(ABOUT[name])
+    refused(lambda: open_texts(tmp_path), rf"holds no text that is read \(there: {re.escape(name)}\); allowed in it: ")
+    (tmp_path/"readmes_of_projects.jsonl").write_text(ROWS) # about something else
+    (tmp_path/"more").mkdir()
+    (tmp_path/"more"/"b.txt.zst").write_bytes(PACKED[".zst"](b"Four."))
+    for _ in range(2): assert [t.strip() for t in open_texts(tmp_path)] == ["Four.", *TEXTS]
+    assert capsys.readouterr().err == f"corpus folder {tmp_path}: not read: {name}\n" # once
+    if name == "README.txt": assert [*open_texts(tmp_path/name)] == ["Read me."] # as asked for
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\uDE00", "\\ude00\\ud83d"])
+def test_half_a_character_is_refused_where_it_stands(tmp_path, runs_root, capsys, half):
+    path = tmp_path/"a.jsonl"
+    path.write_text(ROWS*200 + '{"text": "a whole one: \\ud83d\\ude00, \\\\ud83d"}\n' + f'{{"text": "half {half} of one"}}\n')
+    with pytest.raises(SystemExit) as ended: grok_nb_train(["corpus", "--preset", "smoke", "--corpus", str(path)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and len(said.splitlines()) == 1 and f"{path}, line 602: half a character, \\u" in said
+    assert [p for p in runs_root.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
+    path.write_text('{"text": "a whole one: \\ud83d\\ude00, \\\\ud83d"}\n')
+    assert [*open_texts(path)] == ["a whole one: 😀, \\ud83d"]

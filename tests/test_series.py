@@ -685,7 +685,7 @@ def test_the_command_from_end_to_end(hub, trained, name, tmp_path, capsys):
     grok_nb_measure([f"toys/{name}", "--study", "copying", "--corpus", str(text), "--max-disk", small, "--out", str(tmp_path/"out")])
     said = capsys.readouterr().out
     assert "7 distinct of 8" in said and "step 1 has the weights of step 64" in said and "held-out loss" in said and str(tmp_path/"out") in said
-    assert {p.stem for p in (tmp_path/"out").glob("*.parquet")} == {"copy", "induction", "losses", "in_context", "weights"}
+    assert {p.stem for p in (tmp_path/"out").glob("*.parquet")} == {"tokens", "copy", "induction", "losses", "in_context", "weights"}
     assert len(list(kept(f"toys/{name}").iterdir())) == 1
     grok_nb_measure([f"toys/{name}", "--study", "grammar", "--pairs", str(pairs), "--corpus", str(text), "--most", "4", "--spacing", "log", "--json"])
     found = json.loads(capsys.readouterr().out)

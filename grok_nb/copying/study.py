@@ -30,6 +30,7 @@ study = Study(
     sequence=Lazy("grok_nb.copying.views:sequence"),
     claims=Lazy("grok_nb.copying.claims:claims"),
     foreign_probes=Lazy("grok_nb.copying.elsewhere:foreign_probes"),
+    foreign_notes=Lazy("grok_nb.copying.elsewhere:foreign_notes"),
     contradictions={  # what would contradict the paper → the claim that would then not hold
         "Copying develops together with the loss.": "delay",
         "Copying rises smoothly, without a surge.": "surge",

@@ -24,7 +24,7 @@ from ..probes import measure
 from ..runs import Run, runs_root
 from ..series import tokenizer_of
 from ..streams import held_out_loss
-from ..texts import open_texts
+from ..texts import open_texts, tokenizer_content
 
 # %% ../../nbs/grammar/09_judge.ipynb #830a23b0
 _of_the_paper = """
@@ -309,6 +309,7 @@ def foreign_probes(
     neighbour: str = "",  # see `minimal_pairs.critical_phrases`
     policy: str = "",  # see `minimal_pairs.read_policy`
     items: bool = False,  # the margin of every pair, too
+    tokenizer: str = "",  # folder or hub name of the models' tokenizer, where none lies beside the weights
 ) -> dict:  # name → probe
     """What can be asked of checkpoints that are not ours.
 
@@ -321,10 +322,12 @@ def foreign_probes(
     known = [pairs_fingerprint_of(pairs, "", columns)]
     if texts:
         known.append(open_texts(list(texts)).fingerprint)
+    if tokenizer:
+        known.append(tokenizer_content(tokenizer))
     if not named_path(pairs, "pairs").exists():
         read_pairs(pairs, None, columns)  # on the hub: are they to be had?
     how = dict(pairs=pairs, corpus=texts, columns=columns, neighbour=neighbour, known=tuple(known))
-    how |= dict(policy=said, items=items)
+    how |= dict(policy=said, items=items, tokenizer=tokenizer)
     return dict(accuracy=partial(judged_elsewhere, **how))
 
 # %% ../../nbs/grammar/09_judge.ipynb #0c6c0d7a
@@ -348,10 +351,12 @@ def judged_elsewhere(
     neighbour: str = "",  # of `read_pairs`
     policy: str = "",  # of `read_policy`
     items: bool = False,  # the margin of every pair, too
-    known: tuple = (),  # fingerprints of both
+    known: tuple = (),  # fingerprints of both, and of the tokenizer
+    tokenizer: str = "",  # of `tokenizer_of`
 ) -> list[dict]:  # as `judged`; without a text the group "all" alone
     "Accuracy of every paradigm, by the tokenizer that lies beside the model."
-    if (tokenizer := tokenizer_of(model)) is None:
-        raise InputError(f"pairs: no tokenizer lies beside the model in {model.name_or_path}")
+    if (found := tokenizer_of(model, tokenizer)) is None:
+        where = f"beside the model in {model.name_or_path}"
+        raise InputError(f"pairs: no tokenizer lies {where}; --tokenizer names its folder")
     table = _asked_elsewhere(pairs, corpus, columns, neighbour, known)
-    return _judged(model, tokenizer, table, read_policy(policy), items)
+    return _judged(model, found, table, read_policy(policy), items)
