@@ -187,7 +187,7 @@ def _of_these(table, series):
     contents = {step: known[step].content for step in table.step[mine].unique()}
     return table[~mine | (table.content == table.step.map(contents))]
 
-# %% ../nbs/core/07_probes.ipynb #6bbca2c9
+# %% ../nbs/core/07_probes.ipynb #dd7c0a00
 class NotAsked(InputError):
     "Raised by a probe that has no question for this kind of model: `measure` goes on with the other probes."
 
@@ -204,7 +204,7 @@ def _is_measured(table, about):
     mine = (table.run == about["run"]) & (table.step == about["step"]) & (table.content == about["content"])
     return mine.any()
 
-
+# %% ../nbs/core/07_probes.ipynb #6bbca2c9
 def _not_finite(model):
     "What is wrong with the numbers in a model; empty: nothing."
     broken = [name for name, t in model.state_dict().items() if not t.isfinite().all()]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, HeliumConfig, LlamaConfig
 
 from grok_nb import InputError, texts
 from grok_nb.commands import grok_nb_measure, grok_nb_train
@@ -169,17 +169,17 @@ def test_a_padded_vocabulary_is_not_drawn_from(tmp_path, runs_root, capsys):
 
 
 def test_the_copy_test_is_asked_where_the_lens_sees_no_heads(tmp_path, runs_root, capsys):
-    sizes = dict(vocab_size=40, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16)
+    config = HeliumConfig(**SIZES | dict(vocab_size=40), num_key_value_heads=2, head_dim=8, pad_token_id=None)
     for step in (1, 2):
         torch.manual_seed(step)
-        AutoModelForCausalLM.from_config(OPTConfig(**sizes, max_position_embeddings=40)).save_pretrained(tmp_path/"opt"/f"step{step}")
-    grok_nb_measure([str(tmp_path/"opt"), "--study", "copying", "--json"])
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path/"helium"/f"step{step}")
+    grok_nb_measure([str(tmp_path/"helium"), "--study", "copying", "--json"])
     said = capsys.readouterr()
     found = json.loads(said.out)
-    assert len(found["left_out"]) == 1 and re.search("^induction is left out: model: the lens has no adapter for 'opt'", found["left_out"][0])
-    assert said.err.splitlines() == ["opt: " + found["left_out"][0]]
+    assert len(found["left_out"]) == 1 and re.search("^induction is left out: model: the lens has no adapter for 'helium'", found["left_out"][0])
+    assert said.err.splitlines() == ["helium: " + found["left_out"][0]]
     assert {p.stem for p in Path(found["tables"]).glob("*.parquet")} == {"tokens", "copy", "weights"} and found["steps"] == [1, 2]
-    with pytest.raises(InputError, match="no adapter for 'opt'.* and nothing is left"): measure(tmp_path/"opt", dict(induction=heads_of_its_own), tmp_path/"tables")
+    with pytest.raises(InputError, match="no adapter for 'helium'.* and nothing is left"): measure(tmp_path/"helium", dict(induction=heads_of_its_own), tmp_path/"tables")
     assert not (tmp_path/"tables").exists()
 
 

@@ -305,7 +305,7 @@ def test_the_cache_without_a_network(cache, trained, name):
     series, before = Series(f"toys/{name}"), files_in(cache)
     assert series.steps == [0, 1, 2] and verify(series).attrs == dict(summary="3 distinct of 3", remarks=[])
     table = measure(series, copying.foreign_probes(samples=5))
-    assert set(table.probe) == {"copy", "induction"} and table.step.unique().tolist() == [0, 1, 2] and np.isfinite(table.value).all()
+    assert set(table.probe) == {"tokens", "copy", "induction"} and table.step.unique().tolist() == [0, 1, 2] and np.isfinite(table.value).all()
     assert files_in(cache) == before and not kept(f"toys/{name}").exists()
     refused(lambda: Series(f"toys/{name}", revisions="step4"), "no 'step4'")
     shutil.rmtree(cache)
