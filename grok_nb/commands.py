@@ -685,53 +685,6 @@ def grok_nb_measure(
     options = dict(most=most or None, spacing=spacing, duplicates=duplicates or not foreign)
     _measure(series, studies[study], probes, foreign, folder, json, device, **options)
 
-# %% ../nbs/commands/00_commands.ipynb #6d1ecd79
-def _policies(probes):
-    "The policy that probes were bound to, in words."
-    bound = [p.keywords["policy"] for p in probes.values() if "policy" in getattr(p, "keywords", {})]
-    return [f"Pairs are scored under {policy}" for policy in bound]
-
-
-def _share_of_pairs(table, metric):
-    "The mean over paradigms, by step, where it is not 0."
-    if "paradigm" not in table:
-        return table.head(0).set_index("step")["value"]
-    rows = table[(table["paradigm"] == "mean") & (table["group"] == "all") & (table["metric"] == metric)]
-    return rows[rows["value"] > 0].set_index("step")["value"]
-
-
-def _ties(table):
-    "What a mean accuracy would hide."
-    tied, same, said = _share_of_pairs(table, "tied"), _share_of_pairs(table, "same_tokens"), []
-    if len(tied):
-        said.append(
-            f"Tied, up to {tied.max():.1%} of the pairs, at {len(tied)} checkpoints: {_few(tied.index)}"
-        )
-    if len(same):
-        why = "the same tokens in both sentences, which no model can tell apart"
-        said.append(f"Of the pairs {same.max():.1%} have {why}")
-    return said
-
-
-def _few(steps):
-    some = ", ".join(f"step {step:,}" for step in steps[:3])
-    return some + (", …" if len(steps) > 3 else "")
-
-# %% ../nbs/commands/00_commands.ipynb #46d5008d
-def _write_items(table, folder):
-    "items.csv, if pairs were measured one by one."
-    margins = table[(table["metric"] == "margin")] if "pair" in table else table.head(0)
-    if margins.empty:
-        return []
-    from grok_nb.files import write_atomic
-    from grok_nb.grammar.lag import arrivals
-
-    pairs = margins[["pair", "paradigm"]].drop_duplicates("pair").astype(dict(pair=int))
-    found = arrivals(margins, pairs)
-    write_atomic(path := Path(folder) / "items.csv", found.to_csv(index=False))
-    states = ", ".join(f"{n:,} {state}" for state, n in found["state"].value_counts().items())
-    return [f"Pairs one by one ({states}): {printable(path)}"]
-
 # %% ../nbs/commands/00_commands.ipynb #d3ee21ea
 def _measure(series, study, probes, foreign, folder, as_json, device, **options):
     "Measure, verify, and say what was found."
@@ -755,9 +708,9 @@ def _measure(series, study, probes, foreign, folder, as_json, device, **options)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     table = measure(series, probes, folder, device, **options)
     checked = _verified(series, folder) if foreign else dict(summary="", remarks=[])
-    left_out, notes = table.attrs.get("left_out", []), study.foreign_notes(table) if foreign else []
+    left_out = table.attrs.get("left_out", [])
+    notes = study.foreign_notes(table, probes, folder) if foreign else []
     found = when_in(table, study.curves | study.foreign_curves, series.name)
-    notes = [*notes, *_policies(probes), *_ties(table), *_write_items(table, folder)]
     if as_json:
         rows, steps = json.loads(found.to_json(orient="records")), [c.step for c in chosen]
         facts = dict(series=series.name, steps=steps, verified=checked, transitions=rows, tables=str(folder))

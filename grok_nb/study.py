@@ -37,7 +37,7 @@ def no_figures(*_) -> list:
     return []
 
 
-def no_notes(table) -> list:
+def no_notes(*_) -> list:
     "Of a study whose questions to others' checkpoints need no explanation."
     return []
 
@@ -80,7 +80,7 @@ class Study:
     sweep_claims: Callable = list  # → [`claims.Claim`], judged on the table of a sweep
     foreign_probes: Callable | None = None  # sources → {name: probe}; None: it asks no others
     foreign_curves: dict = field(default_factory=dict)  # of those, beside `curves`
-    foreign_notes: Callable = no_notes  # table of those → lines on how they were asked
+    foreign_notes: Callable = no_notes  # (table of those, probes, folder) → lines on how they were asked
 
     def __post_init__(self):
         self.curves = self.curves or dict(headline=self.headline)

@@ -112,6 +112,7 @@ def heads_of_its_own(
 # %% ../../nbs/copying/09_elsewhere.ipynb #10f15da2
 def foreign_notes(
     table,  # of `foreign_probes`, of one series, pandas
+    *_,  # probes and folder, which say nothing more
 ) -> list[str]:
     "How the series was asked: how many of the tokens that its models have were drawn."
     rows = table[table["probe"] == "tokens"]

@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['asked', 'judged', 'probes', 'margins', 'measured_lags', 'accuracy_curves', 'placed_pairs', 'look_inside',
-           'checkpoint_probes', 'compared_steps', 'early_step', 'concentrations', 'foreign_probes', 'judged_elsewhere']
+           'checkpoint_probes', 'compared_steps', 'early_step', 'concentrations', 'foreign_probes', 'judged_elsewhere',
+           'foreign_notes']
 
 # %% ../../nbs/grammar/09_judge.ipynb #593a8c6b
 from functools import lru_cache, partial
 from itertools import chain
+from pathlib import Path
 import numpy as np
 import pandas as pd
-from .. import InputError
-from ..files import named_path
+from .. import InputError, printable
+from ..files import named_path, write_atomic
 from . import language
 from .exposure import expose, exposure_index, phrases_of, token_counts
-from .lag import clusters, frequency_strata, gaps, lag_table, phrase_frequency
+from .lag import arrivals, clusters, frequency_strata, gaps, lag_table, phrase_frequency
 from .minimal_pairs import Policy, encode_pairs, read_pairs, read_policy, score_pairs
 from .minimal_pairs import token_positions, unigram_scores
 from .pair_files import allowed_pairs, check_neighbour
@@ -360,3 +362,42 @@ def judged_elsewhere(
         raise InputError(f"pairs: no tokenizer lies {where}; --tokenizer names its folder")
     table = _asked_elsewhere(pairs, corpus, columns, neighbour, known)
     return _judged(model, found, table, read_policy(policy), items)
+
+# %% ../../nbs/grammar/09_judge.ipynb #109ee161
+def _share_of_pairs(table, metric):
+    "The mean over paradigms, by step, where it is not 0."
+    rows = table[(table["paradigm"] == "mean") & (table["group"] == "all") & (table["metric"] == metric)]
+    return rows[rows["value"] > 0].set_index("step")["value"]
+
+
+def _on_ties(table):
+    tied, same, said = _share_of_pairs(table, "tied"), _share_of_pairs(table, "same_tokens"), []
+    if len(tied):
+        steps = ", ".join(f"step {step:,}" for step in tied.index[:3]) + ", …" * (len(tied) > 3)
+        checkpoints = "checkpoint" if len(tied) == 1 else "checkpoints"
+        said.append(f"Tied, up to {tied.max():.1%} of the pairs, at {len(tied)} {checkpoints}: {steps}")
+    if len(same):
+        why = "the same tokens in both sentences, which no model can tell apart"
+        said.append(f"Of the pairs {same.max():.1%} have {why}")
+    return said
+
+# %% ../../nbs/grammar/09_judge.ipynb #04160439
+def _write_items(margins, folder):
+    "items.csv: from which step each pair stays right."
+    pairs = margins[["pair", "paradigm"]].drop_duplicates("pair").astype(dict(pair=int))
+    found = arrivals(margins, pairs)
+    write_atomic(path := Path(folder) / "items.csv", found.to_csv(index=False))
+    states = ", ".join(f"{n:,} {state}" for state, n in found["state"].value_counts().items())
+    return f"Pairs one by one ({states}): {printable(path)}"
+
+
+def foreign_notes(
+    table,  # of `foreign_probes`, of one series, pandas
+    probes: dict,  # these
+    folder: Path,  # of the tables; items.csv is put there, if pairs were measured one by one
+) -> list[str]:
+    "How the series was asked: the policy, ties, and where the pairs stand one by one."
+    bound = [probe.keywords["policy"] for probe in probes.values() if hasattr(probe, "keywords")]
+    notes = [f"Pairs are scored under {policy}" for policy in bound] + _on_ties(table)
+    margins = table[table["metric"] == "margin"]
+    return notes if margins.empty else [*notes, _write_items(margins, folder)]

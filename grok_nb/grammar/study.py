@@ -29,5 +29,6 @@ study = Study(
     sequence=Lazy("grok_nb.grammar.views:sequence"),
     claims=Lazy("grok_nb.grammar.claims:claims"),
     foreign_probes=Lazy("grok_nb.grammar.judge:foreign_probes"),
+    foreign_notes=Lazy("grok_nb.grammar.judge:foreign_notes"),
     foreign_curves=presets.foreign_curves,
 )
