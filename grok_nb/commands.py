@@ -635,11 +635,7 @@ def grok_nb_measure(
     neighbour: str = "",  # grammar: before or after: the word beside the changed one that makes a phrase
     policy: str = "",  # grammar: how pairs are scored: prefix=none,first_token=no,normalise=token,ties=good
     items: store_true = False,  # grammar: write items.csv: from which step each pair stays right
-    corpus: Param(
-        "text: copying measures losses on it, grammar calls pairs exposed whose phrase is in it",
-        str,
-        nargs="+",
-    ) = (),
+    corpus: Param("text, for losses (copying) and to find exposed pairs (grammar)", str, nargs="+") = (),
     tokenizer: str = "",  # folder or hub name of the models' tokenizer; default: what lies beside the weights
     strip_prefix: str = "",  # taken off the names of tensors, such as _orig_mod.
     ignore_tensors: Param("patterns of tensors that the models have no place for", str, nargs="+") = (),

@@ -527,6 +527,17 @@ def tokens(self: Other) -> int | None:
     return tokens_of(self.path)
 
 # %% ../nbs/core/06_series.ipynb #6d03f9db
+def _opening(strip_prefix, ignore_tensors):
+    "The options of `load_model` that are given."
+    if strip_prefix and not re.fullmatch(r"[\w.]+\.", strip_prefix, re.ASCII):
+        wanted = "must be the beginning of tensors' names, up to a dot, such as _orig_mod."
+        raise InputError(f"strip_prefix = {strip_prefix!r}: {wanted}")
+    if wrong := [p for p in ignore_tensors if not re.fullmatch(r"[\w.*?\[\]!-]+", p, re.ASCII)]:
+        raise InputError(f"ignore_tensors: {wrong[0]!r} is no pattern of names, such as model.layers.2.*")
+    asked = dict(strip_prefix=strip_prefix, ignore_tensors=ignore_tensors)
+    return {name: value for name, value in asked.items() if value}
+
+
 def _called(checkpoint):
     "The name of a revision or a folder; of a revision without fetching it."
     return checkpoint.name if isinstance(checkpoint, Revision) else checkpoint.path.name
@@ -581,8 +592,7 @@ class Series:
         ignore_tensors: Iterable[str] = (),  # the same
     ):
         self.run = self.hub = None
-        asked = dict(strip_prefix=strip_prefix, ignore_tensors=(*ignore_tensors,))
-        opening = {name: value for name, value in asked.items() if value}
+        opening = _opening(strip_prefix, (*ignore_tensors,))
         if isinstance(source, (str, Path)):
             source, name = _opened(source, name, max_disk, root)
         if isinstance(source, Run):

@@ -448,7 +448,7 @@ def test_a_series_is_told_when_each_pair_came_to_stay_right_and_what_is_tied(sav
     asked = [str(tmp_path/"series"), "--study", "grammar", "--pairs", str(tmp_path/"pairs.csv"), "--columns", columns, "--runs", str(tmp_path/"runs"), "--device", "cpu"]
     grok_nb_measure([*asked, "--policy", "normalise=token", "--items", "--out", str(tmp_path/"out")])
     said, items = capsys.readouterr().out, pd.read_csv(tmp_path/"out"/"items.csv")
-    assert "prefix=bos,leading_space=yes,first_token=yes,normalise=token,ties=half" in said and "Tied, up to 100.0% of the pairs, at 1 checkpoints: step 0" in said
+    assert "prefix=bos,leading_space=yes,first_token=yes,normalise=token,ties=half" in said and "Tied, up to 100.0% of the pairs, at 1 checkpoint: step 0" in said
     pairs = read_pairs(tmp_path/"pairs.csv", columns=columns)
     right = np.array([score_pairs(model, tokenizer, pairs, Policy(normalise="token")).margin > 0 for model in models.values()])
     assert not right[0].any() and items.pair.tolist() == pairs.pair.tolist() and items.paradigm.tolist() == pairs.paradigm.tolist()
@@ -460,8 +460,8 @@ def test_a_series_is_told_when_each_pair_came_to_stay_right_and_what_is_tied(sav
 
 @pytest.mark.promise("input")
 @pytest.mark.parametrize("content,says", [
-    (b'{"sentence_good": "a \\ud800", "sentence_bad": "b"}', "line 1: an escape"), (b'\xef\xbb\xbf{"sentence_good": "a"}', "no column 'sentence_bad'"),
-    (b'{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good": ["\\uD812"]}', "line 2: an escape")])
+    (b'{"sentence_good": "a \\ud800", "sentence_bad": "b"}', "line 1: half a character"), (b'\xef\xbb\xbf{"sentence_good": "a"}', "no column 'sentence_bad'"),
+    (b'{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good": ["\\uD812"]}', "line 2: half a character")])
 def test_half_a_character_in_pairs_is_one_line(content, says, tmp_path):
     (tmp_path/"pairs.jsonl").write_bytes(content)
     for read in (read_pairs, lambda path: pairs_fingerprint_of(path, "")):
