@@ -219,11 +219,6 @@ def _measure_missing(series, checkpoints, probes, tables, folder, device):
     """Ask the probes what is not in their tables yet, and save each table after each checkpoint.
     Returns what is left out, a line for each."""
     run, left_out, unasked = series.run, [], set()
-
-    def leave_out(why):
-        left_out.append(why)
-        print(f"{series.name}: {why}", file=sys.stderr)
-
     bar = dict(desc=series.name, unit="checkpoint", leave=False, disable=not is_watched())
     for checkpoint in tqdm(checkpoints, **bar):
         here = dict(
@@ -236,7 +231,7 @@ def _measure_missing(series, checkpoints, probes, tables, folder, device):
                 continue
             model = checkpoint.model.to(device)
         except Damaged as e:
-            leave_out(f"{e}; left out")
+            left_out.append(f"{e}; left out")
             continue
         context = Context(run and run.config, run and run.stream, checkpoint.step, checkpoint.tokens, device)
         refused = []
@@ -246,13 +241,13 @@ def _measure_missing(series, checkpoints, probes, tables, folder, device):
                 tables[name] = _add(tables[name], new, folder, name)
             except NotAsked as e:
                 unasked.add(name)
-                leave_out(f"{name} is left out: {e}")
+                left_out.append(f"{name} is left out: {e}")
             except InputError:
                 if not (why := _not_finite(model)):
                     raise
                 refused.append(name)
         if refused:
-            leave_out(f"step {checkpoint.step}: {why}; left out of {', '.join(refused)}")
+            left_out.append(f"step {checkpoint.step}: {why}; left out of {', '.join(refused)}")
     return left_out
 
 # %% ../nbs/core/07_probes.ipynb #7b6acbc0
@@ -300,6 +295,8 @@ def measure(
     found = [tables[name] for name in asked if len(tables[name])]  # columns of an empty table have no type
     if left_out and not found:
         raise InputError(f"{series.name}: {left_out[0]}, and nothing is left")
+    for why in left_out:
+        print(f"{series.name}: {why}", file=sys.stderr)
     table = _in_order(pd.concat(found or [tables[asked[0]]], ignore_index=True))
     table.attrs = dict(left_out=left_out) if left_out else {}
     return table

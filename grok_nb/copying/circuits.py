@@ -18,7 +18,7 @@ from ..claims import over_seeds
 from .formation import check_table
 from .induction import check_weights, induction_scores
 from .language import evaluation_rows, token_losses
-from ..lens import checked_token_ids, ablate_heads
+from ..lens import ablate_heads, checked_token_ids, norms
 from ..see.panels import finish, panels
 from ..streams import rng as generator
 
@@ -334,6 +334,7 @@ _searches = "backward", "ranked", "random"
 
 def _induction(model, s=None):
     "Induction scores, on a sequence as long as the model allows and the paper's at most."
+    norms(model)  # an architecture without adapter ends here
     longest = min(100, model.config.vocab_size - 3, model.config.max_position_embeddings // 2)
     return induction_scores(model, s=s or longest)
 
