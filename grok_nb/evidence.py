@@ -11,7 +11,7 @@ import pandas as pd
 from . import InputError
 from .probes import curve, measure
 from .runs import Run, describe, labels
-from .transitions import transition_table
+from .transitions import smallest_height, transition_table
 
 # %% ../nbs/core/10_evidence.ipynb #6e67bfec
 def when(
@@ -27,11 +27,11 @@ def when_in(
     curves: dict,  # name → selection of one curve, as a study's `curves`
     run: str,  # how it is called
 ) -> pd.DataFrame:  # of `transition_table`, with the columns run and curve; empty if there is no such curve
-    "Every transition of those of the curves that a table has."
-    parts = [
-        transition_table(c.reset_index().assign(run=run, curve=name), by=["run", "curve"])
-        for name, c in known_curves(table, curves).items()
-    ]
+    "Every transition of those of the curves that a table has; of shares, those of `smallest_height` or more."
+    parts = []
+    for name, c in known_curves(table, curves).items():
+        rows, metric = c.reset_index().assign(run=run, curve=name), curves[name].get("metric", "")
+        parts.append(transition_table(rows, by=["run", "curve"], min_height=smallest_height(metric)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/core/10_evidence.ipynb #7ed882de

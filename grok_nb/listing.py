@@ -58,16 +58,18 @@ def _touched(folder):
 # %% ../nbs/commands/01_listing.ipynb #53ac3574
 def when_it_changed(
     curve: dict[int, float],  # step → value
+    metric: str = "",  # of a share only movements of .05 or more are told
 ) -> str:  # for example `up 2,400–2,800`, or `no change`
     "When a curve changed, in words."
     import pandas as pd
     from grok_nb.ramps import min_evaluations
-    from grok_nb.transitions import transitions
+    from grok_nb.transitions import smallest_height, transitions
 
     series = pd.Series(curve, dtype=float).dropna()
     if len(series) < min_evaluations:
         return "too few evaluations" if len(series) else "not evaluated"
-    changes = [f"{t.direction} {_span(t.midpoint)}" for t in transitions(series)]
+    found = transitions(series, min_height=smallest_height(metric))
+    changes = [f"{t.direction} {_span(t.midpoint)}" for t in found]
     return ", ".join(changes) or "no change"
 
 # %% ../nbs/commands/01_listing.ipynb #4e141224
@@ -98,11 +100,12 @@ def _outcome(run):
     curve = {line["step"]: pick(line["rows"], run.study.headline) for line in run.records()}
     known = [v for v in curve.values() if v is not None]
     lost = len(run.missing_evaluations(run.config.steps)) if run.finished else 0
+    changed = when_it_changed(curve, run.study.headline.get("metric", ""))
     return dict(
         bytes=size_of(run.path),
         curve=run.study.headline_name,
         value=known[-1] if known else None,
-        verdict=f"evaluations lost: {lost}; train it again" if lost else when_it_changed(curve),
+        verdict=f"evaluations lost: {lost}; train it again" if lost else changed,
     )
 
 # %% ../nbs/commands/01_listing.ipynb #b7d20c95

@@ -21,7 +21,7 @@ from ..runs import Run, describe, labels
 from .formats import check_form, save
 from .panels import finish, panels
 from ..ramps import min_evaluations
-from ..transitions import mark, transitions
+from ..transitions import mark, smallest_height, transitions
 from ..probes import curve
 
 # %% ../../nbs/see/02_report.ipynb #84e45f94
@@ -176,7 +176,10 @@ def _figure_list(study, shown, names):
     "(heading, caption, figure) of all that a study draws of some runs."
     table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown], ignore_index=True)
     series = {name: curve(part, **study.headline) for name, part in table.groupby("run", sort=False)}
-    moved = {name: transitions(s) if len(s) >= min_evaluations else [] for name, s in series.items()}
+    least = smallest_height(study.headline.get("metric", ""))
+    long_enough = {name: s for name, s in series.items() if len(s) >= min_evaluations}
+    moved = {name: [] for name in series}
+    moved |= {name: transitions(s, min_height=least) for name, s in long_enough.items()}
     if study.figures:
         figures = study.figures(table, moved)
     else:

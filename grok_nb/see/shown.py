@@ -18,7 +18,7 @@ from ..probes import curve, measure, measured
 from ..runs import Context
 from ..series import Series
 from ..ramps import min_evaluations
-from ..transitions import transitions
+from ..transitions import smallest_height, transitions
 
 # %% ../../nbs/see/03_shown.ipynb #7f49ad3e
 @dataclass
@@ -140,7 +140,9 @@ class Shown:
             headline = curve(self.recorded, **self.study.headline)
         except (InputError, AttributeError):
             return []
-        return transitions(headline) if len(headline) >= min_evaluations and headline.notna().all() else []
+        if len(headline) < min_evaluations or headline.isna().any():
+            return []
+        return transitions(headline, min_height=smallest_height(self.study.headline.get("metric", "")))
 
     @property
     def around(self) -> list[float]:
