@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from .. import InputError, nearest
-from ..claims import over_seeds
+from ..intervals import mean_interval
 from .formation import check_table
 from .induction import check_weights, induction_scores
 from .language import evaluation_rows, token_losses
@@ -270,7 +270,7 @@ def _draw_sets(ax, few, y, kind, mode):
     ax.plot(few["value"], at, **look, **style)
     if kind == "top" and "run" in few and few["run"].nunique() > 1:
         means = few.groupby("run")["value"].mean()
-        low, high = over_seeds(dict(enumerate(means))).interval
+        low, high = mean_interval(means)
         ax.hlines(y, low, high, color=style["color"], linewidth=1.5)
 
 # %% ../../nbs/copying/03_circuits.ipynb #1f364804
