@@ -442,11 +442,11 @@ def _more_seeds(evidence, seed):
     "What claims still lack; empty if they lack nothing."
     demos = [r.config.study for r in evidence if r.preset == "demo"]
     n = min(demos.count(name) for name in _wings)
-    if n >= 3:
+    if n >= 6:
         return ""
     are = "is" if n == 1 else "are"
     return (
-        f"\nThe claims in it need three seeds, and {n} of the demos {are} trained: "
+        f"\nThe claims in it need six seeds, and {n} of the demos {are} trained: "
         f"grok_nb_demo --seed {seed + 1} adds one."
     )
 

@@ -413,7 +413,7 @@ def test_contradictions_are_named_exactly_where_a_claim_does_not_hold(copying, t
         def test(tables):
             if (verdict := verdicts[name]) == "not tested": raise claims.NotTested("nothing to test it on")
             middle = effects[verdict]
-            return claims.Evidence(middle, (middle - .5, middle + .5), "", 3)
+            return claims.Evidence(middle, (middle - .5, middle + .5), "", 10)
         return claims.Claim(name, f"Claim of {name}.", "ours", test)
     monkeypatch.setattr(study, "claims", lambda: [decided(name) for name in verdicts])
     monkeypatch.setattr(study, "figures", lambda *_: [])

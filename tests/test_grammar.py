@@ -504,7 +504,7 @@ def test_inside_and_the_report(smoke, tmp_path, small_pictures):
 
 # ---- the study: claims ----
 
-STEPS = range(0, 2001, 100)
+STEPS = range(0, 2001, 40)
 
 
 def synthetic(preset, seed, exposed=200, unexposed=600, gap=.2, left=.1, planted=None, auroc=(.5, .9), rank=(5, 9), control=(5, 6), heads=(.5, -.1, -.1, -.1)):
@@ -556,7 +556,7 @@ JUDGED = { # claim → presets with options under which it is supported, and und
 }
 
 
-def runs_of(presets): return pd.concat([synthetic(preset, seed, **options) for preset, options in presets.items() for seed in range(3)], ignore_index=True)
+def runs_of(presets): return pd.concat([synthetic(preset, seed, **options) for preset, options in presets.items() for seed in range(10)], ignore_index=True)
 
 
 @pytest.mark.parametrize("name", JUDGED)
@@ -564,7 +564,7 @@ def test_claims_on_synthetic_runs(name):
     claim = next(c for c in study.claims() if c.name == name)
     for presets, wanted in zip(JUDGED[name], ("supported", "not supported")):
         verdict = claim.judge(runs_of(presets))
-        assert verdict.verdict == wanted and verdict.evidence.seeds == 3 and np.isfinite(verdict.evidence.interval).all(), str(verdict)
+        assert verdict.verdict == wanted and verdict.evidence.seeds == 10 and np.isfinite(verdict.evidence.interval).all(), str(verdict)
 
 
 def test_every_claim_is_in_the_ledger_with_a_reason(smoke):

@@ -178,13 +178,14 @@ def test_the_median_of_intervals_holds_that_of_turnbull(seed):
 
 # ---- scipy: intervals and tests ----
 
-def test_a_mean_over_seeds_has_students_interval():
+def test_a_median_over_seeds_has_the_interval_and_p_of_the_sign_test():
     a, b = noise(9, seed=1), noise(9, seed=2) + .4
     for level in (.8, .95):
         found = over_seeds(dict(enumerate(a)), level=level)
-        close(found.interval, stats.ttest_1samp(a, 0).confidence_interval(level)), close(found.effect, a.mean())
+        close(found.interval, stats.quantile_test(a, p=.5).confidence_interval(level)), close(found.effect, np.median(a))
     both = over_seeds(paired(dict(enumerate(a)), dict(enumerate(b))))
-    close(both.interval, stats.ttest_rel(b, a).confidence_interval(.95))
+    close(both.interval, stats.quantile_test(b - a, p=.5).confidence_interval(.95))
+    for q in (-.3, 0, .4): close(both.p_value(q), stats.binomtest(int((b - a > q).sum()), 9).pvalue)
 
 
 def test_differences_between_presets_are_paired_t_intervals():

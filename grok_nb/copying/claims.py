@@ -7,7 +7,7 @@ __all__ = ['basic_copying', 'batches', 'emergence', 'flat', 'fitted', 'exponent'
 
 # %% ../../nbs/copying/11_claims.ipynb #c020fef5
 import numpy as np
-from ..claims import NotTested, by_seed, claim, over_seeds, paired, share_of_seeds
+from ..claims import NotTested, as_frozen, by_seed, claim, over_seeds, paired, share_of_seeds
 from .formation import formation, layer_order, lead
 from .presets import curves, headline
 from ..intervals import Interval
@@ -381,4 +381,4 @@ def claims() -> list:
     moved_by = [_steps_not_tokens, _learning_rate, _intensity, _too_large_a_rate, _dropout, _weight_decay]
     takes = [_copies_to_learn_from, _two_blocks, _not_linear]
     heads = [_shallow_to_deep, _ep_first, _head_at_work, _cause, _that_head]
-    return [*when, *moved_by, *takes, *heads, _recall_follows, _few_shot_follows]
+    return as_frozen("copying", [*when, *moved_by, *takes, *heads, _recall_follows, _few_shot_follows])

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from html import escape
 import numpy as np
 import pandas as pd
-from ..claims import Ledger, ledger, over_seeds
+from ..claims import Ledger, ledger
 from . import language
 from .claims import basic_copying, batches, emergence, fitted
 from .study import study
-from ..intervals import Interval
+from ..intervals import Interval, mean_interval
 from ..probes import curve
 from ..runs import Run, describe
 from ..see.panels import finish, panels
@@ -208,8 +208,7 @@ def differences(
             both = (b[quantity] - a[quantity]).dropna()
             mean, (low, high) = np.nan, (np.nan, np.nan)
             if len(both):
-                found = over_seeds(both.to_dict())
-                mean, (low, high) = found.effect, found.interval
+                mean, (low, high) = both.mean(), mean_interval(both)
             row = dict(preset=preset, quantity=quantity, mean=mean, low=low, high=high, seeds=len(both))
             rows.append(row)
     return pd.DataFrame(rows)
@@ -315,6 +314,7 @@ _says = {
     "not supported": "happens",
     "supported": "does not happen",
     "inconclusive": "undecided",
+    "cannot be told at this scale": "cannot be told",
     "not tested": "not tested",
 }
 

@@ -7,7 +7,7 @@ __all__ = ['mean_lag', 'claims']
 
 # %% ../../nbs/grammar/12_claims.ipynb #2f0f2740
 from functools import partial
-from ..claims import NotTested, by_seed, claim, over_seeds, paired
+from ..claims import NotTested, as_frozen, by_seed, claim, over_seeds, paired
 from . import language
 from .attention import attention_changes
 from .judge import accuracy_curves, early_step
@@ -284,4 +284,4 @@ def claims() -> list:
     on_texts = [_lag_on_text, _beyond_frequency_on_text, _mostly_frequency_on_text]
     on_languages = [_frequency_alone, _density, _dose, _late_beats_early, _spacing, _smaller_sooner]
     of_the_inside = [_concept, _rank, _rank_beyond_contrast, _head_looks_back, _most_heads_look_away]
-    return [*of_exposure, *on_texts, *on_languages, *of_the_inside]
+    return as_frozen("grammar", [*of_exposure, *on_texts, *on_languages, *of_the_inside])

@@ -8,7 +8,7 @@ __all__ = ['claims']
 # %% ../../nbs/modular/09_claims.ipynb #e283a783
 import math
 
-from ..claims import NotTested, by_seed, claim, over_seeds, paired
+from ..claims import NotTested, as_frozen, by_seed, claim, over_seeds, paired
 from ..intervals import crossing, lag
 from .circuits import best_scores
 from .presets import headline
@@ -231,9 +231,10 @@ def _transient_two_blocks(tables):
 def claims() -> list:
     "The paper's claims that this package can test, each with its number and threshold."
     # fmt: off
-    return [
+    found = [
         _more_tasks, _late, _one_block, _in_context, _ratio_matching,
         _attends_to_ratios, _kaleidoscope, _circle_of_circles,
         _shift_to_regression, _transient, _transient_two_blocks,
     ]
     # fmt: on
+    return as_frozen("modular", found)

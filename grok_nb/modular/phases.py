@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from .. import InputError
-from ..claims import NotTested, claim, over_seeds
+from ..claims import NotTested, as_frozen, claim, over_seeds
 from .tasks import Sequences, accuracy_figure, last_shot, phase, phases, score_sequences
 from ..see.panels import finish, panels
 from ..streams import rng as generator
@@ -386,4 +386,4 @@ def _transient(tables):
 
 def sweep_claims() -> list:
     "What the paper says of the phase diagram."
-    return [_more_tasks, _more_inputs, _transient]
+    return as_frozen("modular", [_more_tasks, _more_inputs, _transient])

@@ -213,7 +213,7 @@ def _claims(study, runs):
         f'<div class="wide">{book._repr_html_()}</div>',
         f"<p>Against the paper, in these runs:</p><ul>{said}</ul>" if said else "",
         f'<p class="soft">Judged on {rests or "no run with the options of a preset"}. '
-        "Below three seeds nothing is decided.</p>",
+        "Below six seeds nothing is decided.</p>",
     ]
 
 # %% ../../nbs/see/02_report.ipynb #6528dc7b
@@ -384,7 +384,7 @@ def _sweep_claims(study, facts, done, begun):
     return [
         "<h2>Claims</h2>",
         f'<div class="wide">{book._repr_html_()}</div>',
-        f'<p class="soft">{html.escape(note)} Below three seeds nothing is decided.</p>',
+        f'<p class="soft">{html.escape(note)} Below six seeds nothing is decided.</p>',
     ]
 
 # %% ../../nbs/see/02_report.ipynb #ed3d5bde
