@@ -345,7 +345,8 @@ def test_the_rows_of_a_run(smoke):
     rows = table[table.probe == "accuracy"]
     assert set(rows.paradigm) == {*language.paradigms, "mean"} and set(rows.step) == {0, 60, 120} and (rows.dose == 0).all()
     for paradigm, part in rows.groupby("paradigm"):
-        keys = {(g, m) for g in ("all", "exposed", "unexposed") for m in ("accuracy", "pairs", "unigram")} | {("difference", "gap"), ("difference", "gap_left")}
+        keys = {(g, m) for g in ("all", "exposed", "unexposed") for m in ("accuracy", "pairs", "tied", "unigram")}
+        keys |= {("all", "same_tokens"), ("difference", "gap"), ("difference", "gap_left")}
         assert {*zip(part.group, part.metric)} == {k for k in keys if paradigm != "mean" or k[1] != "pairs"}
         assert not part.duplicated(["step", "group", "metric"]).any()
     wide = rows[rows.paradigm != "mean"].pivot(index=["step", "paradigm"], columns=["group", "metric"], values="value")
@@ -416,7 +417,7 @@ def test_a_second_call_finds_what_was_asked(root, monkeypatch):
     monkeypatch.setattr("grok_nb.probes.fingerprint", lambda probe: "of other code")
     pd.testing.assert_frame_equal(first, judge.asked(config))
     assert len(calls) == 2*read and len([*path.parent.iterdir()]) == 2
-    assert first.frequency.gt(0).all() and first.unigram.dtype == bool
+    assert first.frequency.gt(0).all() and set(first.unigram) == {0, .5, 1}
 
 
 def drawn(found):
