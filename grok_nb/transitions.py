@@ -157,8 +157,9 @@ def _candidates(y, sign, open_end):
     for kind in rise_kinds:
         of, place = rises.kinds == kind, partial(placed_rises, kind, n=n)
         parts += _closer(rises.places[of], deviance[of], spacing, place, judge, enough())
-    start, spacing = best_bend(y)[None], np.array([n / 20, n / 20, n / 20, 0.1])
-    parts += _closer(start, np.zeros(1), spacing, partial(bent_rises, n=n), judge_bent, enough())
+    if n >= min_evaluations:  # fewer do not tell a bend
+        start, spacing = best_bend(y)[None], np.array([n / 20, n / 20, n / 20, 0.1])
+        parts += _closer(start, np.zeros(1), spacing, partial(bent_rises, n=n), judge_bent, enough())
     fields = zip(*[(*rises[:3], deviance, rho) for rises, deviance, rho in parts])
     return map(np.concatenate, fields)
 

@@ -164,6 +164,15 @@ def test_intervals_of_little_noise_contain_the_truth(kind, n, least):
     assert (np.sum(inside, 0) >= least).all(), np.sum(inside, 0)
 
 
+def test_movements_close_together_are_placed_between_each_other():
+    "Four evaluations are all there is between some; that is too few for a bend."
+    t = np.arange(40)
+    for gap in (3, 4, 5, 8):
+        values = np.select([t < 10, t < 10 + gap, t < 10 + 2 * gap], [0., 1., 0.], 1.) + .01 * np.sin(t**2)
+        seen = transitions((t, values))
+        assert [s.direction for s in seen] == ["up", "down", "up"] and [s.midpoint.hi for s in seen] == [10, 10 + gap, 10 + 2 * gap]
+
+
 @pytest.mark.parametrize("noise", [0, .02, .03])
 def test_what_comes_and_goes_within_two_evaluations_is_an_outlier(noise):
     t, e = np.arange(40), noise * np.random.default_rng(2).standard_normal(40)
