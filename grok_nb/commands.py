@@ -610,16 +610,6 @@ def _tables(series, source, root):
     where = hashlib.sha256(str(Path(source).absolute()).encode()).hexdigest()[:8]
     return (series.folder or root / "series" / f"{series.name}-{where}") / "tables"
 
-
-def _check_how(most, spacing, device, out):
-    "Raise InputError for options that nothing can be measured with."
-    if most < 0:
-        raise InputError(f"--most {most}: must be at least 1")
-    check_choice("--spacing", spacing, ("linear", "log"))
-    check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
-    if out and named_path(out, "--out").exists() and not Path(out).is_dir():
-        raise InputError(f"--out {out}: is a file; name a folder")
-
 # %% ../nbs/commands/00_commands.ipynb #dccf0592
 @command
 def grok_nb_measure(
