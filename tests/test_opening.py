@@ -261,3 +261,16 @@ def test_half_a_character_is_refused_where_it_stands(tmp_path, runs_root, capsys
     assert [p for p in runs_root.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
     path.write_text('{"text": "a whole one: \\ud83d\\ude00, \\\\ud83d"}\n')
     assert [*open_texts(path)] == ["a whole one: 😀, \\ud83d"]
+
+
+@pytest.mark.promise("input")
+def test_a_sentence_that_is_missing_is_named_with_its_file_before_a_model_is_opened(models, tmp_path, runs_root, capsys):
+    (folder := tmp_path/"pairs").mkdir()
+    (folder/"a.csv").write_text("sentence_good;sentence_bad\nthe dog runs;the dog run\n")
+    (folder/"b.csv").write_text("sentence_good;sentence_bad\nthe cat runs;the cat run\nthe cat sees;\n")
+    with pytest.raises(SystemExit): grok_nb_measure([str(models["llama"].parent), "--study", "grammar", "--pairs", str(folder)])
+    out, err = capsys.readouterr()
+    assert not out and "b.csv: sentence_bad of pair 1 is blank or no text" in err
+    (folder/"b.csv").write_bytes("sentence_good;sentence_bad\nl’été;l’ete\n".encode("utf-16"))
+    with pytest.raises(SystemExit): grok_nb_measure([str(models["llama"].parent), "--study", "grammar", "--pairs", str(folder)])
+    assert "b.csv: not UTF-8 text" in capsys.readouterr().err

@@ -395,14 +395,6 @@ def _read(source, paradigms, columns):
     return pd.concat([pd.DataFrame(table, dtype=object) for table in tables])
 
 # %% ../../nbs/grammar/01_minimal_pairs.ipynb #e1c28b11
-def _check_sentences(table):
-    for column in ("sentence_good", "sentence_bad"):
-        blank = [not isinstance(s, str) or not s.strip() for s in table[column]]
-        if any(blank):
-            where = f"{column} of pair {blank.index(True)}"
-            raise InputError(f"minimal pairs: {where} is blank or no text: must be a sentence")
-
-
 def _own_places(table, pairs):
     "Word places that a file gives win over the ends of the span."
     for column in set(phrase_columns[2:]) & set(table):
@@ -436,7 +428,6 @@ def read_pairs(
     table = _read(source, paradigms, columns).reset_index(drop=True)
     if table.empty:
         raise InputError("minimal pairs: no pair in it")
-    _check_sentences(table)
     table = table.assign(pair=table.index).astype(dict.fromkeys(_texts_of_a_pair, str))
     table = table[table.paradigm.isin(_chosen(paradigms, table.paradigm.unique()))]
     same = table.sentence_good == table.sentence_bad

@@ -66,9 +66,14 @@ def named_columns(
     paradigm: str,  # of the rows that name none
     where: str,  # the table is from, for the message
 ) -> dict[str, list]:  # with sentence_good, sentence_bad and paradigm
-    "The table under the usual names. Raises InputError if a column that is meant is not there."
+    "The table under the usual names. Raises InputError if a column or a sentence is not there."
     names = _check_names(table, columns, where)
     named = table | {meant: table[name] for meant, name in names.items()}
+    for column in ("sentence_good", "sentence_bad"):
+        blank = [not isinstance(s, str) or not s.strip() for s in named[column]]
+        if any(blank):
+            which = f"{column} of pair {blank.index(True)}"
+            raise InputError(f"{where}: {which} is blank or no text: must be a sentence")
     naming = ["paradigm"] if "paradigm" in names else [n for n in ("paradigm", "UID") if n in table]
     rows = zip(*(named[name] for name in naming)) if naming else [()] * len(named["sentence_good"])
     return named | dict(paradigm=[next(filter(None, map(_word, row)), paradigm) for row in rows])
@@ -161,6 +166,8 @@ def read_pair_file(
         table = _table(path, columns)
     except InputError:
         raise
+    except UnicodeDecodeError:
+        raise InputError(f"minimal pairs {path}: not UTF-8 text; save it as UTF-8") from None
     except Exception as e:  # parquet, csv and json readers raise dozens of kinds
         reason = (str(e) or type(e).__name__).splitlines()[0][:150]
         raise InputError(f"minimal pairs {path} cannot be read: {reason}") from None
