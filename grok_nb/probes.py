@@ -181,11 +181,13 @@ def _with(table, new):
 
 
 def _of_these(table, series):
-    "The rows but those of other files that had the names of these checkpoints."
-    known = {c.step: c for c in series}
-    mine = (table.run == series.name) & table.step.isin(known)
-    contents = {step: known[step].content for step in table.step[mine].unique()}
-    return table[~mine | (table.content == table.step.map(contents))]
+    """The rows but those of other files that had the names of these checkpoints, of these under other
+    steps, and, where some were chosen, of all others."""
+    known, mine = {c.step: c for c in series}, table.run == series.name
+    contents = {step: known[step].content for step in table.step[mine].unique() if step in known}
+    gone = ~table.step.isin(known) & ~table.content.isin([*contents.values()])
+    kept = (table.content == table.step.map(contents)) | (gone & (not series.chosen))
+    return table[~mine | kept]
 
 # %% ../nbs/core/07_probes.ipynb #dd7c0a00
 class NotAsked(InputError):

@@ -61,10 +61,18 @@ def _fitted(name, pattern):
     if len(after) != 1:
         example = "such as epoch-*-{step}"
         raise InputError(f"steps = {pattern!r}: must have {{step}} once, where the step stands, {example}")
+    after = [re.sub("^[kmbt](?![a-z0-9])", "", after[0], flags=re.IGNORECASE)]  # a unit belongs to the number
     number = r"(?<![0-9.])([0-9]+(?:\.[0-9]+)?)([kmbt]?)(?![0-9a-z])"
     found = re.fullmatch(f"{before}{number}{after[0]}", name, re.IGNORECASE)
     value = _value(found[1], found[2].lower()) if found else None
     return [] if value is None else [(value, found.span(1))]
+
+
+def _pattern(name, place, behind=False):
+    "A name as a pattern with `{step}` there and `*` for other numbers; what stands behind may be kept."
+    start, end = place
+    rest = name[end:] if behind else re.sub("[0-9]+", "*", name[end:])
+    return re.sub("[0-9]+", "*", name[:start]) + "{step}" + rest
 
 
 def _readings(name, steps=None):
@@ -86,10 +94,7 @@ def step_of(
     name = Path(name).name
     if len(found := _readings(name, steps)) < 2:
         return found[0][0] if found else None
-    ways = [
-        f"{value} ({re.sub('[0-9]+', '*', name[:start])}{{step}}{re.sub('[0-9]+', '*', name[end:])})"
-        for value, (start, end) in found
-    ]
+    ways = [f"{value} ({_pattern(name, place)})" for value, place in found]
     advice = "pass one of these patterns as steps (--steps)"
     raise InputError(f"series: the step of {name!r} could be {' or '.join(ways)}; {advice}")
 
@@ -207,6 +212,21 @@ def _opened_weights(folder):
     "The weight files that transformers opens in a folder."
     there = {p.name for p in Path(folder).glob("*.safetensors")}
     return not {"model.safetensors"} <= there and _indexed(Path(folder)) or _weights(there)
+
+
+def _cut_off(folder):
+    "Which weight file is not there, or not to its end; empty: all are whole."
+    from safetensors import safe_open
+
+    for name in _opened_weights(folder):
+        try:
+            with safe_open(folder / name, "np"):
+                pass
+        except FileNotFoundError:
+            return f"model.safetensors.index.json names {name}, which is not there"
+        except Exception as e:  # safetensors has its own kinds
+            return f"{name} is damaged, or not written to its end: {_reason(e)}"
+    return ""
 
 
 def _reason(error):
@@ -397,10 +417,12 @@ class Other(Checkpoint):
         return short_hash([*files, self.opening] if self.opening else files)
 
     def check(self):
-        "Raise `InputError` for what can be seen to be no model of transformers, without loading it."
+        "Raise `InputError` for what is seen, without loading it, to be cut off or no model of transformers."
         if why := _unfit({p.name for p in self.path.glob("*")}):
             raise self.refusal(why)
         _indexed(self.path)
+        if why := _cut_off(self.path):
+            raise self.refusal(f"{why}; revisions (--revisions) chooses others")
         try:
             about = json.loads((self.path / "config.json").read_bytes())
         except (OSError, ValueError, RecursionError) as e:
@@ -491,6 +513,14 @@ def _models_in(folder):
     return [p for p in folder.iterdir() if (p / "config.json").is_file()]
 
 
+def _checkpoints_in(folder):
+    """Those that hold a model, and those that are named as checkpoints: what is wrong with one is said
+    when it is asked for, and no gap in a series goes unseen."""
+    named = {*_named_as_series(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")}
+    models = _models_in(folder)
+    return models and models + [p for p in folder.iterdir() if p.name in named and p not in models]
+
+
 def _no_series(folder):
     "What a folder without checkpoints in it is, and what to pass in its place."
     inside = sorted(p for p in folder.iterdir() if p.is_dir())
@@ -512,7 +542,7 @@ def _opened(source, name, max_disk, root):
     if is_run(path):
         return Run(path), name
     if path.is_dir():
-        if not (found := _models_in(path)):
+        if not (found := _checkpoints_in(path)):
             raise InputError(f"series: {_no_series(path)}")
         return found, name or path.absolute().name
     if "/" not in text or not is_hub_name(text):
@@ -543,18 +573,27 @@ def _called(checkpoint):
     return checkpoint.name if isinstance(checkpoint, Revision) else checkpoint.path.name
 
 
+def _told_apart(one, other):
+    "What takes one of two names with the same step."
+    alike, found = os.path.commonprefix([one, other]), _readings(one)
+    if found and one != other and len(alike) >= found[0][1][1]:  # they differ behind it
+        return f"steps (--steps) chooses, as {_pattern(one, found[0][1], True)!r}"
+    pattern = re.match(re.escape(alike) + "[a-zA-Z0-9]*[-_]?", one)[0] + "*"
+    return f"revisions (--revisions) chooses, as {pattern!r}, or steps (--steps) what is counted"
+
+
 def _ordered(found):
     "Checkpoints in the order of their steps, each of which occurs once."
     if unnamed := [_called(c) for c in found if c.step is None]:
         advice = "steps (--steps) says where it stands, as v{step}"
+        if len(unnamed) < len(found):
+            advice = f"revisions (--revisions) '*' takes those with one, or {advice}"
         raise InputError(f"series: no step number in the name {unnamed[0]!r}; {advice}")
     found = sorted(found, key=lambda c: (c.step, _called(c)))
     for a, b in zip(found, found[1:]):
         if a.step == b.step:
-            alike = os.path.commonprefix([_called(a), _called(b)])
-            pattern = re.match(re.escape(alike) + "[a-zA-Z0-9]*[-_]?", _called(a))[0] + "*"
             both = f"in {_called(a)} and in {_called(b)}"
-            advice = f"revisions (--revisions) chooses, as {pattern!r}, or steps (--steps) what is counted"
+            advice = _told_apart(_called(a), _called(b))
             raise InputError(f"series: step {a.step} occurs twice, {both}; {advice}")
     return found
 
@@ -591,7 +630,7 @@ class Series:
         strip_prefix: str = "",  # of models that are not ours: see `load_model`
         ignore_tensors: Iterable[str] = (),  # the same
     ):
-        self.run = self.hub = None
+        self.run, self.hub, self.chosen = None, None, bool(revisions or steps)
         opening = _opening(strip_prefix, (*ignore_tensors,))
         if isinstance(source, (str, Path)):
             source, name = _opened(source, name, max_disk, root)

@@ -621,6 +621,49 @@ def test_two_stages_are_told_apart(trained, tmp_path, capsys):
 
 
 @pytest.mark.promise("input")
+@pytest.mark.parametrize("names, says, option", [
+    (["epoch=1-step=1000", "epoch=2-step=1500", "last"], r"no step number in the name 'last'; revisions .* '\*' takes those with one", dict(revisions="*")),
+    (["epoch=1-step=1000", "epoch=2-step=1500", "epoch=2-step=1500-v1"], r"chooses, as 'epoch=\*-step=\{step\}'$", dict(steps="epoch=*-step={step}")),
+    (["a-1K", "a-2K", "a-2K-v1"], r"chooses, as 'a-\{step\}K'$", dict(steps="a-{step}K"))])
+def test_what_is_advised_for_names_is_taken(names, says, option, trained, tmp_path):
+    folder = laid_out(trained, tmp_path/"run", names)
+    refused(lambda: Series(folder), says)
+    assert [c.path.name for c in Series(folder, **option)] == names[:2]
+
+
+@pytest.mark.promise("damage")
+@pytest.mark.parametrize("damage, says", [
+    (lambda p: (p/"config.json").unlink(), "has no config.json"),
+    (lambda p: ((p/"config.json").unlink(), (p/"adapter_config.json").write_text("{}")), "is an adapter"),
+    (lambda p: [f.unlink() for f in p.iterdir()], "has no config.json"),
+    (lambda p: (p/"model.safetensors").unlink(), "has no safetensors weights"),
+    (lambda p: os.truncate(p/"model.safetensors", 5000), "model.safetensors is damaged, or not written to its end: .*; revisions .--revisions. chooses others"),
+    (lambda p: (p/"model.safetensors").rename(p/"model-00001-of-00002.safetensors") and (p/"model.safetensors.index.json").write_text(json.dumps(
+        dict(metadata={}, weight_map=dict(a="model-00001-of-00002.safetensors", b="model-00002-of-00002.safetensors")))),
+     "index.json names model-00002-of-00002.safetensors, which is not there")])
+def test_a_checkpoint_that_is_not_whole_is_refused_before_any_is_measured(damage, says, trained, tmp_path, runs_root, capsys):
+    folder = laid_out(trained, tmp_path/"run", [f"checkpoint-{s}" for s in (500, 1000, 1500)])
+    damage(folder/"checkpoint-1000")
+    assert re.search(f"checkpoint-1000: .*{says}", told(capsys, folder, "--study", "copying"))
+    assert Series(folder, revisions="checkpoint-500,checkpoint-1500").steps == [500, 1500]
+
+
+def test_what_was_measured_of_one_stage_or_clock_is_no_part_of_another(trained, tmp_path):
+    folder = laid_out(trained, tmp_path/"olmo", [f"stage{i}-step{s}-tokens{2*s//10 + i}B" for i in (1, 2) for s in (10, 20 + i)])
+    def asked(**which): return sorted(measure(Series(folder, **which), small(), tmp_path/"tables").step)
+    assert asked(revisions="stage1-*") == [10, 21] and asked(revisions="stage2-*") == [10, 22]
+    assert asked(steps="stage*-tokens{step}") == [3*10**9, 4*10**9, 5*10**9, 6*10**9]
+    assert asked(revisions="stage1-*") == [10, 21]
+    one = laid_out(trained, tmp_path/"one", [f"step{s}-tokens{2*s}B" for s in (10, 20, 30)])
+    assert sorted(measure(Series(one, steps="step*-tokens{step}B"), small(), tmp_path/"t").step) == [20*10**9, 40*10**9, 60*10**9]
+    assert sorted(measure(one, small(), tmp_path/"t").step) == [10, 20, 30]
+    two = laid_out(trained, tmp_path/"two", ["step10", "step20", "step30"])
+    for _ in range(2): # the second time without the first, as a trainer leaves it that keeps the last ones: what was measured stays
+        assert sorted(measure(two, small(), tmp_path/"u").step) == [10, 20, 30]
+        shutil.rmtree(two/"step10", ignore_errors=True)
+
+
+@pytest.mark.promise("input")
 def test_folders_that_are_no_series(trained, tmp_path, capsys):
     one, adapters, deep, model = (tmp_path/name for name in ("one", "adapters", "deep", "model"))
     shutil.copytree(trained["neox"]/"step0", one)
