@@ -273,4 +273,4 @@ def test_a_sentence_that_is_missing_is_named_with_its_file_before_a_model_is_ope
     assert not out and "b.csv: sentence_bad of pair 1 is blank or no text" in err
     (folder/"b.csv").write_bytes("sentence_good;sentence_bad\nl’été;l’ete\n".encode("utf-16"))
     with pytest.raises(SystemExit): grok_nb_measure([str(models["llama"].parent), "--study", "grammar", "--pairs", str(folder)])
-    assert "b.csv: not UTF-8 text" in capsys.readouterr().err
+    assert "b.csv cannot be read: not UTF-8 text" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def read_pair_file(
     except InputError:
         raise
     except UnicodeDecodeError:
-        raise InputError(f"minimal pairs {path}: not UTF-8 text; save it as UTF-8") from None
+        raise InputError(f"minimal pairs {path} cannot be read: not UTF-8 text; save it as UTF-8") from None
     except Exception as e:  # parquet, csv and json readers raise dozens of kinds
         reason = (str(e) or type(e).__name__).splitlines()[0][:150]
         raise InputError(f"minimal pairs {path} cannot be read: {reason}") from None
