@@ -724,6 +724,8 @@ def pairs_of(folder):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_command_from_end_to_end(hub, trained, name, tmp_path, capsys):
     pairs, text = pairs_of(tmp_path)
+    odd = dict(UID="agreement_0", sentence_good="a cat zzz sees", sentence_bad="a cat zzz see") # no phrase, and a word that is none
+    pd.concat([pd.read_parquet(pairs), pd.DataFrame([odd])]).to_parquet(pairs)
     hub.put(f"toys/{name}", **{f"step{s}": trained[name]/f"step{64 if s == 1 else s}" for s in STEPS})
     small = f"{1.5*size_of(trained[name]/'step0')/1000:.0f}KB"
     grok_nb_measure([f"toys/{name}", "--study", "copying", "--corpus", str(text), "--max-disk", small, "--out", str(tmp_path/"out")])
@@ -735,6 +737,7 @@ def test_the_command_from_end_to_end(hub, trained, name, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == [0, 4, 16, 64] and found["verified"]["summary"] == "4 distinct of 4"
     assert {t["curve"] for t in found["transitions"]} == {"all pairs", "exposed pairs", "unexposed pairs"}
+    assert any(note.startswith("Of the pairs 1 have no critical phrase") for note in found["notes"]), found["notes"]
     table = pd.read_parquet(Path(found["tables"])/"accuracy.parquet")
     assert set(table.paradigm) == {"agreement_0", "agreement_1", "mean"} and table.value.between(-1, 12).all()
 

@@ -172,8 +172,14 @@ def _judged(model, tokenizer, pairs, policy=Policy(), items=False):
         measured = _planted_rows if name == "planted" else _group_rows
         here = pairs.iloc[which].reset_index(drop=True)
         rows += [dict(paradigm=name) | row for row in measured(here, scores.iloc[which])]
-    rows += _mean_rows(rows)
+    rows += _mean_rows(rows) + _counted(dict(unknown_tokens=scores.attrs["unknown"]))
     return rows + (_item_rows(pairs, scores) if items else [])
+
+
+def _counted(found):
+    "Numbers of pairs that are not as they should be, if there are any."
+    found = {metric: n for metric, n in found.items() if n}
+    return _rows(found, paradigm="mean", dose=0, group="all")
 
 
 def _item_rows(pairs, scores):
@@ -339,8 +345,10 @@ def _asked_elsewhere(pairs, corpus, columns, neighbour, known):
     if not corpus:
         return table
     index = exposure_index(list(corpus), phrases_of(table))
-    table = expose(table, index).reset_index(drop=True)
-    return table.assign(frequency=phrase_frequency(table, index.window()))
+    exposed = expose(table, index).reset_index(drop=True)
+    exposed["frequency"] = phrase_frequency(exposed, index.window())
+    exposed.attrs["without_phrase"] = len(table) - len(exposed)
+    return exposed
 
 # %% ../../nbs/grammar/09_judge.ipynb #b86c9525
 def judged_elsewhere(
@@ -361,7 +369,8 @@ def judged_elsewhere(
         where = f"beside the model in {model.name_or_path}"
         raise InputError(f"pairs: no tokenizer lies {where}; --tokenizer names its folder")
     table = _asked_elsewhere(pairs, corpus, columns, neighbour, known)
-    return _judged(model, found, table, read_policy(policy), items)
+    rows = _judged(model, found, table, read_policy(policy), items)
+    return rows + _counted(dict(without_phrase=table.attrs.get("without_phrase", 0)))
 
 # %% ../../nbs/grammar/09_judge.ipynb #109ee161
 def _share_of_pairs(table, metric):
@@ -370,7 +379,7 @@ def _share_of_pairs(table, metric):
     return rows[rows["value"] > 0].set_index("step")["value"]
 
 
-def _on_ties(table):
+def _remarks(table):
     tied, same, said = _share_of_pairs(table, "tied"), _share_of_pairs(table, "same_tokens"), []
     if len(tied):
         steps = ", ".join(f"step {step:,}" for step in tied.index[:3]) + ", …" * (len(tied) > 3)
@@ -379,7 +388,16 @@ def _on_ties(table):
     if len(same):
         why = "the same tokens in both sentences, which no model can tell apart"
         said.append(f"Of the pairs {same.max():.1%} have {why}")
+    for metric, what in _are_not_asked.items():
+        if len(n := _share_of_pairs(table, metric)):
+            said.append(f"Of the pairs {n.max():,.0f} {what}")
     return said
+
+
+_are_not_asked = dict(
+    without_phrase="have no critical phrase: without one none is exposed or unexposed, so they are left out",
+    unknown_tokens="hold words that the tokenizer does not know",
+)
 
 # %% ../../nbs/grammar/09_judge.ipynb #04160439
 def _write_items(margins, folder):
@@ -398,6 +416,6 @@ def foreign_notes(
 ) -> list[str]:
     "How the series was asked: the policy, ties, and where the pairs stand one by one."
     bound = [probe.keywords["policy"] for probe in probes.values() if hasattr(probe, "keywords")]
-    notes = [f"Pairs are scored under {policy}" for policy in bound] + _on_ties(table)
+    notes = [f"Pairs are scored under {policy}" for policy in bound] + _remarks(table)
     margins = table[table["metric"] == "margin"]
     return notes if margins.empty else [*notes, _write_items(margins, folder)]
