@@ -139,9 +139,9 @@ def test_curves_follow_what_was_met_so_far():
     parts = [pd.DataFrame(rows, columns=["step", "dose", "right"]).assign(seed=s) for s in (0, 1)]
     curves = dose_curves(pd.concat(parts).assign(paradigm="p", pair=0))
     assert curves[["met", "step", "accuracy", "seeds"]].values.tolist() == [
-        ["not yet", 0, 0.0, 2],
-        ["once", 1, 1.0, 2],
-        ["8 times or more", 2, 1.0, 2],
+        ["0", 0, 0.0, 2],
+        ["1", 1, 1.0, 2],
+        ["8–15", 2, 1.0, 2],
     ]
 
 
