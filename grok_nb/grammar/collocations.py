@@ -16,6 +16,7 @@ from ..files import short_hash
 from .exposure import doses, expose, exposure_index, phrases_of
 from .lag import clusters
 from .minimal_pairs import score_pairs
+from ..probes import fingerprint
 from ..runs import Run, runs_root
 from ..see.panels import finish, panels
 from ..texts import open_texts, reading_bar
@@ -115,7 +116,7 @@ def answers(
 ) -> pd.DataFrame:  # seed, step, pair, paradigm, phrases, dose (so far), dose_at_end, right (.5: a tie)
     "What each checkpoint says to every pair with phrases, and how often it has met either phrase by then."
     phrases = phrases_of(pairs)
-    kept = f"words-{short_hash(phrases)}.parquet"
+    kept = f"words-{short_hash([phrases, fingerprint(exposure_index)])}.parquet"
     path = runs_root(run.config.root) / "exposures" / run.config.run_id / kept
     index, tokenizer = exposure_index(run, phrases, path=path), run.stream.tokenizer
     at_end, parts = expose(pairs, index), []
