@@ -421,8 +421,6 @@ class Other(Checkpoint):
         if why := _unfit({p.name for p in self.path.glob("*")}):
             raise self.refusal(why)
         _indexed(self.path)
-        if why := _cut_off(self.path):
-            raise self.refusal(f"{why}; revisions (--revisions) chooses others")
         try:
             about = json.loads((self.path / "config.json").read_bytes())
         except (OSError, ValueError, RecursionError) as e:
@@ -431,6 +429,8 @@ class Other(Checkpoint):
             raise self.refusal("config.json holds no object, so it is no model")
         if code := [v for k, v in about.items() if "attn_implementation" in k and "/" in str(v)]:
             raise self.refusal(f"config.json asks for code of the hub, {code[0]}; it is never run")
+        if why := _cut_off(self.path):
+            raise self.refusal(f"{why}; revisions (--revisions) chooses others")
 
     @property
     def model(self):

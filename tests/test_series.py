@@ -95,6 +95,7 @@ class FakeHub:
             def do_GET(self): hub.answer(self, True)
             def log_message(self, *_): pass
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.handle_error = lambda *_: None # who asks may hang up
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -242,7 +243,7 @@ def test_only_what_is_needed_is_fetched(hub, trained, tmp_path):
     (tmp_path/"cut").mkdir()
     for p in sorted(folder.iterdir()):
         if not p.name.startswith("model-00002"): shutil.copy(p, tmp_path/"cut")
-    refused(lambda: Other(tmp_path/"cut", 0).model, "cut: cannot be opened|cut: .* missing")
+    refused(lambda: Other(tmp_path/"cut", 0).model, "cut: .* names model-00002-of-00004.safetensors, which is not there")
 
 
 def test_a_network_that_fails_half_way(hub, trained):
