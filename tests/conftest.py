@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"): signal.signal(signal.SIGHUP, signal.SIG_DFL) # which `nohup` has ignored
 
 # How long an example takes says how busy the machine is, not whether it is right.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
