@@ -6,6 +6,7 @@
 __all__ = ['ToyConfig', 'ToyForCausalLM']
 
 # %% ../nbs/core/02_toys.ipynb #6191368b
+from typing import Literal  # the documentation reads the annotations of GPT-2's configuration here
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
