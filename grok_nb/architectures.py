@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from . import InputError, nearest
 from .lens import ablate_heads, adapters, attention_patterns, head_factors, left_as_found, look, norms
-from .models import branches_are_exact, branching, tree_inputs
+from .models import branches_are_exact, tree_inputs
 
 # %% ../nbs/core/02_architectures.ipynb #10b99c24
 public = {  # model type → checkpoints that are public

@@ -54,6 +54,11 @@ def ordinary_tokens(
     return drawable_tokens(size, tokenizer=tokenizer_of(model, tokenizer), special=special)
 
 
+def _others(model, tokenizer):
+    "The token ids that are not drawn, in their order."
+    return tuple(np.setdiff1d(np.arange(model.config.vocab_size), ordinary_tokens(model, tokenizer)).tolist())
+
+
 def tokens_of_its_own(
     model,  # transformers causal language model
     context=None,  # of a probe, not needed
@@ -83,8 +88,8 @@ def copies_of_its_own(
     longest, size = _positions(model), model.config.vocab_size
     prefix, suffix = (12, 6) if longest >= 256 else (5, 3)
     n = min(50, max(1, (longest - prefix - suffix + 1) // (prefix + suffix)))
-    others = np.setdiff1d(np.arange(size), ordinary_tokens(model, tokenizer)).tolist()
-    test = CopyTest(size, n, prefix, suffix, samples, 5 if n >= 10 else 1, special=tuple(others))
+    others = _others(model, tokenizer)
+    test = CopyTest(size, n, prefix, suffix, samples, 5 if n >= 10 else 1, special=others)
     return test.accuracy(model)
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #e380a2c0
@@ -105,9 +110,9 @@ def heads_of_its_own(
         norms(model)
     except InputError as e:
         raise NotAsked(str(e)) from None
-    drawn, size = ordinary_tokens(model, tokenizer), model.config.vocab_size
-    s = min(100, _positions(model) // 2, len(drawn))
-    return induction_scores(model, s=s, special=tuple(np.setdiff1d(np.arange(size), drawn).tolist()))
+    others = _others(model, tokenizer)
+    s = min(100, _positions(model) // 2, model.config.vocab_size - len(others))
+    return induction_scores(model, s=s, special=others)
 
 # %% ../../nbs/copying/09_elsewhere.ipynb #10f15da2
 def foreign_notes(

@@ -7,7 +7,6 @@ __all__ = ['neighbours', 'word_pairs', 'answers', 'exposure_effect', 'dose_curve
 
 # %% ../../nbs/grammar/14_collocations.ipynb #2e70f879
 import re
-from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -181,10 +180,8 @@ def exposure_effect(
 # %% ../../nbs/grammar/14_collocations.ipynb #0e81da0a
 def dose_curves(
     answers: pd.DataFrame,  # of `answers`
-) -> (
-    pd.DataFrame
-):  # paradigm, met (of `exposure.doses`), step, seeds, pairs (mean), accuracy, low, high (over seeds)
-    "Accuracy over training by how often pairs have been met so far."
+) -> pd.DataFrame:  # paradigm, met (of `exposure.doses`), step, seeds, pairs, accuracy, low, high
+    "Accuracy over training by how often pairs have been met so far: mean and range over seeds."
     names, least = list(doses), list(doses.values())
     which = np.searchsorted(least, answers["dose"], side="right") - 1
     keys = ["paradigm", "met", "step", "seed"]

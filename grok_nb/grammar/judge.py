@@ -347,7 +347,6 @@ def _asked_elsewhere(pairs, corpus, columns, neighbour, known):
     index = exposure_index(list(corpus), phrases_of(table))
     exposed = expose(table, index).reset_index(drop=True)
     exposed["frequency"] = phrase_frequency(exposed, index.window())
-    exposed.attrs["without_phrase"] = len(table) - len(exposed)
     return exposed
 
 # %% ../../nbs/grammar/09_judge.ipynb #b86c9525
