@@ -759,8 +759,8 @@ def failures_are_named(session: Session):
     except RunError:
         raise
     except (OSError, SafetensorError):
-        if session.writes and not run.path.is_dir():
-            session.check_folder()  # says so
+        if session.writes:
+            run.fence()  # says so if the folder is gone, or is another process's, which may have taken a file
         raise
     except RuntimeError as e:
         if not was_left(e):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from grok_nb import InputError, runs
 from grok_nb.listing import listing, listing_text, tree
 from grok_nb.probes import curve, fingerprint, load_table, measure, measured, save_table
 from grok_nb.runs import Busy, Run
+from grok_nb.training import failures_are_named
 
 # ---- a process that stood still ----
 
@@ -287,3 +289,13 @@ def trained_copy(short_runs, tmp_path):
     "A copy of a finished run."
     run = short_runs["modular"]
     return Run(shutil.copytree(run.path, tmp_path/run.path.name))
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_file_that_the_successor_took_is_no_fault_of_the_disk(taken):
+    "Who stood still between its look at the claim and a file is told of the successor, not of the missing file."
+    def fence():
+        if taken: raise Busy("another one has taken the run over")
+    session = SimpleNamespace(run=SimpleNamespace(fence=fence), writes=True)
+    with pytest.raises(Busy if taken else FileNotFoundError):
+        with failures_are_named(session): raise FileNotFoundError("MANIFEST.json")
