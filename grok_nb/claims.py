@@ -35,6 +35,7 @@ class Evidence:
     unit: str = ""
     seeds: int = 0  # independent runs
     note: str = ""  # what a reader should know
+    values: Mapping = field(default_factory=dict, repr=False, compare=False)  # seed → what was found there
     p_value: Callable | None = field(
         default=None, repr=False, compare=False
     )  # of `_sign_p` but for the values
@@ -78,7 +79,7 @@ def over_seeds(
         bound = ": the effect is a bound" if known.size == 1 else ""
         note = "; ".join(filter(None, [note, f"{n_open} of {len(low)} seeds open{bound}"]))
     tests = partial(_sign_p, low, high), partial(_sign_power, low, high, effect)
-    return Evidence(effect, median_interval(values.values(), level), unit, len(low), note, *tests)
+    return Evidence(effect, median_interval(values.values(), level), unit, len(low), note, dict(values), *tests)
 
 # %% ../nbs/core/10_claims.ipynb #f597469a
 def _share_p(k, n, threshold):
@@ -105,7 +106,7 @@ def share_of_seeds(
     n, k = len(flags), sum(map(bool, flags.values()))
     found = stats.binomtest(k, n).proportion_ci(level, method="exact")
     tests = partial(_share_p, k, n), partial(_share_power, n)
-    return Evidence(k / n, (float(found.low), float(found.high)), "share of seeds", n, "", *tests)
+    return Evidence(k / n, (float(found.low), float(found.high)), "share of seeds", n, "", dict(flags), *tests)
 
 # %% ../nbs/core/10_claims.ipynb #a3020121
 fidelities = "smoke", "demo", "gpu", "paper"  # from a check that the wiring holds to the published scale
@@ -247,6 +248,7 @@ class Claim:
     threshold: float = 0  # of the effect, in its unit
     holds: str = "above"  # side of the threshold on which the claim is true: "above" or "below"
     planted: float | None = None  # an effect as the claim means it, whose power is asked; None: power unknown
+    presets: Iterable[str] = ()  # whose runs it is judged on
     record: Mapping = field(
         default_factory=dict, repr=False, compare=False
     )  # what was written down, see below
@@ -272,11 +274,12 @@ def claim(
     threshold: float = 0,  # of the effect, in its unit
     holds: str = "above",  # side of the threshold on which the claim is true
     planted: float | None = None,  # an effect as the claim means it, whose power is asked
+    presets: Iterable[str] = (),  # whose runs it is judged on
 ) -> Callable:  # test → `Claim`
     "Makes the decorated test a claim: what is said, and how it is tested, in one place."
 
     def state(test: Callable) -> Claim:
-        return Claim(name, statement, paper, test, needs, threshold, holds, planted)
+        return Claim(name, statement, paper, test, needs, threshold, holds, planted, presets)
 
     return state
 
@@ -528,7 +531,8 @@ def departures(
     for c in claims:
         if not c.record:
             found.append(f"{c.name}: not written down")
-        for name in ("statement", "threshold", "holds", "planted") if c.record else ():
-            if (here := getattr(c, name)) != c.record[name]:
-                found.append(f"{c.name}: {name} is {here!r}, written down is {c.record[name]!r}")
+        for name in ("statement", "threshold", "holds", "planted", "presets") if c.record else ():
+            here, written = getattr(c, name), c.record.get(name, [])
+            if (list(here) if name == "presets" else here) != written:
+                found.append(f"{c.name}: {name} is {here!r}, written down is {written!r}")
     return found

@@ -52,7 +52,6 @@ def test_a_preset_is_known_at_any_seed(name, preset, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, preset, run_id", [
     ("modular", "long", "modular-p7-n32-a0.85-d2-s0-af37986c"),
-    ("modular", "transient", "modular-p5-n16-a0.8-d2-s0-04d68ce1"),
     ("modular", "phase_cpu", "modular-p7-n32-a0.85-d2-s0-19d8eb65"),
     ("modular", "paper", "modular-p29-n256-a0.8-d6-s0-8d0ef2f6"),
     ("copying", "batch32", "copying-generated-d2-w64-b32-s0-b056bed3"), # was the demo
@@ -65,7 +64,9 @@ def test_a_preset_is_known_at_any_seed(name, preset, tmp_path, monkeypatch):
     ("grammar", "wide", "grammar-generated-d2-w128-s0-b575dbcf"),
 ])
 def test_what_was_trained_before_keeps_its_name(name, preset, run_id):
-    assert studies[name].presets[preset].run_id == run_id
+    "With one split or language for all seeds, as it was."
+    config = studies[name].presets[preset]
+    assert (config if config.fidelity == "paper" else config.replace(**{PARTS[name][0]: 0})).run_id == run_id
 
 
 # ---- the learning rate ----

@@ -88,17 +88,18 @@ def delay(
     seeds: Sequence[int] = (0, 1, 2),
     root: str | None = None,  # folder of runs
 ) -> Finding:
-    "How long after the loss goes flat does copying begin? Source: arXiv 2409.09281, figure 2."
+    "How long after the loss has settled does copying begin? Source: arXiv 2409.09281, figure 2."
     runs = trained(presets, seeds, root)
     table = together(runs)
     per_run = _per_run(table, when=fitted, **{"copying begins (step)": emergence})
     times = per_run.pop("when")
-    per_run["loss is flat (step)"] = [t["loss"] for t in times]
-    per_run["ICL score has settled (step)"] = [t["ICL score"] or "no fall" for t in times]
+    for name in ("loss on other tokens", "mean loss", "ICL score"):
+        per_run[f"{name} has settled (step)"] = [t[name] or "no fall" for t in times]
     per_run["copied whole at the end"] = _per_run(table, x=_at_end("copying"))["x"]
     first = table[table["seed"] == min(seeds)]
     figure = language.delay_figure(first.assign(run=first["preset"]))
-    verdicts = _judged(table, "delay", "delay, ICL score", "surge", "copies to learn from")
+    names = "delay", "delay, mean loss", "delay, ICL score", "surge", "copies to learn from"
+    verdicts = _judged(table, *names)
     question = "Does a model begin to copy after its text is fitted?"
     return Finding(question, runs, per_run, figure, verdicts)
 

@@ -152,6 +152,7 @@ _small = Config(
     fidelity="demo",
     **_two_blocks,
     **_careful,
+    language_seed=-1,
     heads=2,
     batch_size=32,
     steps=3000,

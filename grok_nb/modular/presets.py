@@ -54,8 +54,8 @@ _small = Config(
     schedule="constant", warmup_steps=100,
     evaluate_every=50, n_eval=256, checkpoints=20, checkpoint_on_change=0.1,
 )
-_two_blocks = Config(  # on one split of the inputs: what the phase diagram and the pages on geometry rest on
-    fidelity="demo", alpha=0.85, steps=4000,
+_two_blocks = Config(  # what the phase diagram rests on
+    fidelity="demo", data_seed=-1, alpha=0.85, steps=4000,
     optimizer="muon", lr=3e-3, weight_decay=0.3, beta2=0.98,
     warmup_steps=100, final_lr=0.1,
     evaluate_every=200, checkpoints=8, checkpoint_on_change=0.1,
@@ -81,8 +81,6 @@ _paper = Config(
 # fmt: on
 
 # %% ../../nbs/modular/05_presets.ipynb #d94c94c3
-_transient = dict(p=5, n_id=16, alpha=0.8, n_shots=8, steps=2400, evaluate_every=100, checkpoints=25)
-
 presets = dict(
     smoke=_small.replace(fidelity="smoke", p=5, n_id=16, alpha=0.8, n_shots=14, steps=800, checkpoints=8),
     demo=_small,
@@ -90,7 +88,7 @@ presets = dict(
     shallow=_small.replace(depth=1),
     deep=_small.replace(depth=4),
     long=_two_blocks.replace(steps=5000, checkpoints=25),
-    transient=_two_blocks.replace(**_transient),
+    transient=_two_blocks.replace(alpha=0.35, checkpoints=25),
     phase_cpu=_two_blocks,
     gpu=_gpu,
     paper=_paper,
