@@ -11,7 +11,7 @@ NB     ?= nbs
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-all machines setup lab docs readme export notebooks clean
+.PHONY: help demo test test-slow test-all machines evidence setup lab docs readme export notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -35,6 +35,9 @@ test-all: test test-slow ## every check, also those that take long and rarely fi
 # A training takes another path on every CPU: the pages that train, and the presets, under the kernels of others.
 machines: $(READY) ## what the trainings come to under other CPUs' kernels and with two threads: about an hour
 	python tests/machines.py $(ARGS)
+
+evidence: $(READY) ## train and measure again what is missing or out of date in the evidence: hours
+	grok_nb_evidence $(ARGS)
 
 setup: $(READY) ## create .venv and install what is missing
 

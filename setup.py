@@ -22,7 +22,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=[name, f"{name}.*"]),
-    package_data={name: ["*.json"]}, # what claims said before they were tested
+    package_data={name: ["*.json", "evidence_*.parquet"]}, # what claims said before they were tested, and what was measured
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "peers", "dask", "slurm")},

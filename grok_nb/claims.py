@@ -484,10 +484,12 @@ _columns = "verdict", "claim", "effect [interval]", "holds if", "seeds", "power"
 
 def _html_row(row):
     mark, color = marks[row.verdict]
+    own = [escape(row.own)] if hasattr(row, "own") else []
     cells = (
         f"<b style='color:{color}'>{mark}&nbsp;{row.verdict.replace(' ', '&nbsp;')}</b>",
         f"<b>{escape(row.claim)}</b><br>{escape(row.statement)}<br><small>{escape(row.paper)}</small>",
         *map(escape, (_amount(row), row.holds, str(row.seeds or ""), _power(row), row.fidelity, row.reason)),
+        *own,
     )
     return f"<tr>{''.join(map(_cell.format, cells))}</tr>"
 
@@ -496,7 +498,8 @@ def _html_row(row):
 def _repr_html_(self: Ledger):
     if not {"claim", "statement", "verdict", "effect", "reason"} <= set(self.columns):
         return pd.DataFrame._repr_html_(self)  # some columns of it, taken out by somebody
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in _columns)
+    columns = [*_columns, *(["these runs"] if "own" in self else [])]
+    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in columns)
     body = "".join(map(_html_row, self.itertuples()))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{self.summary()}</p>"
 
@@ -510,6 +513,38 @@ def readable(self: Ledger) -> pd.DataFrame:  # text cells
         for r in self.itertuples(index=False)
     ]
     return pd.DataFrame(rows, columns=kept)
+
+# %% ../nbs/core/10_claims.ipynb #1589db41
+@patch
+def beside(
+    self: Ledger,
+    claims: Iterable[Claim],  # as the ledger has them
+    tables: Mapping[str, pd.DataFrame],  # of some runs alone
+) -> Ledger:  # with the column `own`: text; empty where the runs say nothing about a claim
+    "The ledger, and what the tests find on other runs, without a verdict."
+    found = {}
+    for claim in claims:
+        try:
+            e = claim.test(gather(tables)) if tables and not _lacks(claim, tables) else None
+        except (NotTested, InputError):
+            e = None
+        found[claim.name] = f"{_number(e.effect)} {e.unit}".strip() if e else ""
+    return Ledger(self.assign(own=self["claim"].map(found)))
+
+# %% ../nbs/core/10_claims.ipynb #1589db42
+@patch
+def answer(
+    self: Ledger,
+    *names: str,  # of claims; none: all
+) -> str:  # Markdown, a line for each claim
+    "What the ledger says, as sentences: each claim with its verdict, and what was found."
+    chosen = self[self["claim"].isin(names)] if names else self
+    lines = []
+    for row in chosen.itertuples():
+        amount = f": {_amount(row)}, {row.seeds} seeds" if row.seeds else ""
+        verdict = row.verdict if row.seeds else f"{row.verdict} ({row.reason})"
+        lines.append(f"- {marks[row.verdict][0]} {row.statement} *{verdict[0].upper()}{verdict[1:]}*{amount}.")
+    return "\n".join(lines)
 
 # %% ../nbs/core/10_claims.ipynb #ed374696
 def as_frozen(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['as_command', 'command', 'changes', 'check_choice', 'grok_nb_train', 'grok_nb_sweep', 'run_folder', 'find_run',
-           'finished_runs', 'grok_nb_report', 'grok_nb_demo', 'grok_nb_runs', 'grok_nb_claims', 'in_bytes',
-           'grok_nb_measure']
+           'finished_runs', 'grok_nb_report', 'grok_nb_demo', 'grok_nb_runs', 'grok_nb_claims', 'grok_nb_evidence',
+           'in_bytes', 'grok_nb_measure']
 
 # %% ../nbs/commands/00_commands.ipynb #64787d17
 import hashlib, inspect, json, os, re, signal, sys, threading
@@ -437,19 +437,6 @@ def _announce(trained):
     how = "Training takes a few minutes; Ctrl-C stops, running it again goes on."
     print(f"\n{'All are trained already.' if all(r.finished for r in trained) else how}\n", flush=True)
 
-# %% ../nbs/commands/00_commands.ipynb #65f6db23
-def _more_seeds(evidence, seed):
-    "What claims still lack; empty if they lack nothing."
-    demos = [r.config.study for r in evidence if r.preset == "demo"]
-    n = min(demos.count(name) for name in _wings)
-    if n >= 6:
-        return ""
-    are = "is" if n == 1 else "are"
-    return (
-        f"\nThe claims in it need six seeds, and {n} of the demos {are} trained: "
-        f"grok_nb_demo --seed {seed + 1} adds one."
-    )
-
 # %% ../nbs/commands/00_commands.ipynb #00c0a007
 @command
 def grok_nb_demo(
@@ -480,10 +467,8 @@ def grok_nb_demo(
     train_all(shortest_first, root, workers or None, then=then, say=say)
     for name in _wings:
         print("\n".join(answer(when(trained[name]), studies[name])), end="\n\n")
-    evidence = [r for name in _wings for r in finished_runs(name, root)]
-    print("Report:", report(everything, root / f"demo-seed{seed}.html", evidence, workers=workers or None))
-    if more := _more_seeds(evidence, seed):
-        print(more)
+    own = [r for name in _wings for r in finished_runs(name, root)]
+    print("Report:", report(everything, root / f"demo-seed{seed}.html", own, workers=workers or None))
 
 # %% ../nbs/commands/00_commands.ipynb #12c48ad7
 def _print_others(others):
@@ -529,24 +514,10 @@ def grok_nb_runs(
     _print_others(others)
 
 # %% ../nbs/commands/00_commands.ipynb #29a4459c
-@command
-def grok_nb_claims(
-    study: str = "",  # modular, copying, grammar, or another study; default: all that have claims
-    measure: store_true = False,  # look inside last checkpoints that no report has looked into: minutes
-    as_json: store_true = False,  # print as JSON
-    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
-):
-    """Judge the papers' claims on the finished runs: the ledger, with effect, interval, seeds and fidelity.
-
-    grok_nb_claims
-    grok_nb_claims --study modular --measure
-    """
+def _print_ledgers(study, runs, measure, own, as_json):
     from grok_nb import listing
 
-    if study:
-        studies[study]  # known?
-    runs = runs_root(runs or None)
-    found = {n: listing.judged(n, runs, measure) for n in ([study] if study else studies)}
+    found = {n: listing.judged(n, runs, measure, own) for n in ([study] if study else studies)}
     if as_json:
         books = {n: json.loads(book.to_json(orient="records")) for n, (book, *_) in found.items()}
         print(json.dumps([dict(study=n) | row for n, book in books.items() for row in book]))
@@ -557,8 +528,93 @@ def grok_nb_claims(
         if len(book) or study:
             print(listing.ledger_text(name, book, judged_on), end="\n\n")
     more = "" if measure else " Nothing was measured for this: --measure looks inside last checkpoints first."
-    print(f"Effects with their 95 % interval; below three seeds nothing is decided.{more}")
+    print(f"Effects with their 95 % interval; below six seeds nothing is decided.{more}")
     _print_others(others)
+
+
+def _check_seeds(seeds, most):
+    if not 1 <= seeds <= most:
+        raise InputError(f"--seeds {seeds}: must be from 1 to {most}")
+
+
+def _text(corpus, pairs):
+    "What presets that read a text are told."
+    return {name: value for name, value in dict(corpus=corpus, pairs=pairs).items() if value}
+
+
+@command
+def grok_nb_claims(
+    study: str = "",  # modular, copying, grammar, or another study; default: all that have claims
+    verify: str = "",  # a claim: train its runs on fresh seeds, and compare with the evidence
+    seeds: int = 3,  # fresh ones, of --verify
+    corpus: str = "",  # text, for a claim about one
+    pairs: str = "",  # minimal pairs, for a claim about a text
+    own: store_true = False,  # judge on the finished runs alone, without the evidence of the package
+    measure: store_true = False,  # look inside last checkpoints that no report has looked into: minutes
+    as_json: store_true = False,  # print as JSON
+    workers: int = 0,  # processes of --verify; default: one a core
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
+):
+    """Judge the papers' claims: the ledger, with effect, interval, seeds and fidelity.
+
+    It rests on the evidence that comes with the package and on the finished runs in the folder.
+
+    grok_nb_claims
+    grok_nb_claims --study modular --own --measure
+    grok_nb_claims --study grammar --verify lag --seeds 3
+    """
+    if study:
+        studies[study]  # known?
+    root = runs_root(runs or None)
+    if not verify:
+        return _print_ledgers(study, root, measure, own, as_json)
+    from grok_nb import shipped
+
+    _check_seeds(seeds, 100)
+    claimed = {c.name: n for n in ([study] if study else studies) for c in studies[n].claims()}
+    if verify not in claimed:
+        raise InputError(f"--verify: claim {nearest(verify, claimed)}")
+    how = dict(text=_text(corpus, pairs), root=root, workers=workers or None)
+    print(shipped.verify(studies[claimed[verify]], verify, shipped.fresh_seeds[:seeds], **how))
+
+# %% ../nbs/commands/00_commands.ipynb #29a4459d
+@command
+def grok_nb_evidence(
+    names: Param("modular, copying, grammar; default: all three", str, nargs="*"),
+    seeds: int = 10,  # judging seeds of each preset, the first so many
+    corpus: str = "",  # text, for presets that read one
+    pairs: str = "",  # minimal pairs, for presets that read a text
+    workers: int = 0,  # processes; default: one a core
+    out: str = "",  # folder of evidence; default: that of the package
+    dry_run: store_true = False,  # say what is missing or out of date, and stop
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
+):
+    """Make again what is missing or out of date in the evidence that comes with the package.
+
+    Trains the runs that claims are judged on: hours. Ctrl-C stops, running it again goes on.
+
+    grok_nb_evidence --dry-run
+    grok_nb_evidence grammar --workers 2
+    grok_nb_evidence grammar --seeds 3 --corpus books/ --pairs blimp.parquet
+    """
+    from grok_nb import shipped
+    from grok_nb.engines import check_workers
+
+    chosen = [studies[name] for name in names or _wings]
+    _check_seeds(seeds, len(shipped.judging_seeds))
+    check_workers(workers or None)
+    if out and not Path(out).is_dir():
+        raise InputError(f"--out {out}: no such folder")
+    how = dict(text=_text(corpus, pairs), seeds=shipped.judging_seeds[:seeds], folder=out or None)
+    for study in chosen:
+        for line in shipped.stale(study, out or None):
+            print(line)
+        if dry_run:
+            for preset, configs in shipped.missing(study, **how).items():
+                print(f"{study.name}: {preset} lacks {len(configs)} of {seeds} runs")
+        else:
+            made = shipped.make_evidence(study, root=runs_root(runs or None), workers=workers or None, **how)
+            print(f"{study.name}: {printable(made)}")
 
 # %% ../nbs/commands/00_commands.ipynb #0db5f8d8
 def in_bytes(

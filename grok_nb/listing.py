@@ -188,18 +188,19 @@ def judged(
     study: str,  # name of a study
     root: str | Path | None = None,  # folder of runs
     measure_missing: bool = False,  # look inside last checkpoints that have not been looked into
-):  # → the `Ledger`, the runs that it rests on, folder → why it was left out
-    "The claims of a study, judged on its finished runs and on what was measured inside them before."
+    only_own: bool = False,  # without the evidence that comes with the package
+):  # → the `Ledger`, the table of the runs that it rests on, folder → why it was left out
+    "The claims of a study, judged on the evidence and on the finished runs in a folder."
+    import pandas as pd
     from grok_nb.claims import ledger
+    from grok_nb.evidence import tables
+    from grok_nb.shipped import with_evidence
 
     runs, others = open_runs(root, study)
-    runs = [r for r in runs if r.finished and r.preset != "custom"]
-    claims = studies[study].claims()
-    if not runs:
-        return ledger(claims), runs, others
-    from grok_nb.evidence import tables
-
-    return ledger(claims, tables(runs, measure_missing=measure_missing)), runs, others
+    own = tables([r for r in runs if r.finished], measure_missing=measure_missing)
+    found = own if only_own else with_evidence(studies[study], own)
+    runs = found.get("runs", pd.DataFrame(columns=["run", "preset", "origin"]))
+    return ledger(studies[study].claims(), found), runs, others
 
 # %% ../nbs/commands/01_listing.ipynb #84d07f1c
 def _drawn(words, width):
@@ -224,14 +225,14 @@ def _drawn(words, width):
 def ledger_text(
     study: str,  # name of a study
     book,  # `Ledger` of `judged`
-    runs: list[Run],  # that it rests on
+    runs,  # table of those that it rests on, of `judged`
     width: int = 0,  # of the text; 0: of the terminal, or 160 where there is none
 ) -> str:
     "A ledger for a terminal: question, table, how many have which verdict, and on which runs."
+    from grok_nb.shipped import rests_on
+
     question = studies[study].question
     if not len(book):
         return f"{question}\nno claims"
-    presets = [r.preset for r in runs]
-    counts = [f"{presets.count(p)} × {p}" for p in dict.fromkeys(presets)]
-    rests = ", ".join(counts) or "no finished run with the options of a preset"
-    return "\n".join([question, *_drawn(book.readable(), width), f"{book.summary()}. Judged on {rests}."])
+    last = f"{book.summary()}. Judged on {rests_on(runs)}."
+    return "\n".join([question, *_drawn(book.readable(), width), last])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['claim_seconds', 'option', 'allowed', 'Config', 'from_preset', 'own_seed', 'runs_root', 'working_folder', 'Damaged',
-           'load_model', 'Checkpoint', 'is_checkpoint', 'Run', 'describe', 'labels', 'pick', 'Busy', 'progress_bar',
-           'Context']
+           'load_model', 'Checkpoint', 'is_checkpoint', 'Run', 'is_like', 'describe', 'labels', 'pick', 'Busy',
+           'progress_bar', 'Context']
 
 # %% ../nbs/core/04_runs.ipynb #556dd55c
 import dataclasses, hashlib, json, os, platform, re, shutil, socket, time
@@ -645,7 +645,7 @@ def __repr__(self: Run):
     return f"Run({self.run_id}: {self.state}, {done})"
 
 # %% ../nbs/core/04_runs.ipynb #7d20a010
-def _is_like(
+def is_like(
     mine: dict,  # identity of a run
     preset: Config,
 ) -> bool:
@@ -659,7 +659,7 @@ def _is_like(
 def preset(self: Run) -> str:
     "The preset of the study that this run is; `custom` if an option was changed."
     mine = self.config.identity
-    return next((name for name, p in self.study.presets.items() if _is_like(mine, p)), "custom")
+    return next((name for name, p in self.study.presets.items() if is_like(mine, p)), "custom")
 
 # %% ../nbs/core/04_runs.ipynb #7dc5d281
 def _json(line):

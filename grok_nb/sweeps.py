@@ -352,8 +352,8 @@ def estimate(
         if _kind(c) not in measured:
             try:
                 measured[_kind(c)] = run_seconds(c.under(folder))
-            except RunError:
-                measured[_kind(c)] = float("nan")  # it diverges in its first steps, and so will the run
+            except (RunError, InputError):  # it diverges, or cannot be as short as a calibration
+                measured[_kind(c)] = float("nan")
         seconds += measured[_kind(c)]
     at_once = min(workers or check_workers(), max(1, len(configs) - len(finished)))
     counts = dict(runs=len(configs), finished=len(finished), workers=at_once)

@@ -218,7 +218,7 @@ def test_a_hundred_runs_are_listed_in_seconds(root, monkeypatch):
 
 # ---- claims ----
 
-def rows_of(capsys, *words): return json.loads(said(capsys, commands.grok_nb_claims, *words, "--json"))
+def rows_of(capsys, *words): return json.loads(said(capsys, commands.grok_nb_claims, *words, "--own", "--json"))
 
 
 def test_claims_are_judged_on_finished_presets_alone(trained, capsys):
@@ -253,9 +253,9 @@ def test_what_some_runs_lack_does_not_spoil_the_rest(root, capsys):
 
 def test_the_text_of_the_claims_is_the_json(trained, capsys):
     rows = rows_of(capsys, "--study", "modular", "--runs", trained)
-    text = said(capsys, commands.grok_nb_claims, "--study", "modular", "--runs", trained)
+    text = said(capsys, commands.grok_nb_claims, "--study", "modular", "--own", "--runs", trained)
     flat = re.sub(r"\s+", " ", text)
-    assert text.startswith(study.question) and re.search(r"Judged on (2 × control, 2 × demo|2 × demo, 2 × control)\.", text)
+    assert text.startswith(study.question) and re.search(r"Judged on these runs \((2 × control, 2 × demo|2 × demo, 2 × control)\)\.", text)
     for column in ("claim", "statement", "paper", "effect", "seeds", "fidelity", "verdict", "why"): assert column in text.splitlines()[1]
     for row in rows:
         assert row["verdict"] in flat
@@ -293,7 +293,7 @@ def test_a_report_as_markdown(root, tmp_path, capsys, plain):
     for _ in range(2): assert said(capsys, commands.grok_nb_report, run.path, "--out", out) == f"{out}\n"
     text, pictures = out.read_text(), {p.name for p in (tmp_path/"a page-pictures").iterdir()}
     assert set(re.findall(r"\]\(a%20page-pictures/(\S+)\)", text)) == pictures and len(pictures) > 3
-    assert text.startswith(f"# {study.question}\n") and "## Claims so far" in text and "| seen tasks " in text
+    assert text.startswith(f"# {study.question}\n") and "## Claims" in text and "| seen tasks " in text
     for foreign in ("<script", "<style", "<div", "base64", "style=", "\ue000", "\ue001"): assert foreign not in text
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a page-pictures", "a page.md", "runs"] # no part of a file is left
 

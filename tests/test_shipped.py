@@ -1,0 +1,187 @@
+"The evidence that comes with the package: whole, true today, added to and verified."
+import json
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from grok_nb import InputError, shipped, studies
+from grok_nb.claims import ledger
+from grok_nb.training import train
+
+WINGS = "modular", "copying", "grammar"
+BRIEF = dict(modular=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, n_eval=16, checkpoint_on_change=0.0),
+             copying=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, test_samples=4),
+             grammar=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, pairs_each=20))
+QUICK = dict(modular="in context", copying="copies to learn from", grammar="lag") # a claim on one preset
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    "Studies whose demo and control are over in a second."
+    for name in WINGS:
+        for preset in ("demo", "control"):
+            changed = studies[name].presets["smoke"].replace(fidelity="demo", **BRIEF[name])
+            monkeypatch.setitem(studies[name].presets, preset, changed.replace(lr=2e-3) if preset == "control" else changed)
+
+
+def trained(name, root, preset="demo", seeds=(10, 11)):
+    return [train(config, root, progress=False) for config in shipped.judged_configs(studies[name], preset, seeds=seeds)]
+
+
+# ---- what is in the package ----
+
+@pytest.mark.parametrize("name", WINGS)
+def test_the_evidence_is_true_today(name):
+    assert not shipped.stale(studies[name])
+
+
+@pytest.mark.parametrize("name", WINGS)
+def test_every_run_of_the_evidence_is_one_that_claims_are_judged_on(name):
+    there, study = shipped.shipped(studies[name]), studies[name]
+    runs = there["runs"]
+    assert set(runs["preset"]) <= set(shipped.judged_presets(study)) and set(runs["seed"]) <= set(shipped.judging_seeds)
+    assert not runs.duplicated(["preset", "seed"]).any() and (runs["state"] == "finished").all() and (runs["minutes"] > 0).all()
+    for preset, rows in runs.groupby("preset"):
+        known = {config.run_id for config in shipped.judged_configs(study, preset)}
+        assert set(rows["run"]) <= known or not known
+    probes = {probe: table for probe, table in there.items() if probe != "runs"}
+    for probe, table in probes.items(): assert np.isfinite(table["value"]).all() and set(table["run"]) <= set(runs["run"]), probe
+    assert set(runs["run"]) == set().union(*(table["run"] for table in probes.values()))
+
+
+def test_the_evidence_is_small():
+    assert sum(shipped.evidence_file(studies[name]).stat().st_size for name in WINGS) < 4e6
+
+
+def test_no_evidence_tells_where_it_was_made():
+    for name in WINGS:
+        said = b"".join(pq.read_schema(shipped.evidence_file(studies[name])).metadata.values()).decode()
+        assert "/tmp" not in said and "/work" not in said and "/home" not in said
+
+
+@pytest.mark.parametrize("name", WINGS)
+def test_a_claim_is_judged_on_its_own_presets_alone(name):
+    "What `presets` says is what the test of a claim looks at."
+    study = studies[name]
+    there = shipped.shipped(study)
+    every = ledger(study.claims(), there).set_index("claim")
+    for claim in study.claims():
+        if every["verdict"][claim.name] == "not tested": continue
+        alone = claim.judge(shipped.shipped(study, claim.presets))
+        assert (alone.evidence.effect, alone.evidence.interval) == (every["effect"][claim.name], (every["low"][claim.name], every["high"][claim.name])), claim.name
+
+
+# ---- put in, out of date, made again ----
+
+@pytest.mark.parametrize("name", WINGS)
+def test_what_goes_in_comes_out(name, brief, tmp_path):
+    runs = trained(name, tmp_path)
+    shipped.add_evidence(runs[:1], tmp_path)
+    shipped.add_evidence(runs, tmp_path) # the first is there already
+    there = shipped.shipped(studies[name], folder=tmp_path)
+    assert sorted(there["runs"]["run"]) == sorted(r.run_id for r in runs)
+    want = shipped.measured_tables(runs)
+    for probe, table in there.items():
+        if probe == "runs": continue
+        mine = want[want["probe"] == probe].dropna(axis="columns", how="all")
+        assert len(mine) == len(table)
+        keys = [c for c in table if c not in ("value", "seconds")]
+        both = mine.merge(table, on=keys, suffixes=("", "_kept"))
+        assert len(both) == len(mine)
+        np.testing.assert_allclose(both["value"], both["value_kept"], rtol=1e-6, atol=1e-7)
+    row = there["runs"].set_index("run").loc[runs[0].run_id]
+    assert row["identity"] == json.loads(json.dumps(runs[0].config.identity)) and row["torch"] and row["cpu"]
+    assert not shipped.stale(studies[name], tmp_path)
+
+
+def test_a_changed_preset_goes_out(brief, tmp_path, monkeypatch):
+    study, runs = studies["grammar"], trained("grammar", tmp_path)
+    shipped.add_evidence(runs, tmp_path)
+    shipped.add_evidence(trained("grammar", tmp_path, "control"), tmp_path)
+    assert set(shipped.missing(study, folder=tmp_path, seeds=(10, 11))).isdisjoint({"demo", "control"})
+    monkeypatch.setitem(study.presets, "demo", study.presets["demo"].replace(lr=3e-3))
+    assert shipped.stale(study, tmp_path) == ["grammar: the preset demo has changed; make it again: grok_nb_evidence grammar"]
+    assert [c.seed for c in shipped.missing(study, folder=tmp_path, seeds=(10, 11))["demo"]] == [10, 11]
+    shipped.add_evidence(trained("grammar", tmp_path), tmp_path)
+    assert sorted(shipped.shipped(study, folder=tmp_path)["runs"]["preset"]) == ["control"]*2 + ["demo"]*2 and not shipped.stale(study, tmp_path)
+
+
+def test_a_changed_probe_takes_everything_out(brief, tmp_path, monkeypatch):
+    from dataclasses import replace
+    study = studies["grammar"]
+    shipped.add_evidence(trained("grammar", tmp_path), tmp_path)
+    def other(config):
+        def probe(model, context): return [dict(row, value=row["value"]*2) for row in study.probes(config)["held_out"](model, context)]
+        return study.probes(config) | dict(held_out=probe)
+    changed = replace(study, probes=other)
+    assert shipped.stale(changed, tmp_path) == ["grammar: the probe held_out says something else now; make it again: grok_nb_evidence grammar"]
+    assert len(shipped.missing(changed, folder=tmp_path, seeds=(10, 11))["demo"]) == 2
+
+
+@pytest.mark.parametrize("name", WINGS)
+def test_a_witness_says_the_same_twice(name):
+    first = shipped.witness(studies[name])
+    assert shipped.changed_probes(first, shipped.witness(studies[name])) == []
+    assert np.isfinite(first["value"]).all()
+
+
+def test_a_probe_that_is_new_or_gone_has_changed():
+    said = pd.DataFrame(dict(probe=["a", "a", "b"], metric=["m", "n", "m"], value=[1.0, 5.0, 2.0]))
+    assert shipped.changed_probes(said, said[said["probe"] == "a"]) == ["b"]
+    assert shipped.changed_probes(said[said["probe"] == "a"], said) == ["b"]
+    assert shipped.changed_probes(said, said.assign(value=[1.02, 5.0, 2.0])) == ["a"] and shipped.changed_probes(said, said.assign(value=[1.009, 5.0, 2.0])) == []
+
+
+# ---- beside one's own ----
+
+def table_of(preset, seeds, value, run="{preset} {seed}"):
+    runs = pd.DataFrame([dict(run=run.format(preset=preset, seed=s), study="grammar", preset=preset, fidelity="demo", seed=s) for s in seeds])
+    rows = pd.concat([pd.DataFrame(dict(run=r, step=[0, 1], probe="p", metric="m", value=value)) for r in runs["run"]])
+    return dict(p=rows, runs=runs)
+
+
+def test_own_runs_are_more_seeds(monkeypatch):
+    monkeypatch.setattr(shipped, "shipped", lambda study, folder=None: table_of("demo", range(10, 14), 1.0))
+    study = studies["grammar"]
+    both = shipped.with_evidence(study, table_of("demo", [0], 2.0))
+    assert both["runs"]["origin"].value_counts().to_dict() == dict(evidence=4, own=1) and len(both["p"]) == 10
+    assert shipped.rests_on(both["runs"]) == "the evidence (4 × demo) and these runs (1 × demo)"
+    judged_one = shipped.with_evidence(study, table_of("demo", [10], 1.0)) # the same run id: counted once
+    assert len(judged_one["runs"]) == 4
+    another_text = shipped.with_evidence(study, table_of("demo", [10, 0], 2.0, "other {seed}"))
+    assert set(another_text["runs"]["origin"]) == {"own"} and set(another_text["p"]["value"]) == {2.0}
+    assert set(shipped.with_evidence(study)["runs"]["origin"]) == {"evidence"}
+    monkeypatch.setattr(shipped, "shipped", lambda study, folder=None: {})
+    assert shipped.with_evidence(study) == {} and set(shipped.with_evidence(study, table_of("demo", [0], 2.0))["runs"]["origin"]) == {"own"}
+
+
+# ---- verified ----
+
+@pytest.mark.parametrize("name", WINGS)
+def test_a_claim_is_verified_from_scratch(name, brief, tmp_path):
+    study, claim = studies[name], QUICK[name]
+    for preset in next(c for c in study.claims() if c.name == claim).presets: shipped.add_evidence(trained(name, tmp_path, preset, (10, 11, 12)), tmp_path)
+    found = shipped.verify(study, claim, shipped.fresh_seeds[:2], root=tmp_path, workers=1, folder=tmp_path)
+    assert set(found.fresh.values) == {30, 31} and set(found.judged.values) == {10, 11, 12} and 0 <= found.p <= 1
+    again = claim_of(study, claim).test(shipped.shipped(study, folder=tmp_path))
+    assert found.judged.values == again.values
+    assert claim in str(found) and ("as the evidence says" in str(found))
+
+
+def claim_of(study, name): return next(c for c in study.claims() if c.name == name)
+
+
+def test_another_kind_of_run_is_told_from_the_evidence():
+    from grok_nb.claims import over_seeds
+    claim = claim_of(studies["grammar"], "lag")
+    judged = over_seeds({s: 100.0 + s for s in range(10)})
+    same, other = (shipped.Verification(claim, over_seeds({s: at + s for s in range(30, 33)}), judged) for at in (74., 400.))
+    assert same.p > .05 and other.p < .01 and same.holds == other.holds == 3
+    assert "NOT as the evidence says" in str(other) and "NOT" not in str(same)
+
+
+def test_what_cannot_be_verified_is_refused(tmp_path):
+    study = studies["grammar"]
+    with pytest.raises(InputError, match="did you mean 'lag'"): shipped.verify(study, "lags", folder=tmp_path)
+    with pytest.raises(InputError, match="there is no evidence; make it: grok_nb_evidence grammar"): shipped.verify(study, "lag", folder=tmp_path)
