@@ -555,9 +555,7 @@ def grok_nb_claims(
     workers: int = 0,  # processes of --verify; default: one a core
     runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
-    """Judge the papers' claims: the ledger, with effect, interval, seeds and fidelity.
-
-    It rests on the evidence that comes with the package and on the finished runs in the folder.
+    """Judge the papers' claims on the evidence of the package and on finished runs: the ledger.
 
     grok_nb_claims
     grok_nb_claims --study modular --own --measure
@@ -589,9 +587,7 @@ def grok_nb_evidence(
     dry_run: store_true = False,  # say what is missing or out of date, and stop
     runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
 ):
-    """Make again what is missing or out of date in the evidence that comes with the package.
-
-    Trains the runs that claims are judged on: hours. Ctrl-C stops, running it again goes on.
+    """Train and measure again what is missing or out of date in the evidence of the package: hours.
 
     grok_nb_evidence --dry-run
     grok_nb_evidence grammar --workers 2

@@ -181,6 +181,12 @@ def witness(
     return pd.DataFrame(rows)
 
 
+def _labelled(rows, keys):
+    "Everything that says what a value is as text, and the value."
+    labels = rows.reindex(columns=keys)
+    return labels.astype(object).where(labels.notna(), "").astype(str).assign(value=rows["value"])
+
+
 def changed_probes(
     before: pd.DataFrame,  # of `witness`
     now: pd.DataFrame,
@@ -189,10 +195,11 @@ def changed_probes(
 ) -> list[str]:
     "The probes that say something else."
     keys = [c for c in dict.fromkeys([*before, *now]) if c != "value"]
-    said = [rows.reindex(columns=[*keys, "value"]).fillna({k: "" for k in keys}) for rows in (before, now)]
-    both = pd.merge(*(rows.astype({k: str for k in keys}) for rows in said), on=keys, how="outer")
+    both = pd.merge(_labelled(before, keys), _labelled(now, keys), on=keys, how="outer", indicator=True)
     largest = both["value_x"].abs().groupby([both["probe"], both["metric"]]).transform("max")
-    same = (both["value_x"] - both["value_y"]).abs() <= tolerance * largest  # False where one lacks it
+    near = (both["value_x"] - both["value_y"]).abs() <= tolerance * largest
+    unknown = both["value_x"].isna() & both["value_y"].isna()
+    same = (near | unknown) & (both["_merge"] == "both")
     differing = 1 - same.groupby(both["probe"], sort=False).mean()
     return [*differing.index[differing > share]]
 
@@ -284,9 +291,9 @@ fresh_seeds = range(30, 10_000)
 
 
 def _middle(value):
-    "A number for ranks; of a time that never came, infinity."
-    low, high = ends([value])[:, 0]
-    return (low + high) / 2
+    "A number for ranks: infinity for a time that never came, NaN where nothing is known."
+    low, high = map(float, ends([value])[:, 0])
+    return low if low == high else high if low > -np.inf and high == np.inf else (low + high) / 2
 
 
 @dataclass(frozen=True)
@@ -298,9 +305,9 @@ class Verification:
     judged: Evidence
 
     @property
-    def p(self) -> float:  # of both being samples of one kind
+    def p(self) -> float:  # of both being samples of one kind; NaN where nothing is known of one
         samples = [[_middle(v) for v in e.values.values()] for e in (self.fresh, self.judged)]
-        return float(stats.mannwhitneyu(*samples).pvalue)
+        return float(stats.mannwhitneyu(*samples, nan_policy="omit").pvalue)
 
     @property
     def holds(self) -> int:  # fresh seeds on the claim's side of the threshold
@@ -310,7 +317,8 @@ class Verification:
     def __str__(self):
         low, high = self.judged.interval
         each = ", ".join(f"{_middle(v):.3g}" for v in self.fresh.values.values())
-        said = "as the evidence says" if self.p >= 0.05 else "NOT as the evidence says"
+        said = "NOT as the evidence says" if self.p < 0.05 else "as the evidence says"
+        said = "nothing to compare" if np.isnan(self.p) else said
         return (
             f"{self.claim.name}: {self.claim.statement}\n"
             f"  evidence: {self.judged.effect:.3g} [{low:.3g}, {high:.3g}] {self.judged.unit}, "
