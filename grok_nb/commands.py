@@ -638,12 +638,13 @@ def _check_asks(study):
         raise InputError(f"--study {study}: {why}; allowed: {able}")
 
 
-def _asked(study, sources, root):
-    "The probes that a study asks of checkpoints that are not ours."
-    asks = studies[study].foreign_probes
+def _asked(study, run, sources, root):
+    "The probes of a study: of a run of its own, or, where there is none, of checkpoints that are not ours."
+    asks = partial(studies[study].probes, run.config) if run else studies[study].foreign_probes
     given, read = {n: value for n, value in sources.items() if value}, inspect.signature(asks).parameters
     if unread := [name for name in given if name not in read]:
-        raise InputError(f"--{unread[0]}: the study {study!r} does not read it; leave it out")
+        why = "a run is asked about its own data" if run else f"the study {study!r} does not read it"
+        raise InputError(f"--{unread[0]}: {why}; leave it out")
     return asks(**given, **(dict(root=root) if "root" in read else {}))
 
 
@@ -673,7 +674,7 @@ def grok_nb_measure(
     spacing: str = "linear",  # of these: linear or log
     max_disk: str = "",  # room for what is fetched, as 20GB; default: half of what is free
     pairs: str = "",  # grammar: minimal pairs, a file, a folder or nyu-mll/blimp
-    columns: str = "",  # grammar: how the columns of the pairs are called: good=NAME,bad=NAME,paradigm=NAME
+    columns: str = "",  # grammar: their columns: good=NAME,bad=NAME, or sentence=NAME,label=NAME,item=NAME
     neighbour: str = "",  # grammar: before or after: the word beside the changed one that makes a phrase
     policy: str = "",  # grammar: how pairs are scored: prefix=none,first_token=no,normalise=token,ties=good
     items: store_true = False,  # grammar: write items.csv: from which step each pair stays right
@@ -692,6 +693,7 @@ def grok_nb_measure(
     grok_nb_measure EleutherAI/pythia-160m --study copying --most 20 --spacing log --max-disk 5GB
     grok_nb_measure EleutherAI/pythia-160m --study grammar --pairs nyu-mll/blimp --revisions step1:step512
     grok_nb_measure checkpoints --study grammar --pairs pairs.csv --columns good=right,bad=wrong
+    grok_nb_measure grammar-generated-d2-w64-s0-5463ab2c --items
     """
     root = runs_root(runs or None)
     places = named_path(source, "series"), root / source
@@ -703,9 +705,6 @@ def grok_nb_measure(
     study = study or (run.config.study if run else "")
     sources = dict(pairs=pairs, columns=columns, neighbour=neighbour, policy=policy, items=items)
     sources |= dict(corpus=corpus, tokenizer=tokenizer)
-    given = [name for name, value in sources.items() if value]
-    if not foreign and given:
-        raise InputError(f"--{given[0]}: a run is asked about its own data; leave it out")
     if foreign:
         _check_asks(study)
     _check_how(most, spacing, device, out)
@@ -717,7 +716,7 @@ def grok_nb_measure(
     opened = partial(Series, run or source, **which, **opening)
     # A bad folder is refused before torch is loaded; the hub is asked last.
     series = None if is_hub_name(source) and not (run or places[0].is_dir()) else opened()
-    probes = _asked(study, sources, root) if foreign else run.study.probes(run.config)
+    probes = _asked(study, None if foreign else run, sources, root)
     series = series or opened()
     folder = Path(out) if out else _tables(series, source, root)
     options = dict(most=most or None, spacing=spacing, duplicates=duplicates or not foreign)
@@ -747,7 +746,7 @@ def _measure(series, study, probes, foreign, folder, as_json, device, **options)
     table = measure(series, probes, folder, device, **options)
     checked = _verified(series, folder) if foreign else dict(summary="", remarks=[])
     left_out = table.attrs.get("left_out", [])
-    notes = study.foreign_notes(table, probes, folder) if foreign else []
+    notes = study.foreign_notes(table, probes, folder)
     found = when_in(table, study.curves | study.foreign_curves, series.name)
     if as_json:
         rows, steps = json.loads(found.to_json(orient="records")), [c.step for c in chosen]

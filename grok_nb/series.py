@@ -8,6 +8,7 @@ __all__ = ['step_of', 'tokens_of', 'choose', 'Hub', 'Other', 'Revision', 'tokeni
 
 # %% ../nbs/core/06_series.ipynb #511bbf83
 import hashlib, json, os, re, shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -17,7 +18,7 @@ from fastcore.basics import patch
 from . import InputError, RunError, is_watched
 from .files import disk_errors_are_named, file_hash, in_words, named_path, remove_folder
 from .files import short_hash, size_of
-from .runs import Checkpoint, Run, runs_root
+from .runs import Checkpoint, Run, bare_name, runs_root, tensor_names, wrapping
 from .texts import has_tokenizer, is_hub_name, open_tokenizer
 
 # %% ../nbs/core/06_series.ipynb #5e71e503
@@ -385,6 +386,26 @@ def _download(self: Hub, name, folder):
             f"{self.repo}, {name}: cannot be fetched: {_reason(e)}; run it again to go on"
         ) from None
 
+# %% ../nbs/core/06_series.ipynb #b87d71ff
+def _named_otherwise(names, strip_prefix="", ignore_tensors=()):
+    "Why a model does not find its tensors under these names; empty: nothing speaks against it."
+    called = {n: bare_name(n, strip_prefix) for n in sorted(names)}
+    kept = {n: c for n, c in called.items() if not any(fnmatchcase(c, p) for p in ignore_tensors)}
+    counts = Counter(map(bare_name, kept.values()))
+    if twice := [n for n, c in kept.items() if counts[bare_name(c)] > 1]:
+        found = next(filter(None, map(wrapping.search, twice)), None)
+        prefix, name = found[0] if found else strip_prefix, bare_name(kept[twice[0]])
+        advice = f"--ignore-tensors '*{prefix}*' alone takes those without"
+        return (
+            f"{len(twice) // 2} of its tensors are there with {prefix} and without, such as {name}; {advice}"
+        )
+    if wrapped := [c for c in kept.values() if wrapping.search(c)]:
+        found, name = wrapping.search(wrapped[0]), wrapped[0]
+        where = f"begin with {found[0]}" if name.startswith(found[0]) else f"hold {found[0]}, as {name} does"
+        whose = "torch.compile and DistributedDataParallel put there"
+        return f"its tensors' names {where}, which {whose}; --strip-prefix {found[0]} takes it off"
+    return ""
+
 # %% ../nbs/core/06_series.ipynb #3e58bdcd
 class Other(Checkpoint):
     "A checkpoint that is not ours."
@@ -431,6 +452,9 @@ class Other(Checkpoint):
             raise self.refusal(f"config.json asks for code of the hub, {code[0]}; it is never run")
         if why := _cut_off(self.path):
             raise self.refusal(f"{why}; revisions (--revisions) chooses others")
+        names = tensor_names(self.path / name for name in _opened_weights(self.path))
+        if why := _named_otherwise(names, **self.opening):
+            raise self.refusal(why)
 
     @property
     def model(self):
@@ -694,20 +718,22 @@ def spread(
 
 # %% ../nbs/core/06_series.ipynb #67d4b9a0
 def _tensors(folder):
-    "Name, tensor and hash of each, in the folder's safetensors files."
+    "Name, tensor and hash of each, in the folder's safetensors files; the name without what is put into it."
     from safetensors import safe_open
     import torch
 
     files = [Path(folder) / n for n in _opened_weights(folder)]
     if not files:
         raise InputError(f"series: {folder} has no safetensors weights; pickled weights are not opened")
+    counts = Counter(map(bare_name, tensor_names(files)))
     for file in files:
         with safe_open(file, "pt") as f:
             for name in f.keys():
                 t = f.get_tensor(name).contiguous()
                 h = hashlib.sha256(f"{t.dtype} {tuple(t.shape)}".encode())
                 h.update(t.view(-1).view(torch.uint8).numpy().data if t.numel() else b"")
-                yield name, t, h.hexdigest()
+                bare = bare_name(name)
+                yield bare if counts[bare] == 1 else name, t, h.hexdigest()
 
 # %% ../nbs/core/06_series.ipynb #fc065f14
 def tensor_hashes(

@@ -455,6 +455,36 @@ def test_planted_rows_and_their_figure(planted_run):
     assert np.isclose(dict(zip(*late.get_data()))[4], wanted)
 
 
+def test_a_run_of_ours_is_told_when_each_pair_came_to_stay_right(planted_run, tmp_path, capsys):
+    "By its name and by its folder; planted pairs too, in the columns of other people's checkpoints."
+    from grok_nb.commands import grok_nb_measure
+    for source in (planted_run.run_id, str(planted_run.path)):
+        grok_nb_measure([source, "--items", "--out", str(tmp_path), "--device", "cpu"])
+        said, items = capsys.readouterr().out, pd.read_csv(tmp_path/"items.csv")
+        assert f"Pairs one by one ({', '.join(f'{n:,} {state}' for state, n in items.state.value_counts().items())}): {tmp_path}" in said
+        assert "Pairs are scored under prefix=bos,leading_space=yes,first_token=yes,normalise=none,ties=half" in said and "unexposed pairs" in said
+    table = judge.asked(planted_run.config)
+    assert [*items] == ["pair", "paradigm", "last_wrong", "right_from", "state"] and items.pair.tolist() == table.pair.tolist()
+    assert items.paradigm.tolist() == table.paradigm.tolist() and "planted" in set(items.paradigm)
+    steps, tokenizer = planted_run.steps, planted_run.stream.tokenizer
+    right = np.array([score_pairs(planted_run.at(step).model, tokenizer, table).margin > 0 for step in steps])
+    for i, row in enumerate(items.itertuples()):
+        wrong = [k for k in range(len(steps)) if not right[k, i]]
+        assert np.isnan(row.last_wrong) if not wrong else row.last_wrong == steps[wrong[-1]]
+        after = wrong[-1] + 1 if wrong else 0
+        assert (row.state, row.right_from) == ("arrived" if wrong else "always", steps[after]) if after < len(steps) else row.state == "not yet" and np.isnan(row.right_from)
+    assert items.state.nunique() == 3
+
+
+@pytest.mark.promise("input")
+def test_what_a_run_of_ours_is_not_asked_is_one_line(planted_run, capsys):
+    from grok_nb.commands import grok_nb_measure
+    for words in (["--pairs", "x.csv", "--items"], ["--columns", "item=id"], ["--policy", "ties=good"]):
+        with pytest.raises(SystemExit) as ended: grok_nb_measure([planted_run.run_id, *words])
+        said = capsys.readouterr()
+        assert ended.value.code == 2 and said.err == f"grok_nb_measure: {words[0]}: a run is asked about its own data; leave it out\n" and not said.out
+
+
 def test_concentrations_are_of_the_heads_that_changed(smoke):
     steps = dict(subject_verb_1=(60, 120), determiner_noun=(0, 120))
     found = judge.concentrations(smoke, *({name: pair[i] for name, pair in steps.items()} for i in (0, 1))).set_index("paradigm")

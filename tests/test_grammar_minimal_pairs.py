@@ -212,6 +212,71 @@ def test_pairs_of_every_kind_of_file_under_their_own_names(tmp_path):
     assert turned.sentence_good.tolist() == rows.wrong.tolist()
 
 
+BY_SENTENCE = "sentence=text,label=acceptable,item=id,paradigm=set"
+
+
+def by_sentence(labels=("good", "bad")):
+    "The sentences of this page, a row for each, in another order than that of the pairs; an id counts within its paradigm, and begins again."
+    good = pd.DataFrame(dict(text=PAIRS.sentence_good, acceptable=labels[0], id=PAIRS.groupby("paradigm").cumcount(), set=PAIRS.paradigm, phrase=None))
+    good.loc[7, "phrase"] = "who should derek hug"
+    bad = good.assign(text=PAIRS.sentence_bad, acceptable=labels[1])
+    bad.loc[7, "phrase"] = "who should derek hug richard"
+    return pd.concat([good[:1], bad[:3], good[1:], bad[3:]])
+
+
+@pytest.mark.parametrize("labels", [(1, 0), ("good", "bad"), ("Acceptable", "unacceptable"), (True, False), (1.0, 0.0)])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "b.csv", "a.json", "a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_sentence_a_row_is_the_same_as_a_pair_a_row(tmp_path, name, labels):
+    rows, path = by_sentence(labels), tmp_path/name
+    if name.endswith(".parquet"): rows.to_parquet(path)
+    elif ".json" in name: rows.to_json(path, orient="records", lines="jsonl" in name)
+    else: rows.to_csv(path, index=False, sep={"a.tsv": "\t", "b.csv": ";"}.get(name, ","))
+    own = PAIRS.assign(phrase_good=None, phrase_bad=None).astype(object)
+    own.loc[7, ["phrase_good", "phrase_bad"]] = rows.phrase.dropna().tolist()
+    wanted, found = read_pairs(own), read_pairs(path, columns=BY_SENTENCE)
+    pd.testing.assert_frame_equal(found, wanted)
+    assert found.attrs == wanted.attrs and found.phrase_good[7] == "who should derek hug"
+    usual = rows.rename(columns=dict(text="sentence", acceptable="label", id="item", set="UID"))
+    pd.testing.assert_frame_equal(read_pairs(usual), wanted)
+    assert len(pairs_fingerprint_of(path, "transitive", BY_SENTENCE)) == 16
+
+
+def test_a_folder_may_have_files_of_both_layouts(tmp_path):
+    PAIRS.to_csv(tmp_path/"a.csv")
+    by_sentence().rename(columns=dict(text="sentence", acceptable="label", id="item", set="paradigm")).to_csv(tmp_path/"b.csv")
+    found = read_pairs(tmp_path)
+    assert found.pair.tolist() == list(range(2*len(PAIRS))) and found.sentence_bad.tolist() == PAIRS.sentence_bad.tolist()*2
+
+
+def without_a_row(rows): return rows[1:]
+def with_a_row_twice(rows): return pd.concat([rows, rows[:1]])
+def of_one_label(rows): return rows.assign(acceptable="good")
+
+
+@pytest.mark.promise("input")
+@pytest.mark.parametrize("change,says", [
+    (without_a_row, "1 of 14 items .*: '0' of 'determiner_noun_agreement_1' .1 bad.$"), (with_a_row_twice, "1 of 14 items .*: '0' of 'determiner_noun_agreement_1' .2 good, 1 bad.$"),
+    (of_one_label, "14 of 14 items are not one good and one bad row: '0' of .* .2 good., '0' of .* .2 good., '0' of .* .2 good., …$"),
+    (lambda rows: rows.assign(acceptable=["good", "maybe", *["bad"]*26]), "label 'maybe' in row 1, from 0: must be 1 or 0"),
+    (lambda rows: rows.assign(acceptable=[None, *["bad"]*27]), "label '' in row 0"), (lambda rows: rows.assign(id=["", *range(27)]), "no item in row 0, from 0"),
+    (lambda rows: rows.assign(text=[None, *rows.text[1:]]), "sentence_good of pair 0 is blank"), (lambda rows: rows.assign(set=[None, *rows.set[1:]]), "2 of 15 items .*'0' of 'pairs' .1 good., '0' of 'det"),
+    (lambda rows: rows.drop(columns="id"), "columns: item='id' is unknown. Allowed"), (lambda rows: pd.concat([rows, PAIRS]), "label '' in row 28, from 0")])
+def test_items_that_are_no_pairs_are_counted_and_named(tmp_path, change, says):
+    change(by_sentence()).to_json(tmp_path/"pairs.jsonl", orient="records", lines=True, force_ascii=False)
+    for read in (read_pairs, lambda path, columns: pairs_fingerprint_of(path, "", columns)):
+        with pytest.raises(InputError, match=says) as e: read(tmp_path/"pairs.jsonl", columns=BY_SENTENCE)
+        assert "pairs.jsonl" in str(e.value) and str(e.value).isprintable()
+
+
+@pytest.mark.promise("input")
+@pytest.mark.parametrize("columns,says", [
+    ("", "has sentence_good beside sentence, label and item"), ("sentence=sentence", "label '' in row 1, from 0"), ("good=sentence_good", "sentence_good of pair 0 is blank"),
+    ("good=sentence_good,item=item", "good is of files with a pair a row, item of those with a sentence a row")])
+def test_a_file_in_two_layouts_is_refused_either_way(tmp_path, columns, says):
+    (tmp_path/"pairs.jsonl").write_text(json.dumps(dict(sentence="a", label=1, item=0)) + "\n" + json.dumps(dict(sentence_good="a", sentence_bad="b")))
+    with pytest.raises(InputError, match=says): read_pairs(tmp_path/"pairs.jsonl", columns=columns)
+
+
 def test_a_row_without_a_paradigm_is_of_the_files_and_none_is_lost(tmp_path):
     rows = [dict(UID="a"), dict(paradigm="b"), dict(), dict(UID=" ", paradigm=None), dict(paradigm=7)]
     (tmp_path/"rest.jsonl").write_text("\n".join(json.dumps(dict(sentence_good=f"good {i}", sentence_bad=f"bad {i}") | row) for i, row in enumerate(rows)))
@@ -456,6 +521,11 @@ def test_a_series_is_told_when_each_pair_came_to_stay_right_and_what_is_tied(sav
         wrong = max(step for step, ok in zip(models, right[:, i]) if not ok)
         assert row.last_wrong == wrong and (np.isnan(row.right_from) and row.state == "not yet" if wrong == 40 else row.right_from == wrong + 10 and row.state == "arrived")
     assert items.state.nunique() == 2
+    by_sentence().to_csv(tmp_path/"judged.csv", sep=";", index=False)
+    asked[asked.index("--pairs") + 1], asked[asked.index("--columns") + 1] = str(tmp_path/"judged.csv"), BY_SENTENCE
+    grok_nb_measure([*asked, "--policy", "normalise=token", "--items", "--out", str(tmp_path/"judged")])
+    assert capsys.readouterr().out.replace(str(tmp_path/"judged"), str(tmp_path/"out")) == said # a sentence a row is the same
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path/"judged"/"items.csv"), items)
 
 
 @pytest.mark.promise("input")

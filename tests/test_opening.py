@@ -17,7 +17,7 @@ from grok_nb import InputError, texts
 from grok_nb.commands import grok_nb_measure, grok_nb_train
 from grok_nb.copying.elsewhere import copies_of_its_own, heads_of_its_own, ordinary_tokens
 from grok_nb.probes import measure
-from grok_nb.series import Other, Series, tokenizer_of
+from grok_nb.series import Other, Series, tensor_hashes, tokenizer_of
 from grok_nb.texts import end_of_text, open_texts
 
 SIZES = dict(vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, max_position_embeddings=64, bos_token_id=0, eos_token_id=0)
@@ -100,6 +100,47 @@ def test_a_prefix_is_named_and_taken_off_on_request(models, tmp_path, kind, pref
     refused(lambda: Other(folder, 3).model, f"^step3: its tensors' names begin with {re.escape(prefix)},", f"--strip-prefix {re.escape(prefix)} ")
     assert same(Series([folder], strip_prefix=prefix).checkpoints[0].model, Other(models[kind], 3).model)
     refused(lambda: Series([folder], strip_prefix="model.").checkpoints[0].model, "names begin with")
+
+
+def in_blocks(kind, prefix, whole=""):
+    "Names as they are where each block was compiled by itself, and the model once more; `whole`: what that has put before them."
+    return lambda found: {whole + re.sub(rf"^{re.escape(LAYER[kind])}\.\d+\.", rf"\g<0>{prefix}", n): t for n, t in found.items()}
+
+
+@pytest.mark.parametrize("whole", ["", "_orig_mod.", "module."])
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "neox"])
+def test_a_prefix_inside_names_is_named_and_taken_off_on_request(models, tmp_path, kind, prefix, whole):
+    folder = changed(models[kind], tmp_path/"step3", in_blocks(kind, prefix, whole))
+    says = f"begin with {re.escape(whole)}," if whole else f"hold {re.escape(prefix)}, as {re.escape(LAYER[kind])}.0.{re.escape(prefix)}[a-z_0-9.]+ does,"
+    refused(lambda: Other(folder, 3).model, f"^step3: its tensors' names {says}", f"--strip-prefix {re.escape(whole or prefix)} takes it off$")
+    assert same(Series([folder], strip_prefix=whole or prefix).checkpoints[0].model, Other(models[kind], 3).model)
+    assert tensor_hashes(folder) == tensor_hashes(models[kind])
+
+
+@pytest.mark.parametrize("prefix, options", [("_orig_mod.", {}), ("_orig_mod.", dict(strip_prefix="_orig_mod.")), ("mine.", dict(strip_prefix="mine."))])
+def test_which_of_two_tensors_of_one_name_is_meant_is_not_guessed(models, tmp_path, prefix, options):
+    folder = changed(models["llama"], tmp_path/"step3", lambda found: {prefix + n: t + 1 for n, t in found.items()} | found)
+    refused(lambda: Other(folder, 3, **options).model, f"^step3: 21 of its tensors are there with {prefix} and without, such as lm_head.weight; --ignore-tensors '.{prefix}.' alone")
+    if options: refused(lambda: Other(folder, 3, **options, ignore_tensors=(f"*{prefix}*",)).model, " and without, such as")
+    assert same(Other(folder, 3, ignore_tensors=(f"*{prefix}*",)).model, Other(models["llama"], 3).model)
+    assert len(tensor_hashes(folder)) == 42
+    if not options: assert len(tensor_hashes(changed(folder, tmp_path/"step4", lambda found: {n if n.startswith(prefix) else "module." + n: t for n, t in found.items()}))) == 42
+
+
+@pytest.mark.parametrize("change", [in_blocks("llama", "_orig_mod."), in_blocks("llama", "", "_orig_mod.")], ids=["blocks", "whole"])
+def test_one_compiled_checkpoint_among_many_is_told_before_any_is_measured(models, tmp_path, runs_root, capsys, change):
+    for step in (1, 2, 3, 5):
+        changed(models["llama"], tmp_path/"series"/f"step{step}", lambda found: {n: t + step*.1 for n, t in found.items()})
+    changed(tmp_path/"series"/"step2", tmp_path/"series"/"step4", change) # a duplicate, too
+    command = [str(tmp_path/"series"), "--study", "copying", "--json"]
+    with pytest.raises(SystemExit) as ended: grok_nb_measure(command)
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and not said.out and re.fullmatch("grok_nb_measure: step4: its tensors' names [^\n]*; --strip-prefix _orig_mod. takes it off\n", said.err)
+    assert list(runs_root.iterdir()) == []
+    grok_nb_measure([*command, "--strip-prefix", "_orig_mod."])
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"] == [1, 2, 3, 4, 5] and found["verified"]["summary"] == "4 distinct of 5" and found["verified"]["remarks"] == ["step 4 has the weights of step 2"]
 
 
 def test_a_tensor_of_another_shape_is_named(models, tmp_path):

@@ -768,5 +768,5 @@ def test_a_run_of_ours(runs_root, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["steps"] == [2, 4, 6]
     pairs, _ = pairs_of(tmp_path)
     assert "no tokenizer lies beside" in told_later(capsys, run.path, "--study", "grammar", "--pairs", pairs, "--out", tmp_path/"other")
-    assert "is asked about its own data" in told(capsys, run.path, "--pairs", pairs)
+    for words in (("--pairs", pairs), ("--items",)): assert f"{words[0]}: a run is asked about its own data" in told(capsys, run.path, *words)
     assert files_in(run.path) == before

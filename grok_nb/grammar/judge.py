@@ -188,21 +188,23 @@ def _item_rows(pairs, scores):
     return [dict(pair=int(i), paradigm=p, metric="margin", value=float(v)) for i, p, v in found]
 
 # %% ../../nbs/grammar/09_judge.ipynb #f7086d75
-def probes(config: Config) -> dict:
+def probes(
+    config: Config,
+    items: bool = False,  # the margin of every pair, too
+) -> dict:  # name → probe
     "What is measured during training. Raises InputError for pairs that are too long for the model."
     if config.language == "text" and not _kept(config).is_file():
         _check_pairs(config)
-    return dict(accuracy=judged, held_out=held_out_loss)
+    return dict(accuracy=judged, held_out=held_out_loss) | (dict(margins=margins) if items else {})
 
 # %% ../../nbs/grammar/09_judge.ipynb #7866e4c2
 def margins(
     model,  # transformers causal language model
     context,  # of a run: has `config` and `stream`
-) -> list[dict]:  # pair, metric "margin", value in nats
+) -> list[dict]:  # pair, paradigm, metric "margin", value in nats
     "By how much each acceptable sentence is likelier than the other."
-    scores = score_pairs(model, context.stream.tokenizer, asked(context.config))
-    found = zip(scores["pair"], scores["margin"])
-    return [dict(pair=int(pair), metric="margin", value=float(margin)) for pair, margin in found]
+    pairs = asked(context.config)
+    return _item_rows(pairs, score_pairs(model, context.stream.tokenizer, pairs))
 
 # %% ../../nbs/grammar/09_judge.ipynb #2423ca01
 def measured_lags(
@@ -409,12 +411,13 @@ def _write_items(margins, folder):
 
 
 def foreign_notes(
-    table,  # of `foreign_probes`, of one series, pandas
+    table,  # of `foreign_probes`, or of `probes`, of one series, pandas
     probes: dict,  # these
     folder: Path,  # of the tables; items.csv is put there, if pairs were measured one by one
 ) -> list[str]:
     "How the series was asked: the policy, ties, and where the pairs stand one by one."
-    bound = [probe.keywords["policy"] for probe in probes.values() if hasattr(probe, "keywords")]
-    notes = [f"Pairs are scored under {policy}" for policy in bound] + _remarks(table)
+    judges = [probe for name, probe in probes.items() if name == "accuracy"]
+    policies = [getattr(probe, "keywords", {}).get("policy", Policy()) for probe in judges]
+    notes = [f"Pairs are scored under {policy}" for policy in policies] + _remarks(table)
     margins = table[table["metric"] == "margin"]
     return notes if margins.empty else [*notes, _write_items(margins, folder)]

@@ -423,7 +423,7 @@ def read_pairs(
 ) -> pd.DataFrame:  # pair, paradigm, sentence_good, sentence_bad, and `phrase_columns`
     """A table of minimal pairs with their critical phrases.
 
-    `pair` numbers the rows of the source, so it has gaps where pairs were dropped.
+    `pair` numbers the items of the source, so it has gaps where pairs were dropped.
     """
     table = _read(source, paradigms, columns).reset_index(drop=True)
     if table.empty:

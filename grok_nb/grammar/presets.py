@@ -40,8 +40,8 @@ class Config(corpus.Config):
                                 -1, 2**31 - 1)
     pairs: str = option("", "text: minimal pairs: .parquet, .jsonl, .json, .csv or .tsv, a folder of "
                         "these, or a hub name such as nyu-mll/blimp", hashed=False)
-    columns: str = option("", "text: how the pairs' columns are called: good=NAME,bad=NAME,paradigm=NAME",
-                          hashed="if set")
+    columns: str = option("", "text: how the pairs' columns are called: good=NAME,bad=NAME,paradigm=NAME, or "
+                          "sentence=NAME,label=NAME,item=NAME", hashed="if set")
     neighbour: str = option("", "text: where no rule knows a critical phrase: the changed word with the one "
                             "before or after it", hashed="if set")
     pairs_fingerprint: str = option("", "of the minimal pairs; filled in")
