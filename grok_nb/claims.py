@@ -79,7 +79,9 @@ def over_seeds(
         bound = ": the effect is a bound" if known.size == 1 else ""
         note = "; ".join(filter(None, [note, f"{n_open} of {len(low)} seeds open{bound}"]))
     tests = partial(_sign_p, low, high), partial(_sign_power, low, high, effect)
-    return Evidence(effect, median_interval(values.values(), level), unit, len(low), note, dict(values), *tests)
+    return Evidence(
+        effect, median_interval(values.values(), level), unit, len(low), note, dict(values), *tests
+    )
 
 # %% ../nbs/core/10_claims.ipynb #f597469a
 def _share_p(k, n, threshold):
@@ -106,7 +108,9 @@ def share_of_seeds(
     n, k = len(flags), sum(map(bool, flags.values()))
     found = stats.binomtest(k, n).proportion_ci(level, method="exact")
     tests = partial(_share_p, k, n), partial(_share_power, n)
-    return Evidence(k / n, (float(found.low), float(found.high)), "share of seeds", n, "", dict(flags), *tests)
+    return Evidence(
+        k / n, (float(found.low), float(found.high)), "share of seeds", n, "", dict(flags), *tests
+    )
 
 # %% ../nbs/core/10_claims.ipynb #a3020121
 fidelities = "smoke", "demo", "gpu", "paper"  # from a check that the wiring holds to the published scale
@@ -543,7 +547,9 @@ def answer(
     for row in chosen.itertuples():
         amount = f": {_amount(row)}, {row.seeds} seeds" if row.seeds else ""
         verdict = row.verdict if row.seeds else f"{row.verdict} ({row.reason})"
-        lines.append(f"- {marks[row.verdict][0]} {row.statement} *{verdict[0].upper()}{verdict[1:]}*{amount}.")
+        lines.append(
+            f"- {marks[row.verdict][0]} {row.statement} *{verdict[0].upper()}{verdict[1:]}*{amount}."
+        )
     return "\n".join(lines)
 
 # %% ../nbs/core/10_claims.ipynb #ed374696

@@ -148,11 +148,12 @@ def arrival_table(
         curves = curves_by_seed(tables, where, preset)
         times = [rise_time(c) for c in curves.values()]
         come = share_of_seeds({seed: t.reached for seed, t in zip(curves, times)})
+        low, high = come.interval
         found.append(
             {
                 "preset": preset,
                 "seeds": len(times),
-                "it rises in": f"{sum(t.reached for t in times)} [{come.interval[0]:.2f}, {come.interval[1]:.2f}]",
+                "it rises in": f"{sum(t.reached for t in times)} [{low:.2f}, {high:.2f}]",
                 "half-way, in half of the runs (step)": _in_half(times),
                 "at the end": _middle_of([c.iloc[-3:].mean() for c in curves.values()]),
             }

@@ -144,7 +144,11 @@ def with_evidence(
     "What claims are judged on: the evidence, and runs of one's own as more seeds."
     there = shipped(study, folder=folder)
     if not (there and own):
-        origin = dict(runs=(there or own)["runs"].assign(origin="evidence" if there else "own")) if there or own else {}
+        origin = (
+            dict(runs=(there or own)["runs"].assign(origin="evidence" if there else "own"))
+            if there or own
+            else {}
+        )
         return dict(there or own) | origin
     theirs, ours = there["runs"].assign(origin="evidence"), own["runs"].assign(origin="own")
     ours = ours[~ours["run"].isin(theirs["run"])]
@@ -191,7 +195,7 @@ def changed_probes(
     before: pd.DataFrame,  # of `witness`
     now: pd.DataFrame,
     tolerance: float = 0.01,  # of the largest value of a metric
-    share: float = 0.02,  # of a probe's values that may differ by more: near ties fall out otherwise elsewhere
+    share: float = 0.02,  # of a probe's values that may differ by more, as near ties do elsewhere
 ) -> list[str]:
     "The probes that say something else."
     keys = [c for c in dict.fromkeys([*before, *now]) if c != "value"]
@@ -350,9 +354,15 @@ def verify(
     for preset in claim.presets:
         configs = judged_configs(study, preset, text, seeds)
         if not configs:
-            raise InputError(f"claim {name}: its preset {preset} reads a text; name it with --corpus and --pairs")
+            raise InputError(
+                f"claim {name}: its preset {preset} reads a text; name it with --corpus and --pairs"
+            )
         runs = train_all(configs, root, workers, then="grok_nb.shipped:look_into")
-        found.append(measured_tables(runs).merge(describe(runs)[["run", "study", "preset", "fidelity", "seed"]], on="run"))
+        found.append(
+            measured_tables(runs).merge(
+                describe(runs)[["run", "study", "preset", "fidelity", "seed"]], on="run"
+            )
+        )
     try:
         fresh = claim.test(gather(pd.concat(found, ignore_index=True)))
         return Verification(claim, fresh, claim.test(there))

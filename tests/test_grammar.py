@@ -598,6 +598,18 @@ def test_claims_on_synthetic_runs(name):
         assert verdict.verdict == wanted and verdict.evidence.seeds == 10 and np.isfinite(verdict.evidence.interval).all(), str(verdict)
 
 
+def test_what_token_counts_solve_says_nothing_about_exposure():
+    claim = next(c for c in study.claims() if c.name == "beyond frequency")
+    rows = runs_of(dict(demo={}))
+    kept = claim.judge(rows).evidence.effect
+    gap = rows["metric"].eq("gap_left") & rows["paradigm"].eq("two")
+    wild = rows.assign(value=rows["value"].where(~gap, 9.0))
+    counted = pd.concat([wild, wild[gap].assign(group="all", metric="unigram", value=.9)], ignore_index=True)
+    assert claim.judge(wild).evidence.effect > 4 and np.isclose(claim.judge(counted).evidence.effect, kept)
+    both = [wild[rows["paradigm"].eq(p) & rows["metric"].eq("gap_left")].assign(group="all", metric="unigram", value=.9) for p in ("one", "two")]
+    assert claim.judge(pd.concat([wild, *both], ignore_index=True)).reason == "token counts alone solve every paradigm"
+
+
 def test_every_claim_is_in_the_ledger_with_a_reason(smoke):
     names = [c.name for c in study.claims()]
     assert names == list(JUDGED)

@@ -207,7 +207,9 @@ def _figures(figures):
 def _half_way(ax, curves, y, color, size):
     "A mark for each curve, at the time when it was half-way up its own rise."
     times = [rise_time(c) for c in curves]
-    ax.plot([t.mid for t in times if t.reached], [y] * sum(t.reached for t in times), "|", color=color, ms=size)
+    ax.plot(
+        [t.mid for t in times if t.reached], [y] * sum(t.reached for t in times), "|", color=color, ms=size
+    )
 
 
 def beside_evidence(
@@ -222,12 +224,19 @@ def beside_evidence(
     probe = there[study.headline["probe"]].merge(there["runs"][["run", "preset"]])
     fig, axes = panels(len(presets), width=4.2, height=3.0, beside=0.8, sharey=True)
     for ax, preset in zip(axes, presets):
-        judged = [curve(rows, **study.headline) for _, rows in probe[probe["preset"] == preset].groupby("run")]
+        judged = [
+            curve(rows, **study.headline) for _, rows in probe[probe["preset"] == preset].groupby("run")
+        ]
         all_of_them = pd.concat(judged, axis=1)
         steps, low, high = all_of_them.index, all_of_them.min(axis=1), all_of_them.max(axis=1)
-        ax.fill_between(steps, low, high, color="#999999", alpha=0.3, lw=0, label="judged runs, from lowest to highest")
+        ax.fill_between(
+            steps, low, high, color="#999999", alpha=0.3, lw=0, label="judged runs, from lowest to highest"
+        )
         ax.plot(all_of_them.median(axis=1), color="#666666", lw=1.2, label="their median")
-        mine = [curve(rows, **study.headline) for _, rows in own[own["preset"] == preset].groupby("run", sort=False)]
+        mine = [
+            curve(rows, **study.headline)
+            for _, rows in own[own["preset"] == preset].groupby("run", sort=False)
+        ]
         for i, line in enumerate(mine):
             ax.plot(line, color="#0072B2", lw=1.8, label=None if i else "these runs")
         bottom = ax.get_ylim()[0]
