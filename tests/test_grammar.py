@@ -605,7 +605,7 @@ def test_what_token_counts_solve_says_nothing_about_exposure():
     gap = rows["metric"].eq("gap_left") & rows["paradigm"].eq("two")
     wild = rows.assign(value=rows["value"].where(~gap, 9.0))
     counted = pd.concat([wild, wild[gap].assign(group="all", metric="unigram", value=.9)], ignore_index=True)
-    assert claim.judge(wild).evidence.effect > 4 and np.isclose(claim.judge(counted).evidence.effect, kept)
+    assert claim.judge(wild).evidence.effect > 4 and abs(claim.judge(counted).evidence.effect - kept) < .01
     both = [wild[rows["paradigm"].eq(p) & rows["metric"].eq("gap_left")].assign(group="all", metric="unigram", value=.9) for p in ("one", "two")]
     assert claim.judge(pd.concat([wild, *both], ignore_index=True)).reason == "token counts alone solve every paradigm"
 
