@@ -389,7 +389,7 @@ def report(
     parts = [[[r for r in some if r.config.study == name] for some in (runs, evidence)] for name in names]
     body, title = sum(_sections(parts, workers), []), studies[names[0]].question
     if len(names) > 1:
-        title = "An ability arrives late and suddenly: when, in which circuit, and what moves it?"
+        title = "An ability arrives: when, in which circuit, and what moves it?"
         questions = {name: html.escape(studies[name].question) for name in names}
         links = "".join(f'<li><a href="#{name}">{asked}</a></li>' for name, asked in questions.items())
         body = [f"<h1>{title}</h1><ul>{links}</ul>", *body]
