@@ -536,6 +536,7 @@ def test_kaplan_meier_by_hand():
             low, high = (share ** np.exp(sign * z * np.sqrt(spread) / np.log(share)) for sign in (-1, 1))
             assert np.allclose(came.loc[time], [share, low, high])
         assert np.allclose(came.loc[150], came.loc[100]) and came.loc[300].tolist() == [0, 0, came.high[200]]
+    assert kaplan_meier([100, 300]).median == Interval(100, 100) # from there on a half wait, and no more
     few = kaplan_meier([100, Interval(4000, np.inf), Interval(5000, np.inf)])
     assert few.median == Interval(5000, np.inf) and (few.runs, few.reached) == (3, 1) # two thirds wait to the end
     for level in (0, 1, 1.5, -.1):
@@ -575,10 +576,11 @@ def test_bootstrap_covers_as_stated_and_widens_for_few():
     student = stats.ttest_1samp(gaussian, 0).confidence_interval()
     assert .95 < np.ptp(bootstrap_interval(gaussian)) / np.ptp(student) < 1.02 # without the correction .91
     assert bootstrap_interval([1., 2., 4.]) == (1, 4) and bootstrap_interval([3.]) == (-np.inf, np.inf)
-    assert bootstrap_interval([2., 2., 2.]) == (2, 2)
+    assert bootstrap_interval([2., 2., 2.]) == (2, 2) and bootstrap_interval([.1]*7) == (np.mean([.1]*7),)*2 # to the last digit
     once, again = (bootstrap_interval([1., 2., 4.], resamples=1, seed=seed) for seed in (1, 2))
     assert once[0] == once[1] and again[0] == again[1] and once != again # one resample has one mean
     assert bootstrap_interval([1., 2., 3., 9.], np.median) == bootstrap_interval([1., 2., 3., 9.], np.median)
+    assert bootstrap_interval(gaussian) == bootstrap_interval(gaussian, np.mean, .95, 4999, 0) != bootstrap_interval(gaussian, seed=1)
     with pytest.raises(InputError, match="kaplan_meier"): bootstrap_interval([1, np.inf])
 
 
