@@ -183,6 +183,7 @@ def test_amounts_as_people_read_them(effect, interval, seeds, said):
     assert (row["effect"], row["seeds"], row["power"], row["why"]) == (said, str(seeds or ""), "", book.reason[0])
     about = f"{said}, {seeds} seed{'s'*(seeds != 1)}, demo; " if seeds else ""
     assert book.text().endswith(f" {row['verdict']}: c ({about}{row['why']})\n1 {row['verdict']}")
+    assert (f">{seeds}</td>" in book._repr_html_()) == bool(seeds) and ledger([]).columns.tolist() == book.columns.tolist()
     assert list(row) == ["claim", "statement", "paper", "effect", "seeds", "power", "fidelity", "verdict", "why"]
 
 
