@@ -342,6 +342,7 @@ def test_each_paradigm_falls_at_the_first_stage_it_fails():
     assert table.early["kept"] == pytest.approx(.6) and table.peak["kept"] == .9 and table.unexposed_peak["short"] == .79 and table.phrases["few"] == 299
     counts = selection_counts(table.reset_index())
     assert counts.fell.tolist() == [1, 1, 1, 2, 2] and counts.left.tolist() == [7, 6, 5, 3, 1]
+    assert counts.columns.tolist() == ["stage", "meaning", "fell", "left"] and counts.meaning[1] == "never reaches the threshold"
     assert selection(curves, early=(100, 200), below=.9, tau=.75, min_exposed=99).fell.tolist() == ["", "", "never", "phrase", "", "exposed", "", "unexposed"]
 
 
@@ -405,6 +406,19 @@ def test_figure_shows_what_the_table_says(tables):
     with pytest.raises(InputError, match="no paradigm with exposed and unexposed pairs"): lag_figure(curves[curves.paradigm == "bare"])
     assert split_figure({"pairs": split_table(world["steps"], world["correct"], random_splits(world["exposed"], 50))}).axes[0].patches
     assert not plt.get_fignums()
+
+
+def test_figure_shows_mean_and_standard_error_of_the_runs():
+    "Two runs a tenth below and above their mean: the standard error is that tenth. Groups other than these two need not be there."
+    seen, unseen = np.array([.5, .6, .8, .9]), np.array([.5, .5, .6, .7])
+    curves = pd.concat([curve_rows("x", seen, seen + d, unseen + d, run=str(d)) for d in (-.1, .1)])
+    fig = lag_figure(curves[curves.group != "all"].assign(unigram=.4))
+    [ax] = fig.axes
+    for line, band, mean in zip(ax.lines[:3:2], ax.collections, (seen, unseen)):
+        points = band.get_paths()[0].vertices
+        assert np.allclose(line.get_ydata(), mean) and all(np.isclose(points, (step, m + d)).all(1).any() for step, m in zip((100, 200, 300, 400), mean) for d in (-.1, .1))
+    assert [t.get_text() for t in fig.legends[0].texts] == ["threshold", "unigram model"] and any(t.get_text() == "lag > 100 steps" for t in ax.texts)
+    assert [t.get_text() for t in ax.get_legend().texts] == ["exposed (200 pairs)", "unexposed (200 pairs)"]
 
 
 # ---- mistakes ----
