@@ -102,6 +102,12 @@ def test_a_difference_in_BIC_of_six_decides(n, at, width, noise, side, shape):
     assert seen.shape == shape and seen.saturated and 5.5 < side * seen.step_over_ramp < 6.5 and (side * seen.step_over_ramp > 6) == (shape != "undecided")
 
 
+def test_two_ramps_may_leave_no_room_for_a_third():
+    for top, end in ((3, 6), (3, 7), (4, 6)):
+        curve = np.arange(8), np.interp(np.arange(8), [0, top, end], [0, 1, 0])
+        assert noise_p_value(curve) < 1e-4 and [t.direction for t in transitions(curve)] == ["up", "down"]
+
+
 def test_values_are_standardised():
     assert standardise(np.array([1., 3.])).tolist() == [-1, 1] and standardise(np.array([1e6, 3e6])).tolist() == [-1, 1]
     assert not standardise(np.full(9, .1)).any() and not standardise(1e6 + 1e-7 * rough(9, 1.)).any() # what rounding leaves is nothing
