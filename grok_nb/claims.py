@@ -341,7 +341,7 @@ def _number(x):
         return "?"
     if np.isinf(x):
         return "∞" if x > 0 else "−∞"
-    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.2g}"
+    return f"{x:.0f}" if abs(x) >= 99.5 else f"{x:.2g}"
 
 
 def _amount(row):

@@ -222,8 +222,7 @@ def mean_interval(
 # %% ../nbs/core/08_intervals.ipynb #88fb0fb1
 def _expanded(level, n):
     "The level at which percentiles of n resampled values cover as Student's t does."
-    tail = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, n - 1))
-    return min(1 - 2 * tail, 1 - 1e-12)
+    return 1 - 2 * stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, n - 1))
 
 # %% ../nbs/core/08_intervals.ipynb #6a279d6b
 def bootstrap_interval(
@@ -273,7 +272,6 @@ def _survival(times, censored, level):
         bounds = estimate.confidence_interval(level, method="log-log")
     share = estimate.probabilities
     low, high = bounds.low.probabilities.copy(), bounds.high.probabilities.copy()
-    low[share == 0] = 0
     low[share == 1] = high[share == 1] = 1
     table = pd.DataFrame(dict(time=estimate.quantiles, waiting=share, low=low, high=high))
     return table.assign(high=table.high.ffill(), low=table.low.fillna(0))

@@ -197,7 +197,7 @@ def _stretches(legs, n):
     for i, (_, _, height, p_value) in enumerate(legs):
         is_last = i + 1 == len(legs)
         start, end = legs[i - 1][1] if i else 0, n - 1 if is_last else legs[i + 1][0]
-        start, end = max(0, min(start, end - 3)), min(n - 1, max(end, start + 3))
+        start, end = max(0, min(start, end - 3)), max(end, start + 3)
         yield slice(start, end + 1), np.sign(height), is_last, p_value
 
 # %% ../nbs/core/08_transitions.ipynb #2c531379

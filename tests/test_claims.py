@@ -44,6 +44,12 @@ def test_the_interval_decides(interval, above, below):
         assert claim(effect, interval=moved, threshold=shift, holds="below").judge(TABLES).verdict == below
 
 
+def test_a_verdict_says_where_the_interval_lies():
+    for interval, reason in (((.3, .5), "the interval lies above 0.25"), ((.1, .2), "the interval lies below 0.25"), ((.1, .3), "0.25 lies within the interval"),
+                             ((.25, .5), "0.25 lies within the interval"), ((.25, .25), "exactly 0.25")):
+        for holds in ("above", "below"): assert claim(.25, interval=interval, threshold=.25, holds=holds).judge(TABLES).reason == reason
+
+
 @given(st.floats(-10, 10), st.floats(0, 5), st.floats(-10, 10), st.integers(6, 50))
 def test_the_two_sides_are_mirror_images(low, width, threshold, seeds):
     interval = (low, low + width)
@@ -148,7 +154,8 @@ def test_over_seeds_of_intervals_and_open_ends():
     assert early.interval == (-np.inf, -1000) and early.effect == -late.effect
     assert np.isnan(over_seeds({i: Interval(-np.inf, np.inf) for i in range(3)}).effect)
     with pytest.raises(InputError, match="not a number"): over_seeds({0: 1, 1: np.nan})
-    with pytest.raises(NotTested): over_seeds({})
+    for no_seed in (over_seeds, share_of_seeds):
+        with pytest.raises(NotTested, match="no seed has a value"): no_seed({})
 
 
 def test_share_of_seeds_is_exact():
@@ -156,6 +163,28 @@ def test_share_of_seeds_is_exact():
     for k in range(5):
         for p in (.1, .5, .9): assert share_of_seeds({i: i < k for i in range(4)}).p_value(p) <= 1.0001*min(1, 2*stats.binomtest(k, 4, p, "less").pvalue)
     assert e.effect == .75 and np.allclose(e.interval, (.194120, .993691), atol=1e-6) and e.seeds == 4
+
+
+def test_the_sign_test_by_hand():
+    "Seven values of which six lie on one side: heads at least six times of seven, or at most once; who lies at the threshold is on neither."
+    for values in ((0, 1, 2, 3, 4, 5, 6), (0, -1, -2, -3, -4, -5, -6)):
+        e = over_seeds(dict(enumerate(values)))
+        assert e.p_value(0) == pytest.approx(2*8/128) and e.p_value(values[3]) == 1 and e == over_seeds(dict(enumerate(values)))
+    some = dict(enumerate([True, True, False]))
+    assert share_of_seeds(some).p_value(.5) == 1 and share_of_seeds(some) == share_of_seeds(some)
+
+
+@pytest.mark.parametrize("effect, interval, seeds, said", [
+    (.1234, (-np.inf, np.inf), 6, "0.12 steps"), (np.nan, (-np.inf, 3), 6, "? [−∞, 3] steps"), (250.4, (99.96, np.inf), 6, "250 [100, ∞] steps"),
+    (1, (0, 1234.6), 1, "1 [0, 1235] steps"), (-99.4, (-1234.6, -.01), 6, "-99 [-1235, -0.01] steps"), (1, (0, 2), 0, "")])
+def test_amounts_as_people_read_them(effect, interval, seeds, said):
+    book = ledger([Claim("c", "s", "p", lambda t: Evidence(effect, interval, "steps", seeds))], TABLES)
+    [row] = book.readable().to_dict("records")
+    assert (row["effect"], row["seeds"], row["power"], row["why"]) == (said, str(seeds or ""), "", book.reason[0])
+    about = f"{said}, {seeds} seed{'s'*(seeds != 1)}, demo; " if seeds else ""
+    assert book.text().endswith(f" {row['verdict']}: c ({about}{row['why']})\n1 {row['verdict']}")
+    assert (f">{seeds}</td>" in book._repr_html_()) == bool(seeds) and ledger([]).columns.tolist() == book.columns.tolist()
+    assert list(row) == ["claim", "statement", "paper", "effect", "seeds", "power", "fidelity", "verdict", "why"]
 
 
 @pytest.mark.promise("injection")
@@ -196,7 +225,7 @@ def test_holm_against_its_definition(p):
             if p[k]*(len(p) - i) > alpha: break
             rejected.add(int(k))
         assert {i for i in range(len(p)) if ours[i] <= alpha} == rejected
-    assert len(holm([])) == 0
+    assert len(holm([])) == 0 and holm([.9, .2, .8]).tolist() == [1, pytest.approx(.6), 1]
 
 
 def test_what_holds_alone_need_not_hold_among_others():
@@ -266,6 +295,13 @@ def test_power_falls_with_the_claims_judged_together():
     alone = seeded("c", SPREAD, planted=1.).judge(TABLES).power
     among = ledger([seeded(str(i), SPREAD, planted=1.) for i in range(9)], TABLES).power
     assert set(among) == {among[0]} and among[0] < alone
+
+
+@pytest.mark.parametrize("p, parts", [([.5], [1]), ([.01], [1]), ([.001, .5, .5], [3, 2, 2]), ([.001, .001], [1, 1]), ([.3, .3], [2, 2])])
+def test_power_is_asked_at_the_level_that_the_undecided_share(p, parts):
+    "A twentieth is shared by those that Holm's rule leaves open; who is decided shares it with them too."
+    def of(name, p): return Claim(name, "s", "p", lambda t: Evidence(1, (.5, 2), "", 6, "", lambda threshold: p, lambda *given: given[-1]), planted=1)
+    assert ledger([of(f"c{i}", each) for i, each in enumerate(p)], TABLES).power.tolist() == pytest.approx([1 - .05/n for n in parts])
 
 
 def test_a_planted_effect_lies_where_the_claim_holds():

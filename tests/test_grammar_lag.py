@@ -146,6 +146,18 @@ def ps(count, ways, pairs=120, phrases=40, n=99, **causes):
     return np.array(found).reshape(count, len(ways), 2)
 
 
+def test_a_planted_cause_moves_the_time_by_as_much_as_it_says():
+    "Nothing else differs between worlds of one seed: a phrase is known as it is where that time is everybody's."
+    for causes in (dict(by_exposure=250), dict(by_frequency=150), dict(by_exposure=250, by_frequency=-150, at=700)):
+        w, plain = planted(**causes, pairs=60, phrases=20, seed=3), planted(pairs=60, phrases=20, seed=3)
+        assert (w["exposed"] == plain["exposed"]).all() and (w["frequency"] == plain["frequency"]).all() and set(w["cluster"]) == set(range(20))
+        for phrase in range(20):
+            which = w["cluster"] == phrase
+            exposed, frequency = w["exposed"][which][0], w["frequency"][which][0]
+            at = causes.get("at", 900) - causes.get("by_exposure", 0)*exposed - causes.get("by_frequency", 0)*frequency
+            assert (w["correct"][:, which] == planted(at, pairs=60, phrases=20, seed=3)["correct"][:, which]).all()
+
+
 def test_p_is_uniform_where_nothing_acts():
     found = ps(200, ("pairs", "phrases"))
     for way in range(2):
@@ -191,6 +203,7 @@ def test_strata_need_a_frequency_of_every_pair():
     for wrong in ([1, np.nan, 2], [np.nan]*3, [], [[1, 2]]):
         with pytest.raises(InputError, match="one number for each pair"): frequency_strata(wrong, 2)
     with pytest.raises(InputError, match="bins = 0"): frequency_strata([1, 2], 0)
+    assert np.bincount(frequency_strata(range(8), 3)).tolist() == [3, 2, 3] # as many below the middle as above
     assert frequency_strata([5, 1, 3, 1], 2).tolist() == [1, 0, 1, 0] and frequency_strata([3, 2, 1], 1).tolist() == [0]*3
 
 
@@ -206,6 +219,7 @@ def test_overlap_by_hand():
     assert table.frequency_from.tolist() == [1, 3, 5, 7] and table.frequency_to.tolist() == [2, 4, 6, 8]
     assert overlap(np.repeat(range(8), 2), [0, 1]*8).attrs["coefficient"] == 1
     assert overlap(range(8), [0]*4 + [1]*4, 2).attrs == dict(coefficient=0, alone=2, pairs=0)
+    for nobody in ([0, 0], [1, 1]): assert overlap([1, 2], nobody, 2).attrs == dict(coefficient=0, alone=2, pairs=0)
 
 
 def test_phrase_frequency():
@@ -254,6 +268,15 @@ def test_curves_by_hand(tables):
     assert (of.pairs["exposed"] == world["exposed"].sum()).all() and np.allclose(of.unigram["exposed"], (np.arange(60) % 3 == 0)[world["exposed"]].mean())
     seen = {c: 100*(1 + c % 5) for c in set(world["cluster"][world["exposed"]])}
     assert of.met["all"].tolist() == [sum(first <= step for first in seen.values()) for step in world["steps"]]
+
+
+def test_curves_tell_what_is_known_and_keep_the_order_of_the_runs(tables):
+    _, pairs, long = tables
+    known, rest = pairs[pairs.paradigm == "all"], ["run", "paradigm", "group", "step", "pairs", "accuracy"]
+    for columns, more in ([], []), (["unigram"], ["unigram"]), (["first_step"], []), (["phrase_good", "phrase_bad"], []), (["phrase_good", "phrase_bad", "first_step"], ["met"]):
+        assert curve_table(long, known[["pair", "paradigm", "exposed", *columns]]).columns.tolist() == rest + more
+    turned = curve_table(pd.concat([long[long.run == "two"], long[long.run == "one"]]), known)
+    assert turned.run.unique().tolist() == ["two", "one"] and turned.group.unique().tolist() == ["all", "exposed", "unexposed"]
 
 
 def test_lag_table_is_the_tests_one_by_one(tables):
@@ -319,6 +342,7 @@ def test_each_paradigm_falls_at_the_first_stage_it_fails():
     assert table.early["kept"] == pytest.approx(.6) and table.peak["kept"] == .9 and table.unexposed_peak["short"] == .79 and table.phrases["few"] == 299
     counts = selection_counts(table.reset_index())
     assert counts.fell.tolist() == [1, 1, 1, 2, 2] and counts.left.tolist() == [7, 6, 5, 3, 1]
+    assert counts.columns.tolist() == ["stage", "meaning", "fell", "left"] and counts.meaning[1] == "never reaches the threshold"
     assert selection(curves, early=(100, 200), below=.9, tau=.75, min_exposed=99).fell.tolist() == ["", "", "never", "phrase", "", "exposed", "", "unexposed"]
 
 
@@ -384,6 +408,19 @@ def test_figure_shows_what_the_table_says(tables):
     assert not plt.get_fignums()
 
 
+def test_figure_shows_mean_and_standard_error_of_the_runs():
+    "Two runs a tenth below and above their mean: the standard error is that tenth. Groups other than these two need not be there."
+    seen, unseen = np.array([.5, .6, .8, .9]), np.array([.5, .5, .6, .7])
+    curves = pd.concat([curve_rows("x", seen, seen + d, unseen + d, run=str(d)) for d in (-.1, .1)])
+    fig = lag_figure(curves[curves.group != "all"].assign(unigram=.4))
+    [ax] = fig.axes
+    for line, band, mean in zip(ax.lines[:3:2], ax.collections, (seen, unseen)):
+        points = band.get_paths()[0].vertices
+        assert np.allclose(line.get_ydata(), mean) and all(np.isclose(points, (step, m + d)).all(1).any() for step, m in zip((100, 200, 300, 400), mean) for d in (-.1, .1))
+    assert [t.get_text() for t in fig.legends[0].texts] == ["threshold", "unigram model"] and any(t.get_text() == "lag > 100 steps" for t in ax.texts)
+    assert [t.get_text() for t in ax.get_legend().texts] == ["exposed (200 pairs)", "unexposed (200 pairs)"]
+
+
 # ---- mistakes ----
 
 W = planted(pairs=20, phrases=10)
@@ -395,7 +432,7 @@ DATA = W["steps"], W["correct"], W["exposed"]
     (lambda: split_test(*DATA[:2], np.ones(20)), "no pair is unexposed"),
     (lambda: lags(DATA[0], DATA[1][0], DATA[2]), r"correct: an array \(checkpoint, pair\) is needed, not one of 1 axes"),
     (lambda: accuracies(np.where(DATA[1], 1, np.nan), DATA[2]), "correct: only True and False"),
-    (lambda: accuracies(DATA[1], [None, *DATA[2][1:]]), "exposed: only True and False"),
+    (lambda: accuracies(DATA[1], [None, *DATA[2][1:]]), "exposed: only True and False"), (lambda: accuracies(DATA[1], [.5, *DATA[2][1:]]), "exposed: only True and False are"),
     (lambda: accuracies(DATA[1], pd.array([pd.NA, *DATA[2][1:]], dtype="boolean")), "exposed: only True and False"),
     (lambda: accuracies(DATA[1]*2, DATA[2]), "correct: only True and False"),
     (lambda: lags(DATA[0][:1], DATA[1][:1], DATA[2]), "1 checkpoint; a lag needs at least two"),

@@ -5,7 +5,7 @@ import pytest
 from grok_nb import InputError
 from grok_nb.ramps import (ar1_deviance, average_blocks, critical_evidence, find_legs, min_evaluations, noise_p_value, rise_shapes,
                            standardise)
-from grok_nb.transitions import transitions
+from grok_nb.transitions import transition, transitions
 
 
 def rough(n, size, rho=0):
@@ -93,6 +93,19 @@ def test_numbers_of_reference_curves(line):
 
 
 def test_every_reference_curve_is_looked_at(): assert [line.split(":")[0] for line in REFERENCE.strip().splitlines()] == [*CURVES]
+
+
+@pytest.mark.parametrize("n, at, width, noise, side, shape", [(20, 9, 2, .22, 1, "undecided"), (20, 9, 3, .06, 1, "abrupt"), (20, 9, 4, .02, -1, "undecided"), (40, 20, 8, .04, -1, "smooth")])
+def test_a_difference_in_BIC_of_six_decides(n, at, width, noise, side, shape):
+    "Curves whose difference is within a half of six: strong evidence begins there (Kass and Raftery 1995)."
+    seen = transition((10. * np.arange(n), bent(n, [at, at + width], [0, 1], noise)))
+    assert seen.shape == shape and seen.saturated and 5.5 < side * seen.step_over_ramp < 6.5 and (side * seen.step_over_ramp > 6) == (shape != "undecided")
+
+
+def test_two_ramps_may_leave_no_room_for_a_third():
+    for top, end in ((3, 6), (3, 7), (4, 6)):
+        curve = np.arange(8), np.interp(np.arange(8), [0, top, end], [0, 1, 0])
+        assert noise_p_value(curve) < 1e-4 and [t.direction for t in transitions(curve)] == ["up", "down"]
 
 
 def test_values_are_standardised():

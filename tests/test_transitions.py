@@ -226,6 +226,11 @@ def test_run_that_stops_too_soon_stays_open():
     t = np.arange(0, 5001, 200)
     seen = transition((t, np.random.default_rng(0).binomial(500, np.interp(t, [3500, 6000], [.1, .9])) / 500))
     assert not seen.saturated and seen.saturation.hi == np.inf and seen.plateau < .7 and seen.shape != "abrupt"
+    seen = pd.Series(np.interp(t, [3500, 6000], [.1, .9]), t)
+    assert transition(seen) and not arrived(seen, evaluations=0) and not decayed(-seen, evaluations=0)
+
+
+def test_what_only_falls_has_not_decayed(): assert not decayed(pd.Series(np.r_[[1.]*10, [0.]*10])) and not decayed(pd.Series(np.zeros(20)))
 
 
 def test_many_evaluations_and_uneven_steps():
@@ -291,6 +296,16 @@ def test_levels_of_jumps_are_exact():
     assert (first.midpoint, second.midpoint) == (Interval(9, 10), Interval(39, 40)) and first.noise < 1e-9 and second.noise < 1e-9
     some = t, .1 + .6 * (t > 15) - .15 * (t > 40) # a quarter of the largest
     assert [s.direction for s in transitions(some)] == ["up", "down"] and [s.direction for s in transitions(some, min_share=.3)] == ["up"]
+
+
+def test_only_the_last_movement_can_be_open():
+    "One that goes on until the next begins has come to its end there; a width is at least the gap that it lies in, however long others are."
+    up, down = transitions((np.arange(40), np.interp(np.arange(40), [10, 20, 30], [0, 1, 0])))
+    assert up.saturated and down.saturated and 19 in up.saturation and 29 in down.saturation and up.plateau == pytest.approx(1, abs=.05)
+    uneven = np.r_[0, 50, 1050, 1050 + 10. * np.arange(1, 30)]
+    for at, sharpness in ((1, 25 / 50), (2, 550 / 1000), (3, 1055 / 10)):
+        seen = transition((uneven, (np.arange(32) >= at) * 1.))
+        assert seen.midpoint == Interval(uneven[at - 1], uneven[at]) and seen.sharpness == pytest.approx(sharpness)
 
 
 def test_what_happens_just_before_the_end_is_in_its_place():
@@ -536,6 +551,7 @@ def test_kaplan_meier_by_hand():
             low, high = (share ** np.exp(sign * z * np.sqrt(spread) / np.log(share)) for sign in (-1, 1))
             assert np.allclose(came.loc[time], [share, low, high])
         assert np.allclose(came.loc[150], came.loc[100]) and came.loc[300].tolist() == [0, 0, came.high[200]]
+    assert kaplan_meier([100, 300]).median == Interval(100, 100) # from there on a half wait, and no more
     few = kaplan_meier([100, Interval(4000, np.inf), Interval(5000, np.inf)])
     assert few.median == Interval(5000, np.inf) and (few.runs, few.reached) == (3, 1) # two thirds wait to the end
     for level in (0, 1, 1.5, -.1):
@@ -575,10 +591,11 @@ def test_bootstrap_covers_as_stated_and_widens_for_few():
     student = stats.ttest_1samp(gaussian, 0).confidence_interval()
     assert .95 < np.ptp(bootstrap_interval(gaussian)) / np.ptp(student) < 1.02 # without the correction .91
     assert bootstrap_interval([1., 2., 4.]) == (1, 4) and bootstrap_interval([3.]) == (-np.inf, np.inf)
-    assert bootstrap_interval([2., 2., 2.]) == (2, 2)
+    assert bootstrap_interval([2., 2., 2.]) == (2, 2) and bootstrap_interval([.1]*7) == (np.mean([.1]*7),)*2 # to the last digit
     once, again = (bootstrap_interval([1., 2., 4.], resamples=1, seed=seed) for seed in (1, 2))
     assert once[0] == once[1] and again[0] == again[1] and once != again # one resample has one mean
     assert bootstrap_interval([1., 2., 3., 9.], np.median) == bootstrap_interval([1., 2., 3., 9.], np.median)
+    assert bootstrap_interval(gaussian) == bootstrap_interval(gaussian, np.mean, .95, 4999, 0) != bootstrap_interval(gaussian, seed=1)
     with pytest.raises(InputError, match="kaplan_meier"): bootstrap_interval([1, np.inf])
 
 
@@ -614,6 +631,10 @@ def test_mark_draws_the_table(long):
     first, limits = ax.patches[0], ax.get_xlim()
     assert len(ax.patches) == 2 and limits == (0, 4000)
     assert (first.get_x(), first.get_x() + first.get_width()) == (rows.onset_lo[0], min(rows.saturation_hi[0], 4000))
-    mark(ax, transition(long[long.set == "late"].set_index("step").value))
-    assert len(ax.patches) == 4
+    late = transition(long[long.set == "late"].set_index("step").value)
+    assert mark(ax, late) is mark(ax, rows.iloc[1]) is ax and len(ax.patches) == 4
+    mark(ax, late, "red", "here")
+    assert [matplotlib.colors.to_hex(p.get_facecolor()) for p in ax.patches] == ["#009e73"]*4 + ["#ff0000"]*2 and ax.patches[4].get_label() == "here"
+    mark(ax, late.row() | dict(direction="down"))
+    assert matplotlib.colors.to_hex(ax.patches[6].get_facecolor()) == "#d55e00" and [p.get_hatch() for p in ax.patches[4:]] == [None, None, "//", None]
     plt.close(fig)
