@@ -91,6 +91,26 @@ def runs_root(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def small_pictures(monkeypatch):
+    "Reports whose figures are drawn once, small and without a layout, which else takes most of the time; what was drawn."
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+    from grok_nb.see import report
+    picture, drawn = report.picture, []
+    def small(fig, alt, dpi=180):
+        drawn.append(alt)
+        fig.set_layout_engine("none")
+        fig.set_dpi(20)
+        canvas = FigureCanvasAgg(fig)
+        canvas.draw()
+        fig.savefig = lambda file, **_: Image.fromarray(np.array(canvas.buffer_rgba())).save(file, "webp")
+        return picture(fig, alt, 20)
+    monkeypatch.setattr(report, "picture", small)
+    return drawn
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     "A file system with little room; only an administrator can make one."
     folder = tmp_path/"disk"

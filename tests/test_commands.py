@@ -279,16 +279,8 @@ def test_claims_refuse_in_one_line(capsys):
 
 # ---- reports ----
 
-@pytest.fixture
-def plain(monkeypatch):
-    "Reports with small pictures."
-    from grok_nb.see import report
-    picture = report.picture
-    monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 20))
-
-
 @pytest.mark.slow
-def test_a_report_as_markdown(root, tmp_path, capsys, plain):
+def test_a_report_as_markdown(root, tmp_path, capsys, small_pictures):
     run, out = finished(root)[0], tmp_path/"a page.md"
     for _ in range(2): assert said(capsys, commands.grok_nb_report, run.path, "--out", out) == f"{out}\n"
     text, pictures = out.read_text(), {p.name for p in (tmp_path/"a page-pictures").iterdir()}
@@ -305,7 +297,7 @@ def browser():
 
 
 @pytest.mark.slow
-def test_a_report_as_pdf(root, tmp_path, capsys, plain):
+def test_a_report_as_pdf(root, tmp_path, capsys, small_pictures):
     browser()
     run = finished(root)[0]
     path = run.path.parent/f"report-{run.run_id}.pdf"
@@ -316,7 +308,7 @@ def test_a_report_as_pdf(root, tmp_path, capsys, plain):
 
 
 @pytest.mark.parametrize("form", ["html", "md", "pdf"])
-def test_a_sweep_in_every_format(trained, tmp_path, capsys, plain, form):
+def test_a_sweep_in_every_format(trained, tmp_path, capsys, small_pictures, form):
     if form == "pdf": browser()
     folder = shutil.copytree(trained, tmp_path/"runs")/"sweeps"/"mine"
     folder.mkdir(parents=True)
@@ -521,7 +513,7 @@ def test_interrupted_while_it_loads(trained, tmp_path, where, words):
 
 # ---- what is sent ----
 
-def test_what_is_sent_tells_nothing_of_the_machine(tmp_path, capsys, plain):
+def test_what_is_sent_tells_nothing_of_the_machine(tmp_path, capsys, small_pictures):
     "Reports, as HTML and as Markdown, of runs and of a sweep, and checkpoints: no folder that a text or a tokenizer lies in."
     from grok_nb.sweeps import sweep
     from grok_nb.texts import FileTexts, train_tokenizer

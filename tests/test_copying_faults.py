@@ -355,16 +355,6 @@ def test_a_text_in_padded_rows_is_refused(root, tmp_path):
 
 # ---- reports ----
 
-@pytest.fixture
-def small_pictures(monkeypatch):
-    picture, made = report.picture, []
-    def small(fig, alt, dpi=180):
-        made.append(alt)
-        return picture(fig, alt, 30)
-    monkeypatch.setattr(report, "picture", small)
-    return made
-
-
 def check_page(path, captions):
     text = without_scrubbers(path.read_text())
     assert not re.search(r"https?://|<script|<link|<iframe|url\(|@import", text)

@@ -334,12 +334,6 @@ def smoke(root): return train(study.config("smoke", **BRIEF), root, "cpu", 1)
 def planted_run(root): return train(study.config("smoke", **TINY | dict(planted=1, steps=40, evaluate_every=20, checkpoints=2, pairs_each=10)), root, "cpu", 1)
 
 
-@pytest.fixture
-def small_pictures(monkeypatch):
-    picture = report.picture
-    monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 30))
-
-
 def test_the_rows_of_a_run(smoke):
     table = smoke.metrics()
     rows = table[table.probe == "accuracy"]

@@ -91,14 +91,6 @@ def check_page(path, least):
     return page
 
 
-@pytest.fixture
-def small_pictures(monkeypatch):
-    "Reports with pictures that are drawn and packed in no time."
-    from grok_nb.see import report
-    picture = report.picture
-    monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 20))
-
-
 @pytest.fixture(scope="module")
 def looked(two_blocks, one_block):
     "What was measured inside both runs, as a report names them."

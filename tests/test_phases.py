@@ -17,7 +17,6 @@ from grok_nb import InputError, commands
 from grok_nb.modular import phases, tasks
 from grok_nb.modular.study import study
 from grok_nb.runs import Run
-from grok_nb.see import report
 from grok_nb.sweeps import plan, read_sweep, sweep
 
 TASKS = dict(p=7, n_id=32, alpha=.6, n_shots=12)
@@ -174,13 +173,12 @@ def test_dry_run_writes_nothing(tmp_path, here):
     assert done.returncode == 0 and "2 runs, 0 of them finished" in done.stderr and not list(tmp_path.iterdir())
 
 
-def test_report_of_a_sweep(swept, here, monkeypatch):
-    picture = report.picture
-    monkeypatch.setattr(report, "picture", lambda fig, alt, dpi=180: picture(fig, alt, 20))
+@pytest.mark.parametrize("start", [None, pytest.param(command, marks=pytest.mark.slow)], ids=["here", "in a process of its own"])
+def test_report_of_a_sweep(swept, here, small_pictures, start):
     root, *_ = swept
     [folder] = (root/"sweeps").iterdir()
-    for name, start in {folder: command, folder.name: here}.items(): # one in a process of its own
-        done = start("grok_nb_report", name, "--runs", root)
+    for name in (folder, folder.name):
+        done = (start or here)("grok_nb_report", name, "--runs", root)
         assert done.returncode == 0, done.stderr
     text = (folder/"report.html").read_text()
     assert done.stdout.strip() == str(folder/"report.html") and text.count("<img") == 8 # four for each way to choose tasks
