@@ -150,7 +150,7 @@ def _selected(tables, name, where):
         if column not in runs:
             raise InputError(f"runs: column {nearest(column, runs.columns)}")
         runs = runs[runs[column] == value]
-    runs = runs[runs.run.isin(tables[name].run)]
+    runs = runs[runs.run.isin(tables[name].run.unique())]
     chosen = ", ".join(f"{k}={v}" for k, v in where.items())
     if runs.empty:
         raise NotTested(f"no run with {chosen or 'rows'} in {name}")
@@ -167,8 +167,8 @@ def by_seed(
     **where,  # column of `runs` = value, for example preset="demo"
 ) -> dict[int, float | Interval]:  # seed → value
     "Measure each run that matches, one for each seed."
-    runs, table = _selected(tables, name, where), tables[name]
-    values = {seed: measure(table[table.run == run]) for run, seed in zip(runs.run, runs.seed)}
+    runs, by_run = _selected(tables, name, where), tables[name].groupby("run", sort=False)
+    values = {seed: measure(by_run.get_group(run)) for run, seed in zip(runs.run, runs.seed)}
     for seed, value in values.items():
         if value is None:
             raise InputError(f"{name}: no value for seed {seed}; {_never}")
@@ -375,8 +375,10 @@ def _lacks(claim, tables):
 
 def _ask(claim, tables, fidelity):
     "The evidence from runs of one fidelity, still without a verdict; or that the claim is not tested."
-    keep = tables["runs"].run[tables["runs"].fidelity == fidelity]
-    tables = {name: t[t.run.isin(keep)] if "run" in t else t for name, t in tables.items()}
+    mine = tables["runs"].fidelity == fidelity
+    if not mine.all():
+        keep = tables["runs"].run[mine]
+        tables = {name: t[t.run.isin(keep)] if "run" in t else t for name, t in tables.items()}
     if lacking := _lacks(claim, tables):
         return Verdict(claim, "not tested", f"needs {lacking}")
     try:

@@ -67,12 +67,14 @@ def shipped(
     study: Study,
     presets: Sequence[str] = (),  # only these; empty: all that there are
     folder: str | Path | None = None,  # of evidence; None: in the package
-) -> dict[str, pd.DataFrame]:  # probe → long table, and `runs`; empty where a study has no evidence
+) -> dict[
+    str, pd.DataFrame
+]:  # probe → long table, and `runs`, whose `origin` is evidence; empty: there is none
     "What was measured on the judged runs of a study."
     if not (path := evidence_file(study, folder)).exists():
         return {}
     table = pq.read_table(path)
-    runs = pd.DataFrame(json.loads(table.schema.metadata[b"runs"]))
+    runs = pd.DataFrame(json.loads(table.schema.metadata[b"runs"])).assign(origin="evidence")
     if presets:
         runs = runs[runs["preset"].isin(presets)].reset_index(drop=True)
     rows = table.to_pandas()
@@ -143,15 +145,10 @@ def with_evidence(
 ) -> dict[str, pd.DataFrame]:  # of both, as one; in `runs` the column `origin`: evidence or own
     "What claims are judged on: the evidence, and runs of one's own as more seeds."
     there = shipped(study, folder=folder)
+    own = dict(own) | dict(runs=own["runs"].assign(origin="own")) if own else {}
     if not (there and own):
-        origin = (
-            dict(runs=(there or own)["runs"].assign(origin="evidence" if there else "own"))
-            if there or own
-            else {}
-        )
-        return dict(there or own) | origin
-    theirs, ours = there["runs"].assign(origin="evidence"), own["runs"].assign(origin="own")
-    ours = ours[~ours["run"].isin(theirs["run"])]
+        return there or own
+    theirs, ours = there["runs"], own["runs"][~own["runs"]["run"].isin(there["runs"]["run"])]
     twice = theirs.merge(ours[["preset", "seed"]])["preset"]  # one seed, two data
     runs = pd.concat([theirs[~theirs["preset"].isin(twice)], ours], ignore_index=True)
     names = [name for name in dict.fromkeys([*there, *own]) if name != "runs"]

@@ -300,7 +300,7 @@ def test_power_falls_with_the_claims_judged_together():
 @pytest.mark.parametrize("p, parts", [([.5], [1]), ([.01], [1]), ([.001, .5, .5], [3, 2, 2]), ([.001, .001], [1, 1]), ([.3, .3], [2, 2])])
 def test_power_is_asked_at_the_level_that_the_undecided_share(p, parts):
     "A twentieth is shared by those that Holm's rule leaves open; who is decided shares it with them too."
-    def of(name, p): return Claim(name, "s", "p", lambda t: Evidence(1, (.5, 2), "", 6, "", lambda threshold: p, lambda *given: given[-1]), planted=1)
+    def of(name, p): return Claim(name, "s", "p", lambda t: Evidence(1, (.5, 2), "", 6, p_value=lambda threshold: p, power=lambda *given: given[-1]), planted=1)
     assert ledger([of(f"c{i}", each) for i, each in enumerate(p)], TABLES).power.tolist() == pytest.approx([1 - .05/n for n in parts])
 
 

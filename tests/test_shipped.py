@@ -138,14 +138,14 @@ def test_a_probe_that_is_new_or_gone_has_changed():
 
 # ---- beside one's own ----
 
-def table_of(preset, seeds, value, run="{preset} {seed}"):
-    runs = pd.DataFrame([dict(run=run.format(preset=preset, seed=s), study="grammar", preset=preset, fidelity="demo", seed=s) for s in seeds])
+def table_of(preset, seeds, value, run="{preset} {seed}", **about):
+    runs = pd.DataFrame([dict(run=run.format(preset=preset, seed=s), study="grammar", preset=preset, fidelity="demo", seed=s) | about for s in seeds])
     rows = pd.concat([pd.DataFrame(dict(run=r, step=[0, 1], probe="p", metric="m", value=value)) for r in runs["run"]])
     return dict(p=rows, runs=runs)
 
 
 def test_own_runs_are_more_seeds(monkeypatch):
-    monkeypatch.setattr(shipped, "shipped", lambda study, folder=None: table_of("demo", range(10, 14), 1.0))
+    monkeypatch.setattr(shipped, "shipped", lambda study, folder=None: table_of("demo", range(10, 14), 1.0, origin="evidence"))
     study = studies["grammar"]
     both = shipped.with_evidence(study, table_of("demo", [0], 2.0))
     assert both["runs"]["origin"].value_counts().to_dict() == dict(evidence=4, own=1) and len(both["p"]) == 10
