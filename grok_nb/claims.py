@@ -548,6 +548,7 @@ def answer(
     lines = []
     for row in chosen.itertuples():
         amount = f": {_amount(row)}, {row.seeds} seeds" if row.seeds else ""
+        amount += " (the effect is a bound)" if "is a bound" in row.reason else ""
         verdict = row.verdict if row.seeds else f"{row.verdict} ({row.reason})"
         lines.append(
             f"- {marks[row.verdict][0]} {row.statement} *{verdict[0].upper()}{verdict[1:]}*{amount}."
