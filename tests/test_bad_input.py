@@ -17,7 +17,7 @@ import pytest
 from conftest import PATIENCE, ROOT
 from hypothesis import given, settings, strategies as st
 
-from grok_nb import InputError, commands, corpus, studies
+from grok_nb import InputError, commands, corpus, runs, studies
 from grok_nb.modular.study import study
 from grok_nb.runs import Config, Run, runs_root
 
@@ -746,6 +746,51 @@ def is_number(s):
 def test_unknown_option_is_refused_in_one_line(name):
     with pytest.raises(InputError) as error: Config().replace(**{name: 1})
     assert len(str(error.value).splitlines()) == 1 and "weight_decay" in str(error.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loose(Config):
+    "Options with one limit or none."
+    least: int = runs.option(1, "", low=1)
+    most: float = runs.option(0., "", high=1.)
+    free: float = runs.option(0., "")
+    whether: bool = runs.option(False, "")
+    few: int = runs.option(1, "", choices=(1, 3))
+    words: str = runs.option("", "")
+
+
+@pytest.mark.parametrize("name, wrong, said", [
+    ("least", 0, "must be a whole number, at least 1"), ("most", 1.1, "must be a number, at most 1.0"), ("free", "nan", "must be a number"), ("free", "-inf", "must be a number"),
+    ("free", True, "must be a number"), ("least", "²", "must be a whole number, at least 1"), ("whether", "maybe", "must be true or false"), ("few", 2, "must be one of 1, 3")])
+def test_an_option_says_its_range(name, wrong, said):
+    with pytest.raises(InputError) as error: Loose(**{name: wrong})
+    assert str(error.value) == f"{name} = {wrong!r}: {said}"
+
+
+def test_what_is_meant_is_taken():
+    yes, no = ("true", "True", "1", "yes", "YES", 1, True), ("false", "FALSE", "0", "no", 0, False)
+    assert all(Loose(whether=y).whether is True for y in yes) and all(Loose(whether=n).whether is False for n in no)
+    assert (Loose(least=1, most=1, few="3").few, Loose(free="-1e300").free, Loose(words=7).words) == (3, -1e300, "7")
+    assert str(Loose(free=-0.).free) == "0.0" and Loose(free=-0.).run_id == Loose().run_id # must not be another run
+
+
+def test_the_folder_of_runs(tmp_path, monkeypatch):
+    "Given; else named by the environment; else beside the settings of this repository, from anywhere in it; else here."
+    monkeypatch.setenv("GROK_NB_RUNS", "from environment")
+    inner = tmp_path/"repository"/"a"/"b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    assert runs_root() == inner/"from environment" and runs_root("given") == runs_root(inner/"given") == inner/"given"
+    monkeypatch.delenv("GROK_NB_RUNS")
+    assert runs_root() == inner/"runs"
+    about = tmp_path/"repository"/"settings.ini"
+    about.write_text("lib_name = another")
+    assert runs_root() == inner/"runs"
+    about.write_text("[DEFAULT]\nlib_name = grok_nb\n")
+    assert runs_root() == tmp_path/"repository"/"runs"
+    (inner/"file").write_text("")
+    for name in ("file", "file/runs"):
+        with pytest.raises(InputError, match="file is a file, no folder"): runs_root(name)
 
 
 @settings(max_examples=30)
