@@ -314,7 +314,7 @@ sys.addaudithook(hook)
 '''
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 16])
 def test_killed_before_every_file_operation(lab, runs_root, uninterrupted, survived, every):
     "The whole life of a run: making it, step 0, checkpoints that replace an optimiser state, the end."
     reference, kills, moments, number = uninterrupted(SHORT), 0, set(), 0
@@ -445,15 +445,19 @@ def test_closed_terminal_and_notice_of_slurm(lab, runs_root, uninterrupted, numb
 @pytest.mark.promise("signals")
 def test_closed_terminal_with_a_bar_in_it(lab, runs_root, hold):
     "Where the bar cannot be drawn any more, training goes on to a checkpoint."
-    pty, fcntl, termios = map(pytest.importorskip, ("pty", "fcntl", "termios"))
+    pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
-    def take(): os.setsid(); fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-    code = "from grok_nb.commands import grok_nb_train; grok_nb_train()"
-    process = lab.python(code, *argv(runs_root, TINY), slow=.03, hold=hold, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=take)
+    take = """
+import fcntl, termios
+os.setsid()
+for number in range(3): os.dup2(os.open(terminal, os.O_RDWR), number)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+assert os.isatty(2)"""
+    job = lab.command(runs_root, TINY, take, slow=.03, hold=hold, terminal=os.ttyname(theirs))
+    started(runs_root, TINY, job)
     os.close(theirs)
-    started(runs_root, TINY, process)
     os.close(ours)
-    assert process.wait(PATIENCE) == 128 + signal.SIGHUP
+    assert job.wait() == 128 + signal.SIGHUP
     run = run_of(runs_root, TINY)
     assert run.state == "interrupted" and 5 <= run.resumable.step == max(run.steps) < TINY["steps"]
 
@@ -615,8 +619,10 @@ def test_folder_that_goes_away(lab, runs_root, uninterrupted, what):
 
 
 @pytest.mark.promise("disk")
-@pytest.mark.parametrize("what", ["os.remove(path + '/metrics.jsonl')", "os.truncate(path + '/metrics.jsonl', 50)"], ids=["removed", "cut"])
-@pytest.mark.parametrize("step", [33, 119], ids=["in between", "at the end"])
+@pytest.mark.parametrize("what, step", [
+    ("os.remove(path + '/metrics.jsonl')", 33), pytest.param("os.remove(path + '/metrics.jsonl')", 119, marks=pytest.mark.slow),
+    pytest.param("os.truncate(path + '/metrics.jsonl', 50)", 33, marks=pytest.mark.slow), ("os.truncate(path + '/metrics.jsonl', 50)", 119),
+], ids=["removed in between", "removed at the end", "cut in between", "cut at the end"])
 def test_metrics_that_go_away(lab, runs_root, uninterrupted, what, step):
     "The run does not look finished; trained again it goes on from before the loss, to the same evaluations."
     job = lab.command(runs_root, TINY, in_the_middle_of(step, what), path=str(run_path(runs_root, TINY)))
@@ -737,20 +743,23 @@ def shorten(path): os.truncate(path, path.stat().st_size // 2)
 def remove_state(run, name=STATE): (run.folder(34)/name).unlink()
 
 
+def slow(*values): return pytest.param(*values, marks=pytest.mark.slow) # like another that every run of the tests tries
+
+
 @pytest.mark.parametrize("damage, steps, origin", [
     (lambda run: shorten(run.folder(34)/WEIGHTS), [0, 10, 20, 30], 30),
-    (lambda run: (run.folder(34)/WEIGHTS).unlink(), [0, 10, 20, 30], 30),
-    (lambda run: (run.folder(34)/"config.json").unlink(), [0, 10, 20, 30], 30),
+    slow(lambda run: (run.folder(34)/WEIGHTS).unlink(), [0, 10, 20, 30], 30),
+    slow(lambda run: (run.folder(34)/"config.json").unlink(), [0, 10, 20, 30], 30),
     (lambda run: (run.folder(34)/"MANIFEST.json").unlink(), [0, 10, 20, 30], 30),
-    (lambda run: shorten(run.folder(34)/"MANIFEST.json"), [0, 10, 20, 30], 30),
-    (lambda run: (run.folder(34)/"MANIFEST.json").write_text("[]"), [0, 10, 20, 30], 30),
+    slow(lambda run: shorten(run.folder(34)/"MANIFEST.json"), [0, 10, 20, 30], 30),
+    slow(lambda run: (run.folder(34)/"MANIFEST.json").write_text("[]"), [0, 10, 20, 30], 30),
     (lambda run: remove_state(run), [0, 10, 20, 30, 34], 30),
-    (lambda run: remove_state(run, FACTS), [0, 10, 20, 30, 34], 30),
+    slow(lambda run: remove_state(run, FACTS), [0, 10, 20, 30, 34], 30),
     (lambda run: shorten(run.folder(34)/STATE), [0, 10, 20, 30, 34], 30),
-    (lambda run: (run.folder(34)/FACTS).write_text(""), [0, 10, 20, 30, 34], 30),
+    slow(lambda run: (run.folder(34)/FACTS).write_text(""), [0, 10, 20, 30, 34], 30),
     (lambda run: (run.path/"metrics.jsonl").open("a").write('{"step": 40, "tok'), [0, 10, 20, 30, 34], 34),
-    (lambda run: (run.path/"metrics.jsonl").open("ab").write(bytes(50) + b"\xff\xfe\n"), [0, 10, 20, 30, 34], 34),
-    (lambda run: (run.path/"sessions.jsonl").open("a").write('{"step": 34, "dev'), [0, 10, 20, 30, 34], 34),
+    slow(lambda run: (run.path/"metrics.jsonl").open("ab").write(bytes(50) + b"\xff\xfe\n"), [0, 10, 20, 30, 34], 34),
+    slow(lambda run: (run.path/"sessions.jsonl").open("a").write('{"step": 34, "dev'), [0, 10, 20, 30, 34], 34),
     (lambda run: (run.path/".heartbeat").write_text("{"), [0, 10, 20, 30, 34], 34),
 ], ids="weights-short weights-gone model-config-gone manifest-gone manifest-short manifest-wrong state-gone facts-gone state-short "
        "facts-empty metrics-cut metrics-bytes sessions-cut heartbeat-cut".split())

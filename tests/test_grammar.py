@@ -581,7 +581,13 @@ JUDGED = { # claim → presets with options under which it is supported, and und
 }
 
 
-def runs_of(presets): return pd.concat([synthetic(preset, seed, **options) for preset, options in presets.items() for seed in range(10)], ignore_index=True)
+MADE = {} # what was asked for → its runs
+
+
+def runs_of(presets):
+    if (asked := repr(presets)) not in MADE:
+        MADE[asked] = pd.concat([synthetic(preset, seed, **options) for preset, options in presets.items() for seed in range(10)], ignore_index=True)
+    return MADE[asked].copy()
 
 
 @pytest.mark.parametrize("name", JUDGED)

@@ -722,7 +722,7 @@ def pairs_of(folder):
     return folder/"pairs.parquet", folder/"text.txt"
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["neox", pytest.param("llama", marks=pytest.mark.slow)])
 def test_the_command_from_end_to_end(hub, trained, name, tmp_path, capsys):
     pairs, text = pairs_of(tmp_path)
     odd = dict(UID="agreement_0", sentence_good="a cat zzz sees", sentence_bad="a cat zzz see") # no phrase, and a word that is none

@@ -137,10 +137,11 @@ def test_killed_while_the_best_is_replaced(lab, runs_root):
         assert not [p for p in (run.path/"checkpoints").iterdir() if p.name.startswith(".")]
 
 
-def test_few_false_alarms_though_asked_after_each_evaluation():
+@pytest.mark.parametrize("n", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_few_false_alarms_though_asked_after_each_evaluation(n):
     rng, curves = np.random.default_rng(0), []
     for rho in (0, .8):
-        noise = rng.standard_normal((20, 40))
+        noise = rng.standard_normal((n, 40))
         noise[:, 1:] *= np.sqrt(1 - rho**2)
         for t in range(1, 40): noise[:, t] += rho * noise[:, t - 1]
         curves += list(noise)

@@ -133,8 +133,9 @@ def test_who_looks_takes_nothing(stopped_clock):
 @pytest.mark.promise("writers")
 def test_readers_beside_a_writer(lab, runs_root):
     "Lists and trees of a run while it is trained, its checkpoints coming and going: never an error, never another state."
-    job = lab.train(runs_root, TINY | dict(checkpoints=120, keep_states=1), slow=.01)
-    started(runs_root, TINY | dict(checkpoints=120, keep_states=1), job, 1)
+    options = TINY | dict(steps=60, checkpoints=60, keep_states=1)
+    job = lab.train(runs_root, options, slow=.01)
+    started(runs_root, options, job, 1)
     looks, [path] = 0, runs_root.iterdir()
     while job.poll() is None:
         table, others = listing(runs_root)
