@@ -11,6 +11,7 @@ import base64, hashlib, html, io, math
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 import matplotlib.pyplot as plt
 import pandas as pd
 from .. import InputError, __version__, studies
@@ -243,8 +244,8 @@ def beside_evidence(
         _half_way(ax, judged, bottom, "#666666", 9)
         _half_way(ax, mine, bottom, "#0072B2", 16)
         ax.set(title=f"{preset} ({len(judged)} judged runs)", xlabel="optimiser steps")
-    axes[0].set_ylabel(study.unit)
-    return finish(fig, "below", ncols=3)
+    axes[0].set_ylabel(fill(study.unit, 28))
+    return finish(fig, "below", ncols=1 if len(presets) == 1 else 3)
 
 # %% ../../nbs/see/02_report.ipynb #a2ddb597
 def _claims(study, runs):
