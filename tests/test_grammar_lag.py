@@ -292,6 +292,8 @@ def test_lag_table_is_the_tests_one_by_one(tables):
     pd.testing.assert_frame_equal(lag_table(long, pairs, n=200, bins=3, sustained=1, tau=.8, seed=0).set_index(["run", "paradigm"]), table)
     for run in ("one", "two"): assert lag_table(long, pairs, n=9, sustained=4).query("paradigm == 'all' and run == @run").t_train.iloc[0] == lags(*data, (.8,), (4,)).t_train[0]
     assert row.unigram_exposed == pytest.approx(pairs.unigram[:60][world["exposed"]].mean()) and np.isnan(table.loc["one", "unseen"].unigram_exposed)
+    by_default, eight, nine = (lag_table(long, pairs, n=9, **bins).overlap[0] for bins in ({}, dict(bins=8), dict(bins=9)))
+    assert by_default == eight != nine
     assert row.gap_left == test["gap_left"] and row.overlap == overlap(world["frequency"], world["exposed"], 3).attrs["coefficient"]
     assert table.loc["two", "bare"].reason == "no phrase" and np.isnan(table.loc["two", "bare"].gap)
     assert table.loc["two", "unseen"].reason == "exposed: no pair is exposed, and a lag needs both groups"
