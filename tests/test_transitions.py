@@ -383,6 +383,8 @@ def test_what_a_table_says_of_a_curve_without_a_transition():
     assert np.allclose([row["baseline"], row["plateau"], row["noise"]], [value.mean(), value.mean(), value.std()]) and row["p_value"] == noise_p_value((t, value)) > .025
     short = transition_table(pd.DataFrame(dict(run="a", step=t[:7], value=value[:7])), by=["run"]).iloc[0]
     assert (short.direction, short.evaluations, short["last"]) == ("untested", 7, 600) and np.isnan(short.p_value)
+    alone = transition_table(pd.DataFrame(dict(step=t, value=value))) # a curve that nothing tells apart from others
+    assert alone.direction.tolist() == ["none"] and alone.columns[0] == "direction"
     assert intervals(table, "onset") == intervals(table) == intervals(table, "saturation") == [Interval(128_000, np.inf)]
     with pytest.raises(InputError, match="did you mean 'onset'"): intervals(table, "onse")
 
