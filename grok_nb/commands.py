@@ -563,12 +563,17 @@ def grok_nb_claims(
     """
     if study:
         studies[study]  # known?
+    from grok_nb.engines import check_workers
+
     root = runs_root(runs or None)
+    _check_seeds(seeds, 100)
+    check_workers(workers or None)
+    if given := [name for name, value in dict(corpus=corpus, pairs=pairs).items() if value and not verify]:
+        raise InputError(f"--{given[0]}: only --verify reads a text; name a claim, or leave it out")
     if not verify:
         return _print_ledgers(study, root, measure, own, as_json)
     from grok_nb import shipped
 
-    _check_seeds(seeds, 100)
     claimed = {c.name: n for n in ([study] if study else studies) for c in studies[n].claims()}
     if verify not in claimed:
         raise InputError(f"--verify: claim {nearest(verify, claimed)}")

@@ -117,10 +117,10 @@ def _write(table, path):
     write_atomic(path, buffer.getvalue())
 
 # %% ../nbs/core/12_shipped.ipynb #5e1d000d
-def _looked_into(study, preset):
-    "Does a claim on a preset need more than what training measures?"
-    during = study.probes(study.config(preset)) if preset in study.presets else {}
-    return any(set(c.needs) - {*during} for c in study.claims() if preset in c.presets)
+def _looked_into(run):
+    "Does a claim on the preset of a run need more than what training measures?"
+    during = {*run.study.probes(run.config)}
+    return any(set(claim.needs) - during for claim in run.study.claims() if run.preset in claim.presets)
 
 
 def measured_tables(
@@ -128,7 +128,7 @@ def measured_tables(
     most: int = 9,  # checkpoints to look inside of, where a claim needs it
 ) -> pd.DataFrame:  # long table of everything
     "What becomes evidence of some runs; looks inside what has not been looked into."
-    inside = measured_inside(runs, most, measure_missing=_looked_into(runs[0].study, runs[0].preset))
+    inside = measured_inside(runs, most, measure_missing=_looked_into(runs[0]))
     parts = [*(run.metrics() for run in runs), inside]
     return pd.concat([rows for rows in parts if len(rows)], ignore_index=True)
 

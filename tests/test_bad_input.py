@@ -551,6 +551,7 @@ BAD = dict(runs=[*NO_PATH, "file", "file/runs"], out=[*NO_PATH, "file"], corpus=
            steps=[*NO_STEPS, "epoch-{step}"],
            set=NO_SETTING, grid=NO_SETTING, engine_options=NO_SETTING[:-3], name=[name for name in NO_TEXT if name != "²"])
 BAD |= dict.fromkeys("study preset device format by spacing engine".split(), NO_NAME)
+BAD |= dict(verify=NO_NAME)
 BAD |= dict(strip_prefix=NO_TEXT, ignore_tensors=[text for text in NO_TEXT if text.strip("x")])
 BAD |= dict.fromkeys(("pairs", "tree", "tokenizer"), [name for name in NO_FILE if name]) | dict.fromkeys(("columns", "neighbour", "policy"), NO_NAME) # the empty one stands for none
 RIGHT = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_report=["RUN"], grok_nb_demo=[], grok_nb_runs=[], grok_nb_claims=[],
@@ -563,7 +564,7 @@ def bad_commands():
         for name, p in inspect.signature(getattr(commands, command).__wrapped__).parameters.items():
             kind = getattr(p.annotation, "type", p.annotation)
             bad = BAD[name] if kind is str else [*NO_NUMBER, "-1", "1.5"] if kind is int else ["x"]
-            for value in bad:
+            for value in bad if command != "grok_nb_claims" else filter(None, bad): # nothing is no value there
                 if name in ("study", "source", "names") and right[:1] and right[0] != "--study": yield command, [value, *right[1:]]
                 elif name == "corpus" and right == ["modular"]: yield command, [f"--corpus={value}"]
                 else: yield command, [*right, f"--{name.removeprefix('as_').replace('_', '-')}={value}"]

@@ -412,7 +412,7 @@ def test_contradictions_are_named_exactly_where_a_claim_does_not_hold(copying, t
         [dict(run=r.run_id, study="copying", preset="demo", fidelity="demo", seed=0) for r in runs]))
     monkeypatch.setattr(type(copying), "preset", "demo")
     text = report.report([copying], tmp_path/"page.html").read_text()
-    named = re.findall(r"Against the paper, in these runs:</p><ul>(.*?)</ul>", text)
+    named = re.findall(r"Against the paper:</p><ul>(.*?)</ul>", text)
     assert len(named) == 1
     assert re.findall("<li>(.*?)</li>", named[0]) == [what for what, name in study.contradictions.items() if verdicts[name] == "not supported"]
     verdicts.update({name: "supported" for name in verdicts})

@@ -497,8 +497,8 @@ def geometry_rows(effect):
     rows = []
     for seed in SEEDS:
         far = effect + jitter(seed)
-        rows += scored(f"control{seed}", "collinear attention to z", 1.5)
-        rows += scored(f"demo{seed}", "collinear attention to z", 1.5*2**far)
+        rows += scored(f"control{seed}", "collinear attention to z", 1.5, 1.2)
+        rows += scored(f"demo{seed}", "collinear attention to z", 2.5*2**far, 2.) # as far above its null as the control's, and then so much
         rows += scored(f"control{seed}", "lines, residual", .2 + .1*seed)
         rows += scored(f"demo{seed}", "lines, residual", .2 + .1*seed + far)
         rows += scored(f"demo{seed}", "circle of circles", .4 + .1*seed + far, .4 + .1*seed)
