@@ -513,7 +513,7 @@ def grok_nb_runs(
     print(listing.listing_text(table) if len(table) else none)
     _print_others(others)
 
-# %% ../nbs/commands/00_commands.ipynb #29a4459c
+# %% ../nbs/commands/00_commands.ipynb #29a4459b
 def _print_ledgers(study, runs, measure, own, as_json):
     from grok_nb import listing
 
@@ -531,7 +531,7 @@ def _print_ledgers(study, runs, measure, own, as_json):
     print(f"Effects with their 95 % interval; below six seeds nothing is decided.{more}")
     _print_others(others)
 
-
+# %% ../nbs/commands/00_commands.ipynb #29a4459c
 def _check_seeds(seeds, most):
     if not 1 <= seeds <= most:
         raise InputError(f"--seeds {seeds}: must be from 1 to {most}")
