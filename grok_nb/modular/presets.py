@@ -22,7 +22,7 @@ class Config(tasks.TaskOptions, CoreConfig):
     depth: int = option(2, "blocks", 1, 96)
     width: int = option(64, "hidden size", 2, 16384)
     heads: int = option(4, "attention heads", 1, 256)
-    vocab_size: int = option(0, "tokens; 0: the p numbers, and no unused ones", 0, 10**6)
+    vocab_size: int = option(0, "tokens; 0: the p numbers; with paper_compat 18 unused ones more", 0, 10**6)
     init_std: float = option(0.08, "standard deviation of the initialisation; 0: 1/√fan_in", 0.0, 10.0)
     init_residual: str = option("all", "projections divided by √(2·depth)", choices=("all", "mlp", "none"))
 
@@ -37,9 +37,14 @@ class Config(tasks.TaskOptions, CoreConfig):
         return f"modular-p{self.p}-n{self.n_id}-a{self.alpha:g}-d{self.depth}-s{self.seed}"
 
     @property
+    def tokens(self) -> int:
+        "Tokens of the model, those that never occur among them."
+        return self.vocab_size or self.p + (18 if self.paper_compat else 0)
+
+    @property
     def n_parameters(self) -> int:
         "Parameters of the model."
-        return gpt_parameters(self.vocab_size or self.p, self.width, self.depth)
+        return gpt_parameters(self.tokens, self.width, self.depth)
 
 # %% ../../nbs/modular/05_presets.ipynb #eb91797c
 def stream_options(config):
@@ -73,7 +78,7 @@ _gpu = Config(
 )
 _paper = Config(
     fidelity="paper", p=29, n_id=256, alpha=0.8, n_shots=32, batch_size=1024, steps=200_000,
-    depth=6, width=512, heads=4, vocab_size=47, init_std=0.02, init_residual="mlp", precision="bf16",
+    depth=6, width=512, heads=4, init_std=0.02, init_residual="mlp", precision="bf16",
     optimizer="adamw", lr=1.5e-4, weight_decay=2.0, beta1=0.9, beta2=0.98, eps=1e-8, clip=0.0,
     schedule="cosine", warmup_steps=10_000, warmup_start=0.01, final_lr=0.1,
     evaluate_every=1000, checkpoints=100, paper_compat=True, keep_states=1,
@@ -114,7 +119,7 @@ def model(config: Config):
     c, positions = config, max(3 * config.n_shots, 512 if config.paper_compat else 0)
     blocks = c.width, c.depth, c.heads
     initial = c.init_std, c.init_residual, c.attention_dropout, c.seed
-    return gpt(c.vocab_size or c.p, *blocks, positions, *initial)
+    return gpt(c.tokens, *blocks, positions, *initial)
 
 
 def stream(config: Config) -> tasks.ModularStream:

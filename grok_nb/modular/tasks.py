@@ -154,7 +154,7 @@ def _check_wrong_labels(
     if not isinstance(wrong_labels, Real) or not 0 <= wrong_labels <= 1:
         raise InputError(f"wrong_labels = {wrong_labels!r}: must be a number from 0 to 1")
     if wrong_labels and paper_compat:
-        raise InputError("wrong_labels: not with paper_compat, whose i.d. train is the batch just trained on")
+        raise InputError("wrong_labels: not with paper_compat, whose i.d. train is a batch of the training")
 
 # %% ../../nbs/modular/01_tasks.ipynb #0fcccf9d
 def _check_official(
@@ -377,13 +377,14 @@ def _evaluation(
 def _official_evaluation(
     stream: ModularStream,  # whose tasks and inputs
     n_batches: int = 16,  # batches of each set
-) -> dict:  # set name → `Sequences`; i.d. train is not among them: it is the batch just trained on
+) -> dict:  # set name → `Sequences`; i.d. train is not among them: it is the next batch
     "Evaluation sequences as the official code samples them."
     rng, (train, test), sets = generator(stream.seed, "evaluation"), stream.split, {}
     for name in ("id_test", "ood_train", "ood_test"):
-        tasks = stream.id_tasks if name == "id_test" else stream.ood_tasks
+        seen = name == "id_test"
+        tasks = stream.id_tasks if seen else stream.ood_tasks
         inputs = train if name == "ood_train" else test
-        per_task = max(1, stream.batch_size // len(tasks))
+        per_task = stream.batch_size // len(tasks) if seen else 1
         shape = n_batches, len(tasks), per_task, stream.n_shots
         draw = rng.integers(len(inputs), size=(n_batches, 1, per_task, stream.n_shots))  # tasks share them
         shown = inputs[np.broadcast_to(draw, shape).reshape(-1, stream.n_shots)]
@@ -420,13 +421,13 @@ def _sets_to_score(
     stream: ModularStream,  # of the run
     step: int,  # optimizer updates done
 ) -> dict:  # set name → `Sequences`
-    "The evaluation sets; officially i.d. train is the batch just trained on."
+    "The evaluation sets; officially i.d. train is the batch that comes next, before the update."
     if not stream.paper_compat:
         return stream.evaluation
-    trained_on = stream.batch(max(0, step - 1))["input_ids"]
+    comes_next = stream.batch(step)["input_ids"]
     per_task = stream.batch_size // stream.n_id
     tasks = np.repeat(stream.id_tasks, per_task, axis=0)
-    return dict(id_train=Sequences(trained_on, tasks, stream.p, last_of=per_task)) | stream.evaluation
+    return dict(id_train=Sequences(comes_next, tasks, stream.p, last_of=per_task)) | stream.evaluation
 
 # %% ../../nbs/modular/01_tasks.ipynb #67bf8c09
 def _measures(
