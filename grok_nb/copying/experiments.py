@@ -10,13 +10,14 @@ __all__ = ['Finding', 'trained', 'together', 'delay', 'steps_or_tokens', 'optimi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import product
 import numpy as np
 import pandas as pd
-from ..claims import Ledger, ledger
+from ..claims import Ledger, ledger, over_seeds, paired
 from . import language
 from .claims import basic_copying, batches, emergence, fitted
 from .study import study
-from ..intervals import Interval, mean_interval
+from ..intervals import Interval, ends
 from ..probes import curve
 from ..runs import Run, describe
 from ..see.panels import finish, panels
@@ -198,45 +199,42 @@ def optimisation_intensity(
 
 # %% ../../nbs/copying/06_experiments.ipynb #e1aa78f5
 def differences(
-    per_run: pd.DataFrame,  # preset, seed, and one column for each quantity
+    per_run: pd.DataFrame,  # preset, seed, and one column for each quantity: numbers, or times as `Interval`
     base: str,  # the preset that the others are compared with
-) -> pd.DataFrame:  # preset, quantity, mean, low, high, seeds: of the difference within a seed, 95 %
-    "Every preset against one, seed by seed."
-    rows, here = [], per_run.set_index("seed")
-    for preset in [p for p in per_run["preset"].unique() if p != base]:
-        a, b = (here[here["preset"] == p] for p in (base, preset))
-        for quantity in [c for c in per_run if c not in ("preset", "seed")]:
-            both = (b[quantity] - a[quantity]).dropna()
-            mean, (low, high) = np.nan, (np.nan, np.nan)
-            if len(both):
-                mean, (low, high) = both.mean(), mean_interval(both)
-            row = dict(preset=preset, quantity=quantity, mean=mean, low=low, high=high, seeds=len(both))
-            rows.append(row)
+) -> pd.DataFrame:  # preset, quantity, median, low, high (exact, 95 %), seeds, each (seed → difference)
+    "Every preset against one, seed by seed; a time that never came is a bound, and stays in."
+    rows, values = [], per_run.set_index("seed")
+    quantities = [c for c in values if c != "preset"]
+    of = {preset: part for preset, part in values.groupby("preset", sort=False)}
+    for preset, quantity in product([p for p in of if p != base], quantities):
+        found = over_seeds(paired(*(of[p][quantity].to_dict() for p in (base, preset))))
+        low, high = found.interval
+        known = dict(median=found.effect, low=low, high=high, seeds=found.seeds, each=found.values)
+        rows.append(dict(preset=preset, quantity=quantity) | known)
     return pd.DataFrame(rows)
 
 # %% ../../nbs/copying/06_experiments.ipynb #2aa34f85
 def _forest(table):
-    "Differences with their intervals, a panel for each quantity."
+    "Each seed's difference as a point, their median and its interval; a panel for each quantity."
     quantities, presets = list(table["quantity"].unique()), list(table["preset"].unique())
     size = dict(width=1.75, height=0.5 * len(presets), beside=1.2, below=1.3)
     fig, axes = panels(len(quantities), **size, sharey=True)
     for ax, quantity in zip(axes, quantities):
-        rows = table[table["quantity"] == quantity].set_index("preset").loc[presets]
-        away = np.nan_to_num(np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]), posinf=0)
-        ax.errorbar(rows["mean"], range(len(presets)), xerr=away, fmt="o", color="#0072B2", capsize=3)
+        for y, row in enumerate(table[table["quantity"] == quantity].itertuples()):
+            low, high = ends(row.each.values())
+            known = [[end for end in both if np.isfinite(end)] or [np.nan] for both in zip(low, high)]
+            middle = [np.mean(each) for each in known]  # a bound is drawn at its known end
+            ax.plot(middle, np.full(len(middle), y + 0.2), "|", color="#999999")
+            ax.plot(row.median, y, "o", color="#0072B2")
+            if np.isfinite([row.low, row.high]).all():
+                ax.hlines(y, row.low, row.high, color="#0072B2")
         ax.axvline(0, color="grey", linewidth=1)
         ax.set_title(quantity.replace(", ", ",\n"), fontsize=9)
         ax.tick_params(axis="x", labelsize=8)
         ax.margins(x=0.25, y=0.25)
     axes[0].set_yticks(range(len(presets)), presets)
-    fig.supxlabel("difference to the base, mean and 95 % interval over seeds", fontsize=9)
+    fig.supxlabel("difference to the base: median with its exact 95 % interval; grey, each seed", fontsize=9)
     return finish(fig)
-
-# %% ../../nbs/copying/06_experiments.ipynb #26a608e9
-def _begins(rows):
-    "The step, or not a number."
-    when = emergence(rows)
-    return when.mid if when.reached else np.nan
 
 # %% ../../nbs/copying/06_experiments.ipynb #4dc62b73
 def regularisation(
@@ -251,7 +249,7 @@ def regularisation(
     runs = trained(presets, seeds, root)
     table = together(runs)
     measures = {
-        "copying begins, step": _begins,
+        "copying begins, step": emergence,
         "copied whole, share": _at_end("copying"),
         "training loss, nats": _last(probe="train", metric="loss"),
         "held-out loss, nats": _at_end("held-out loss"),
