@@ -8,6 +8,7 @@ import pytest
 
 from grok_nb import InputError, shipped, studies
 from grok_nb.claims import ledger
+from grok_nb.sweeps import summarise
 from grok_nb.training import train
 
 WINGS = "modular", "copying", "grammar"
@@ -43,8 +44,9 @@ def test_every_run_of_the_evidence_is_one_that_claims_are_judged_on(name):
     there, study = shipped.shipped(studies[name]), studies[name]
     runs = there["runs"]
     assert set(runs["preset"]) <= set(shipped.judged_presets(study)) and set(runs["seed"]) <= set(shipped.judging_seeds)
-    assert not runs.duplicated(["preset", "seed"]).any() and (runs["state"] == "finished").all() and (runs["minutes"] > 0).all()
+    assert not runs[~runs["preset"].isin([*study.grids])].duplicated(["preset", "seed"]).any() and (runs["state"] == "finished").all() and (runs["minutes"] > 0).all()
     for preset, rows in runs.groupby("preset"):
+        if preset in study.grids: assert not rows.duplicated("run").any()
         known = {config.run_id for config in shipped.judged_configs(study, preset)}
         assert set(rows["run"]) <= known or not known
     probes = {probe: table for probe, table in there.items() if probe != "runs"}
@@ -79,8 +81,8 @@ def test_a_claim_is_judged_on_its_own_presets_alone(name):
 @pytest.mark.parametrize("name", ONE_QUICK)
 def test_what_goes_in_comes_out(name, brief, tmp_path):
     runs = trained(name, tmp_path)
-    shipped.add_evidence(runs[:1], tmp_path)
-    shipped.add_evidence(runs, tmp_path) # the first is there already
+    shipped.add_evidence(runs[:1], "demo", tmp_path)
+    shipped.add_evidence(runs, "demo", tmp_path) # the first is there already
     there = shipped.shipped(studies[name], folder=tmp_path)
     assert sorted(there["runs"]["run"]) == sorted(r.run_id for r in runs)
     want = shipped.measured_tables(runs)
@@ -99,20 +101,41 @@ def test_what_goes_in_comes_out(name, brief, tmp_path):
 
 def test_a_changed_preset_goes_out(brief, tmp_path, monkeypatch):
     study, runs = studies["grammar"], trained("grammar", tmp_path)
-    shipped.add_evidence(runs, tmp_path)
-    shipped.add_evidence(trained("grammar", tmp_path, "control"), tmp_path)
+    shipped.add_evidence(runs, "demo", tmp_path)
+    shipped.add_evidence(trained("grammar", tmp_path, "control"), "control", tmp_path)
     assert set(shipped.missing(study, folder=tmp_path, seeds=(10, 11))).isdisjoint({"demo", "control"})
     monkeypatch.setitem(study.presets, "demo", study.presets["demo"].replace(lr=3e-3))
     assert shipped.stale(study, tmp_path) == ["grammar: the preset demo has changed; make it again: grok_nb_evidence grammar"]
     assert [c.seed for c in shipped.missing(study, folder=tmp_path, seeds=(10, 11))["demo"]] == [10, 11]
-    shipped.add_evidence(trained("grammar", tmp_path), tmp_path)
+    shipped.add_evidence(trained("grammar", tmp_path), "demo", tmp_path)
     assert sorted(shipped.shipped(study, folder=tmp_path)["runs"]["preset"]) == ["control"]*2 + ["demo"]*2 and not shipped.stale(study, tmp_path)
+
+
+def test_the_cells_of_a_grid_are_judged_too(tmp_path, monkeypatch):
+    study = studies["modular"]
+    small = dict(preset="smoke", fixed=BRIEF["modular"] | dict(depth=1, width=16), n_id=[8, 16], alpha=[.6])
+    monkeypatch.setitem(study.grids, "phase_cpu", small)
+    assert "phase_cpu" in shipped.judged_presets(study) and len(shipped.judged_configs(study, "phase_cpu")) == 2*shipped.of_a_cell
+    runs = [train(config, tmp_path, progress=False) for config in shipped.judged_configs(study, "phase_cpu", seeds=(10, 11))]
+    assert shipped.shipped_sweep(study, "phase_cpu", tmp_path).empty
+    shipped.add_evidence(runs, "phase_cpu", tmp_path)
+    assert shipped.rests_on(shipped.shipped(study, folder=tmp_path)["runs"]) == "the evidence (4 × phase_cpu)"
+    table = shipped.shipped_sweep(study, "phase_cpu", tmp_path)
+    assert table[["n_id", "alpha", "seed"]].to_numpy().tolist() == [[8, .6, 10], [8, .6, 11], [16, .6, 10], [16, .6, 11]]
+    want = summarise(runs, ["n_id", "alpha"]).set_index("run")
+    for row in table.itertuples():
+        assert row.phase == want["phase"][row.run] and row.ood == pytest.approx(want["ood"][row.run], abs=1e-6)
+    book = ledger(study.sweep_claims(), dict(sweep=table, runs=shipped.shipped(study, folder=tmp_path)["runs"]))
+    assert "more tasks, over the grid" in set(book["claim"])
+    assert not shipped.stale(study, tmp_path) and [c.seed for c in shipped.missing(study, folder=tmp_path)["phase_cpu"]] == [12]*2 + [13]*2 + [14]*2
+    monkeypatch.setitem(study.grids, "phase_cpu", small | dict(n_id=[8, 12]))
+    assert shipped.stale(study, tmp_path) == ["modular: the preset phase_cpu has changed; make it again: grok_nb_evidence modular"]
 
 
 def test_a_changed_probe_takes_everything_out(brief, tmp_path, monkeypatch):
     from dataclasses import replace
     study = studies["grammar"]
-    shipped.add_evidence(trained("grammar", tmp_path), tmp_path)
+    shipped.add_evidence(trained("grammar", tmp_path), "demo", tmp_path)
     def other(config):
         def probe(model, context): return [dict(row, value=row["value"]*2) for row in study.probes(config)["held_out"](model, context)]
         return study.probes(config) | dict(held_out=probe)
@@ -164,7 +187,7 @@ def test_own_runs_are_more_seeds(monkeypatch):
 @pytest.mark.parametrize("name", ONE_QUICK)
 def test_a_claim_is_verified_from_scratch(name, brief, tmp_path):
     study, claim = studies[name], QUICK[name]
-    for preset in next(c for c in study.claims() if c.name == claim).presets: shipped.add_evidence(trained(name, tmp_path, preset, (10, 11, 12)), tmp_path)
+    for preset in next(c for c in study.claims() if c.name == claim).presets: shipped.add_evidence(trained(name, tmp_path, preset, (10, 11, 12)), preset, tmp_path)
     found = shipped.verify(study, claim, shipped.fresh_seeds[:2], root=tmp_path, workers=1, folder=tmp_path)
     assert set(found.fresh.values) == {30, 31} and set(found.judged.values) == {10, 11, 12} and not found.p > 1
     again = claim_of(study, claim).test(shipped.shipped(study, folder=tmp_path))

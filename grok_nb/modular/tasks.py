@@ -492,12 +492,12 @@ def last_shot(
 
 # %% ../../nbs/modular/01_tasks.ipynb #075d3d3c
 def _four_sets(
-    last,  # result of `last_shot`
+    accuracy,  # of `last_shot`, a column for each set
     unseen: str,  # test or mix
 ) -> tuple:  # names in the order of the phase table
     "The four sets that a phase or a figure looks at."
     names = ("id_train", f"id_{unseen}", "ood_train", f"ood_{unseen}")
-    there = list(last["accuracy"])
+    there = list(accuracy)
     if not set(names) <= set(there):
         wanted = f"needs the sets {', '.join(names)}; the table has {', '.join(there)}"
         raise InputError(f"unseen = {unseen!r}: {wanted}")
@@ -507,20 +507,18 @@ def _four_sets(
 def phase(
     table,  # long table of one run, with the rows of the probe `accuracy`, pandas
     at: int | None = None,  # step to judge; None: the last one
-    halfway: float = 0.5,  # how far from chance to the ceiling a set must come, in (0, 1)
-    least: float = 0.1,  # accuracy above chance that a set must have in any case
-    sustained: int = 3,  # evaluations in a row that must be past it
+    level: float = 0.6,  # accuracy from which a set is solved
+    sustained: int = 3,  # evaluations in a row that must be there
     unseen: str = "test",  # sets that stand for unseen inputs: test, or mix
-) -> str:  # a name of `phases`, or `unclassified:` and the sets that pass
+) -> str:  # a name of `phases`, or `unclassified:` and the sets that are solved
     "Name the phase of a run by rule (He et al. 2024, §3; the threshold is ours)."
     if "run" in table and table["run"].nunique() > 1:
         raise InputError(f"run: a phase belongs to one run, this table holds {table['run'].nunique()}")
-    last = last_shot(table).loc[:at].tail(sustained)
-    wanted = last["chance"] + (halfway * (last["matchable_share"] - last["chance"])).clip(lower=least)
-    past = (last["accuracy"] > wanted).all() & (len(last) == sustained)
-    passed = {name: bool(past[name]) for name in _four_sets(last, unseen)}
-    past_halfway = ", ".join(name for name, yes in passed.items() if yes)
-    return phases.get(tuple(passed.values()), f"unclassified: past halfway are {past_halfway}")
+    last = last_shot(table).loc[:at].tail(sustained)["accuracy"]
+    there = (last >= level).all() & (len(last) == sustained)
+    solved = {name: bool(there[name]) for name in _four_sets(last, unseen)}
+    named = ", ".join(name for name, yes in solved.items() if yes)
+    return phases.get(tuple(solved.values()), f"unclassified: solved are {named}")
 
 # %% ../../nbs/modular/01_tasks.ipynb #b245f4ce
 _colours = dict(id="#0072B2", ood="#D55E00")
@@ -541,7 +539,7 @@ def _accuracy_panel(
     unseen: str,  # test or mix
 ):
     "The four sets, what Ratio Matching can reach of the unseen tasks, and chance."
-    for name in _four_sets(last, unseen):
+    for name in _four_sets(last["accuracy"], unseen):
         group, inputs = name.split("_")
         style = dict(color=_colours[group], linestyle="-" if inputs == "train" else _dashed)
         ax.plot(last.index, last["accuracy"][name], linewidth=1.8, label=_names[name], **style)
