@@ -13,7 +13,7 @@ from ..study import Study, Lazy
 _of_batches = "Between batches of different size, copying begins after different numbers of steps."
 
 study = Study(
-    question="When does a language model start to copy, long after its loss has gone flat?",
+    question="When does a language model begin to copy from its context, and had its loss settled by then?",
     Config=presets.Config,
     presets=presets.presets,
     model=presets.model,
