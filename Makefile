@@ -24,10 +24,12 @@ demo: $(READY) ## train the demos of the three studies and their controls, write
 test: $(READY) ## what every change must pass: repository, notebooks, quick tests
 	python -m pytest -q -x --durations=0 --durations-min=5 tests/test_repository.py
 	export GROK_NB_RUNS="$$(mktemp -d)"; trap 'rm -rf "$$GROK_NB_RUNS"' EXIT; \
-	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing --skip_folder_re '^([_.]|tutorials)'
 	OMP_NUM_THREADS=1 python -m pytest -m "not slow" -n 2 --dist worksteal --deselect tests/test_repository.py $(ARGS)
 
-test-slow: $(READY) # the tests that `make test` leaves out
+test-slow: $(READY) # what `make test` leaves out: the tutorials, which train the longest, and the slow tests
+	export GROK_NB_RUNS="$$(mktemp -d)"; trap 'rm -rf "$$GROK_NB_RUNS"' EXIT; \
+	OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --timing --path nbs/tutorials
 	OMP_NUM_THREADS=1 python -m pytest -m slow -n 2 --dist worksteal $(ARGS)
 
 test-all: test test-slow ## every check, also those that take long and rarely find anything

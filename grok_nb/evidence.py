@@ -141,20 +141,22 @@ def arrival_table(
     tables: dict[str, pd.DataFrame],  # of `tables`
     where: dict,  # selects one curve of a run, as a study's `headline`
     presets: Sequence[str],
+    level: float | None = None,  # that a curve has to reach; None: half of its own rise
 ) -> pd.DataFrame:  # one row a preset, for people
-    "In how many seeds a curve rises, when it is half-way up its own rise, and where it ends."
+    "In how many seeds a curve comes so far, when it does, and where it ends."
+    came, half = ("it rises in", "half-way") if level is None else (f"reach {level:g}", f"at {level:g}")
     found = []
     for preset in presets:
         curves = curves_by_seed(tables, where, preset)
-        times = [rise_time(c) for c in curves.values()]
+        times = [rise_time(c) if level is None else crossing(c, level) for c in curves.values()]
         come = share_of_seeds({seed: t.reached for seed, t in zip(curves, times)})
         low, high = come.interval
         found.append(
             {
                 "preset": preset,
                 "seeds": len(times),
-                "it rises in": f"{sum(t.reached for t in times)} [{low:.2f}, {high:.2f}]",
-                "half-way, in half of the runs (step)": _in_half(times),
+                came: f"{sum(t.reached for t in times)} [{low:.2f}, {high:.2f}]",
+                f"{half}, in half of the runs (step)": _in_half(times),
                 "at the end": _middle_of([c.iloc[-3:].mean() for c in curves.values()]),
             }
         )

@@ -228,6 +228,14 @@ def test_ci_runs_the_test_command_of_readme():
     assert re.search(r"^test-all: test test-slow ##", read("Makefile"), re.M), "which is all of it"
 
 
+def test_every_page_is_run_by_one_of_the_two():
+    from nbdev.doclinks import nbglob
+    quick, slow = re.findall(r"nbdev_test --n_workers 2 --timing (.*)", read("Makefile"))
+    skipped, there = re.search("--skip_folder_re '(.*)'", quick)[1], slow.removeprefix("--path ")
+    pages, left_out = (set(map(str, nbglob(skip_folder_re=folders))) for folders in ("^[_.]", skipped))
+    assert pages - left_out == set(map(str, nbglob(ROOT/there))) and len(left_out) > 90
+
+
 def names_of_tests(path):
     "The names of the tests of a file, those of its classes included."
     return {node.name for node in ast.walk(ast.parse(read(path))) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
