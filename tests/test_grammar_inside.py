@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, GPTNeoXC
 from grok_nb import InputError
 from grok_nb.grammar import concepts
 from grok_nb.grammar.attention import attention_figure, attention_rows, attention_changes, changes_figure, concentration, heads_with_half, attention_probe, words_figure
-from grok_nb.grammar.concepts import (auroc, auroc_figure, auroc_interval, layers_figure, broken_pairs, concept_rows, concept_vectors,
+from grok_nb.grammar.concepts import (auroc, auroc_figure, word_auroc, auroc_interval, layers_figure, broken_pairs, concept_rows, concept_vectors,
                                       conditions, effective_rank, look_at_pairs, matched_rank, mean_direction, rank_figure)
 from grok_nb.grammar.lag import clusters
 from grok_nb.probes import curve
@@ -350,9 +350,23 @@ def test_changes_are_differences(measured):
     with pytest.raises(InputError, match="sentence = 'worse': must be good or bad"): attention_changes(table, 0, 200, "worse")
 
 
+def test_words_alone_are_scored_as_a_model_that_counts_them_would_be():
+    "`concept_rows` of a model whose hidden state is its sentence's bag of words."
+    g = np.random.default_rng(0)
+    nouns = g.integers(0, 6, 40)
+    pairs = pd.DataFrame(dict(paradigm="a", exposed=g.random(40) < .5, sentence_good=[f"the n{i} has g{i % 3}" for i in nouns],
+                              sentence_bad=[f"the n{i} has {'g' if i == 5 else 'b'}{(i + 1) % 3}" for i in nouns]))
+    vocabulary = sorted({w for side in ("good", "bad") for s in pairs[f"sentence_{side}"] for w in s.split()})
+    bags = np.array([[[pair[f"sentence_{side}"].split().count(w) for w in vocabulary] for side in ("good", "bad")] for _, pair in pairs.iterrows()], float)
+    found = concept_rows(bags[:, :, None], pairs["exposed"])
+    want = next(r["value"] for r in found if r["metric"] == "auroc")
+    assert word_auroc(pairs) == {"a": pytest.approx(want)} and .6 < want < 1
+    assert word_auroc(pairs.assign(exposed=True)) == {}
+
+
 def test_figures_draw_and_refuse(measured):
     _, _, table = measured
-    for fig in (auroc_figure(table), layers_figure(table), rank_figure(table), rank_figure(table, layer=1), attention_figure(table),
+    for fig in (auroc_figure(table), auroc_figure(table, dict(a=.7)), layers_figure(table), rank_figure(table), rank_figure(table, layer=1), attention_figure(table),
                 attention_figure(table, "entropy", "bad", {"a": (0, 100)}), changes_figure(attention_changes(table, 0, 200)),
                 words_figure({"now": np.eye(3)}, ["this", "old", "cat"], 2, 0)):
         fig.canvas.draw()

@@ -86,17 +86,20 @@ def figures(
     return [*found, ("Loss", caption, corpus.loss_figure(table))]
 
 # %% ../../nbs/grammar/10_figures.ipynb #b5404ef8
-def _apart(name, rows):
+def _apart(name, run, rows):
     "Which way the concept vectors of the final layer point, if that was measured."
-    from grok_nb.grammar.concepts import auroc_figure
+    from grok_nb.grammar.concepts import auroc_figure, word_auroc
+    from grok_nb.grammar.judge import asked
 
     if not rows["metric"].eq("auroc").any():
         return []
     caption = (
         f"{name}, final layer: how often an unexposed acceptable sentence lies further along "
-        "the mean concept vector of the exposed pairs than an unacceptable one."
+        "the mean concept vector of the exposed pairs than an unacceptable one; "
+        "beside it what the untrained model has, and what the same direction in counts of words has."
     )
-    return [("Do right and wrong sentences come apart?", caption, auroc_figure(rows))]
+    figure = auroc_figure(rows, word_auroc(asked(run.config)))
+    return [("Do right and wrong sentences come apart?", caption, figure)]
 
 # %% ../../nbs/grammar/10_figures.ipynb #769bf933
 def _dimensions(name, rows):
@@ -141,7 +144,7 @@ def checkpoint_figures(
     "What a report shows of the insides of runs."
     name, run = next(iter(runs.items()))
     rows = table[(table["run"] == name) & (table["probe"] == "inside")]
-    found, steps = _apart(name, rows) + _dimensions(name, rows), sorted(rows["step"].unique())
+    found, steps = _apart(name, run, rows) + _dimensions(name, rows), sorted(rows["step"].unique())
     if len(steps) < 3:
         return found
     before = early_step(rows) or steps[1]

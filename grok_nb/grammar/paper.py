@@ -14,7 +14,7 @@ import pandas as pd
 from .. import InputError
 from . import judge
 from .attention import attention_figure, words_figure
-from .concepts import auroc_figure, layers_figure, rank_figure
+from .concepts import auroc_figure, layers_figure, rank_figure, word_auroc
 from .exposure import expose, exposure_index, phrases_of
 from .lag import clusters, curve_table, lag_figure, reached, selection, selection_counts
 from .minimal_pairs import read_pairs, score_pairs, token_positions
@@ -302,7 +302,11 @@ def figures(
     head = f"The head that gains most, before and after: {best}"
     return [
         first,
-        ("2", "AUROC along the mean concept vector, final layer", auroc_figure(inside)),
+        (
+            "2",
+            "AUROC along the mean concept vector, final layer",
+            auroc_figure(inside, word_auroc(judge.asked(run.config))),
+        ),
         ("3", "Effective rank of concept vectors, final layer", rank_figure(inside)),
         *_of_attention(inside, steps),
         *others,
