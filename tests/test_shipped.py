@@ -1,6 +1,7 @@
 "The evidence that comes with the package: whole, true today, added to and verified."
 import json
 import re
+from functools import cache
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from grok_nb.sweeps import summarise
 from grok_nb.training import train
 
 WINGS = "modular", "copying", "grammar"
+SAID = cache(shipped.witness)
 BRIEF = dict(modular=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, n_eval=16, checkpoint_on_change=0.0),
              copying=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, test_samples=4),
              grammar=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, pairs_each=20))
@@ -21,7 +23,8 @@ QUICK = dict(modular="in context", copying="copies to learn from", grammar="lag"
 
 @pytest.fixture
 def brief(monkeypatch):
-    "Studies whose demo and control are over in a second."
+    "Studies whose demo and control are over in a second, and one look at a study's probes."
+    monkeypatch.setattr(shipped, "witness", SAID)
     for name in WINGS:
         for preset in ("demo", "control"):
             changed = studies[name].presets["smoke"].replace(fidelity="demo", **BRIEF[name])
