@@ -187,6 +187,14 @@ def _print_options(config):
     for f in fields(config):
         print(f"{f.name:22}{str(getattr(config, f.name)):14}{f.metadata['doc']} ({allowed(f)})")
 
+
+def _print_presets(study):
+    "Every preset of a study: name, scale, steps, batch, parameters."
+    for name, c in study.presets.items():
+        n = getattr(c, "n_parameters", None)
+        size = f"{n:>13,} parameters" if n else ""
+        print(f"{name:16}{c.fidelity:8}{c.steps:>9,} steps of {c.batch_size:>5,} rows{size}")
+
 # %% ../nbs/commands/00_commands.ipynb #0e3b7e53
 def check_choice(
     option: str,  # as it is written
@@ -199,8 +207,20 @@ def check_choice(
         raise InputError(f"{option} {nearest(value, choices)}")
 
 
-def _configured(study, preset, corpus, changed):
-    "The configuration that is asked for."
+def _of_a_run(path, study, preset, corpus):
+    "The configuration of a run, which says all that the other three would say."
+    given = {"STUDY": study, "--preset": preset, "--corpus": corpus}
+    if also := [name for name, value in given.items() if value]:
+        raise InputError(f"--config: holds everything that {also[0]} says; leave one of the two out")
+    folder = named_path(path, "--config")
+    return Run(folder.parent if folder.is_file() else folder).config
+
+
+def _configured(study, preset, corpus, changed, like=""):
+    "The configuration that is asked for; `like`: a run that has it, but for what is changed."
+    if like:
+        return _of_a_run(like, study, preset, corpus).replace(**changed)
+    study = study or ("corpus" if corpus else "modular")
     config = studies[study].config(preset)
     if corpus:
         if not hasattr(config, "corpus"):
@@ -219,17 +239,27 @@ def grok_nb_train(
     corpus: Param(
         "text to train a language model on: .txt, .jsonl or .parquet files or folders", str, nargs="+"
     ) = (),
+    config: str = "",  # a run, or its config.json: the same options, but for those of --set
     runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
     device: str = "",  # cpu, cuda or mps; default: the best there is
     threads: int = 0,  # CPU threads; default: as before, else one for a small model, else all cores
     options: store_true = False,  # list the options of the study with their ranges, and stop
+    presets: store_true = False,  # list the presets of the study, and stop
 ):
     """Train one run, or go on with it where it was stopped.
 
     grok_nb_train modular --preset demo --set n_id=16 seed=1
     grok_nb_train --corpus books.parquet --set steps=300
+    grok_nb_train --config runs/modular-p7-n32-a0.6-d3-s0-1f2e3d4c --set seed=1
+    grok_nb_train modular --presets
     """
-    config = _configured(study or ("corpus" if corpus else "modular"), preset, corpus, changes(set))
+    if not (study or preset or set or corpus or config or options or presets):
+        _parser(grok_nb_train.__wrapped__).print_help()
+        return
+    if presets:
+        _print_presets(studies[study or "modular"])
+        return
+    config = _configured(study, preset, corpus, changes(set), config)
     if options:
         _print_options(config)
         return
@@ -318,12 +348,7 @@ def grok_nb_sweep(
     from grok_nb.engines import check_engine, check_paths, check_workers, open_engine
     from grok_nb.sweeps import estimate, plan, sweep, sweep_folder
 
-    root, preset, fixed, axes = (
-        runs_root(runs or None),
-        preset.replace("-", "_"),
-        changes(set),
-        _several(grid),
-    )
+    root, fixed, axes = runs_root(runs or None), changes(set), _several(grid)
     options = changes(engine_options, "--engine-options")
     options = {k: int(v) if re.fullmatch("[0-9]{1,30}", v) else v for k, v in options.items()}
     configs, facts = plan(study, preset, axes, seeds or None, **fixed)

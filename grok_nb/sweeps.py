@@ -16,7 +16,7 @@ from pathlib import Path
 from . import InputError, RunError, is_watched, nearest, studies
 from .engines import Serial, call, check_engine, check_paths, check_workers, one_line, open_engine
 from .files import write_atomic
-from .runs import Busy, Config, Run, from_preset, runs_root
+from .runs import Busy, Config, Run, from_preset, preset_name, runs_root
 
 # %% ../nbs/core/09_sweeps.ipynb #00a75eb3
 def _check_grid(grid, seeds, names):
@@ -429,7 +429,9 @@ def plan(
     **fixed,  # options to change for every run
 ) -> tuple[list[Config], dict]:  # its configurations; study, preset, grid, seeds, fixed
     "What a sweep consists of."
-    known = studies[study].grids.get(preset, {})
+    grids = studies[study].grids
+    preset = preset_name(preset, [*grids, *studies[study].presets])
+    known = grids.get(preset, {})
     preset, fixed = known.get("preset", preset), known.get("fixed", {}) | fixed
     seeds = known.get("seeds", (0,)) if seeds is None else seeds
     if grid is None:

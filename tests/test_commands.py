@@ -543,3 +543,43 @@ def test_a_panel_that_fails_tells_nothing_of_the_machine():
     for error in (InputError("pairs /srv/a user/b c/pairs.jsonl cannot be read"), FileNotFoundError(2, "No such file", "/srv/a user/pairs.jsonl"),
                   OSError("/srv/a user/b c/pairs.jsonl")):
         assert "pairs.jsonl" in failed(error, "drawn").reason and "user" not in failed(error, "drawn").reason
+
+
+def test_train_without_words_is_its_help(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("GROK_NB_RUNS", str(tmp_path))
+    commands.grok_nb_train([])
+    assert capsys.readouterr().out.startswith("usage: grok_nb_train") and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["modular", "copying", "grammar"])
+def test_presets_are_listed(name, capsys):
+    commands.grok_nb_train([name, "--presets"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*studies[name].presets]
+    for line, config in zip(lines, studies[name].presets.values()): assert f"{config.steps:,} steps of" in line and f"{config.n_parameters:,} parameters" in line
+
+
+def test_a_run_says_how_to_make_another(trained, capsys):
+    run = finished(trained)[0]
+    for path in (run.path, run.path/"config.json"):
+        commands.grok_nb_train(["--config", str(path), "--options"])
+        told = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())
+        assert (told["p"], told["steps"], told["width"]) == ("5", "60", "16")
+    commands.grok_nb_train(["--config", str(run.path), "--runs", str(run.path.parent)]) # trained already: the same run
+    assert capsys.readouterr().out.startswith(f"{run.run_id}: finished")
+    for words, says in [(["modular"], "STUDY"), (["--preset", "demo"], "--preset"), (["--corpus", "x"], "--corpus")]:
+        with pytest.raises(SystemExit) as e: commands.grok_nb_train(["--config", str(run.path), *words])
+        assert e.value.code == 2 and f"--config: holds everything that {says} says" in capsys.readouterr().err
+    with pytest.raises(SystemExit): commands.grok_nb_train(["--config", str(run.path.parent/"none")])
+    assert "is no run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("typed, meant", [("phase-cpu", "phase_cpu"), ("phase_cpu", "phase_cpu")])
+def test_a_hyphen_is_an_underscore(typed, meant, capsys):
+    commands.grok_nb_train(["modular", "--preset", typed, "--options"])
+    assert dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())["steps"] == str(studies["modular"].presets[meant].steps)
+
+
+def test_names_with_hyphens_are_found_in_sweeps_too(capsys, tmp_path):
+    from grok_nb.sweeps import plan
+    for typed in ("lr1e-3", "lr1e_3"): assert plan("copying", typed, seeds=(0, 1))[0][0] == studies["copying"].config("lr1e-3")

@@ -53,7 +53,7 @@ def test_a_preset_is_known_at_any_seed(name, preset, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, preset, run_id", [
     ("modular", "long", "modular-p7-n32-a0.85-d2-s0-af37986c"),
     ("modular", "phase_cpu", "modular-p7-n32-a0.85-d2-s0-19d8eb65"),
-    ("modular", "paper", "modular-p29-n256-a0.8-d6-s0-8d0ef2f6"),
+    ("modular", "paper", "modular-p29-n256-a0.8-d6-s0-6254a57c"), # p + 18 tokens by rule, evaluated anew: another name on purpose
     ("copying", "batch32", "copying-generated-d2-w64-b32-s0-b056bed3"), # was the demo
     ("copying", "batch16", "copying-generated-d2-w64-b16-s0-a3f1ea56"),
     ("copying", "lr1e-3", "copying-generated-d2-w64-b32-s0-93fac519"),
