@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['as_command', 'command', 'changes', 'check_choice', 'grok_nb_train', 'grok_nb_sweep', 'run_folder', 'find_run',
-           'finished_runs', 'grok_nb_report', 'grok_nb_demo', 'grok_nb_runs', 'grok_nb_claims', 'grok_nb_evidence',
-           'in_bytes', 'grok_nb_measure']
+           'finished_runs', 'grok_nb_report', 'grok_nb_compare', 'grok_nb_demo', 'grok_nb_runs', 'grok_nb_claims',
+           'grok_nb_evidence', 'in_bytes', 'grok_nb_measure']
 
 # %% ../nbs/commands/00_commands.ipynb #64787d17
-import hashlib, inspect, json, os, re, signal, sys, threading
+import hashlib, inspect, io, json, os, re, signal, sys, threading
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from fastcore.script import Param, anno_parser, store_true
 from . import InputError, RunError, check_environment, end_quietly, from_environment, nearest
 from . import printable, readable_line, studies, whole_number
-from .files import in_one_line, named_path, system_error
+from .files import in_one_line, named_path, system_error, write_atomic
 from .runs import Run, allowed, runs_root
 from .see.formats import check_form, form_of
 
@@ -285,7 +285,7 @@ def grok_nb_train(
     if _is_main():
         print(_how_it_ended(run))
 
-
+# %% ../nbs/commands/00_commands.ipynb #00c0a0d1
 def _how_it_ended(run):
     "Loss and headline at the last evaluation, and what there is of the run."
     from grok_nb.runs import pick
@@ -412,15 +412,14 @@ def finished_runs(
     return [r for r in found if r.config.study == study and r.finished]
 
 
-def _check_out(out, form):
-    "Can a report be written there?"
-    if out and not (folder := named_path(out, "--out").absolute().parent).is_dir():
-        raise InputError(f"--out {out}: there is no folder {folder}")
+def _check_out(out, option="--out"):
+    "Can a file be written there?"
+    if out and not (folder := named_path(out, option).absolute().parent).is_dir():
+        raise InputError(f"{option} {out}: there is no folder {folder}")
     if out and Path(out).is_dir():
-        raise InputError(f"--out {out}: is a folder; name a file")
+        raise InputError(f"{option} {out}: is a folder; name a file")
     if len(os.fsencode(Path(out).name)) > 230:  # it has a longer name while it is written
-        raise InputError(f"--out {out}: must be a name of at most 230 bytes")
-    check_form(form)
+        raise InputError(f"{option} {out}: must be a name of at most 230 bytes")
 
 # %% ../nbs/commands/00_commands.ipynb #00c0a006
 @command
@@ -442,11 +441,47 @@ def grok_nb_report(
         raise InputError(f"report: {sweeps[0].name} is a sweep; a sweep has a report of its own")
     found = [find_run(n, runs) for n in names] if not sweeps else []
     form = form_of(out, format)
-    _check_out(out, form)
+    _check_out(out)
+    check_form(form)
     from grok_nb.see.report import report, sweep_report
 
     made = sweep_report(sweeps[0], out or None, form) if sweeps else report(found, out or None, form=form)
     print(printable(made))
+
+# %% ../nbs/commands/00_commands.ipynb #00c0a0c2
+@command
+def grok_nb_compare(
+    names: Param("runs of one study: folders, or names under the folder of runs", str, nargs="+"),
+    curve: str = "",  # one of the study's curves; default: its headline
+    by: Param("options that make the groups; default: whatever differs", str, nargs="+") = (),
+    out: str = "",  # picture to write: .png, .svg, .pdf or .webp
+    csv: str = "",  # file to write every value into
+    as_json: store_true = False,  # print the table as JSON
+    runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
+):
+    """Compare runs: in how many seeds of each group a curve rises, when it is half-way, and where it ends.
+
+    grok_nb_compare runs/modular-*
+    grok_nb_compare runs/modular-* --by n_id --out compare.png --csv compare.csv
+    """
+    _check_out(out)
+    _check_out(csv, "--csv")
+    if out and Path(out).suffix not in (".png", ".svg", ".pdf", ".webp"):
+        raise InputError(f"--out {out}: must end in .png, .svg, .pdf or .webp")
+    from grok_nb.evidence import arrivals
+    from grok_nb.see.compare import as_rows, compare_figure, curves_of, groups
+
+    found = groups([find_run(name, runs) for name in dict.fromkeys(names)], by)
+    study = next(iter(found.values()))[0].study
+    curves = curves_of(found, curve)
+    table = arrivals(curves, named="group")
+    if out:
+        figure, buffer = compare_figure(curves, curve or study.headline_name), io.BytesIO()
+        figure.savefig(buffer, format=Path(out).suffix[1:], dpi=150)
+        write_atomic(Path(out), buffer.getvalue())
+    if csv:
+        write_atomic(Path(csv), as_rows(curves).to_csv(index=False))
+    print(table.to_json(orient="records") if as_json else table.to_string(index=False))
 
 # %% ../nbs/commands/00_commands.ipynb #f224bca9
 _wings = "modular", "copying", "grammar"

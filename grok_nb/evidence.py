@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['when', 'when_in', 'known_curves', 'readable', 'measured_inside', 'tables', 'representative_runs', 'curves_by_seed',
-           'arrival_table', 'lag_parts']
+           'arrivals', 'arrival_table', 'lag_parts']
 
 # %% ../nbs/core/10_evidence.ipynb #a1a706cd
 from collections.abc import Mapping, Sequence
@@ -137,23 +137,21 @@ def _middle_of(values):
     return f"{np.median(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
-def arrival_table(
-    tables: dict[str, pd.DataFrame],  # of `tables`
-    where: dict,  # selects one curve of a run, as a study's `headline`
-    presets: Sequence[str],
+def arrivals(
+    groups: Mapping[str, Mapping[int, pd.Series]],  # name → seed → values over steps
     level: float | None = None,  # that a curve has to reach; None: half of its own rise
-) -> pd.DataFrame:  # one row a preset, for people
+    named: str = "preset",  # what a name is
+) -> pd.DataFrame:  # one row a group, for people
     "In how many seeds a curve comes so far, when it does, and where it ends."
     came, half = ("it rises in", "half-way") if level is None else (f"reach {level:g}", f"at {level:g}")
     found = []
-    for preset in presets:
-        curves = curves_by_seed(tables, where, preset)
+    for name, curves in groups.items():
         times = [rise_time(c) if level is None else crossing(c, level) for c in curves.values()]
         come = share_of_seeds({seed: t.reached for seed, t in zip(curves, times)})
         low, high = come.interval
         found.append(
             {
-                "preset": preset,
+                named: name,
                 "seeds": len(times),
                 came: f"{sum(t.reached for t in times)} [{low:.2f}, {high:.2f}]",
                 f"{half}, in half of the runs (step)": _in_half(times),
@@ -161,6 +159,16 @@ def arrival_table(
             }
         )
     return pd.DataFrame(found)
+
+
+def arrival_table(
+    tables: dict[str, pd.DataFrame],  # of `tables`
+    where: dict,  # selects one curve of a run, as a study's `headline`
+    presets: Sequence[str],
+    level: float | None = None,  # that a curve has to reach; None: half of its own rise
+) -> pd.DataFrame:  # one row a preset, for people
+    "The arrivals of one curve in some presets."
+    return arrivals({preset: curves_by_seed(tables, where, preset) for preset in presets}, level)
 
 
 def _in_half(times):

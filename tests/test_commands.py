@@ -583,3 +583,49 @@ def test_a_hyphen_is_an_underscore(typed, meant, capsys):
 def test_names_with_hyphens_are_found_in_sweeps_too(capsys, tmp_path):
     from grok_nb.sweeps import plan
     for typed in ("lr1e-3", "lr1e_3"): assert plan("copying", typed, seeds=(0, 1))[0][0] == studies["copying"].config("lr1e-3")
+
+
+# ---- compare ----
+
+def compared(trained, capsys, *words):
+    runs = [str(r.path) for r in finished(trained) if r.preset != "custom"]
+    commands.grok_nb_compare([*runs, "--runs", str(trained), *words])
+    return capsys.readouterr().out
+
+
+def test_a_comparison_is_that_of_its_curves(trained, tmp_path, capsys):
+    from grok_nb.evidence import arrivals
+    from grok_nb.probes import curve
+    rows = json.loads(compared(trained, capsys, "--json", "--csv", str(tmp_path/"c.csv"), "--out", str(tmp_path/"c.svg")))
+    groups = {p: {r.config.seed: curve(r.metrics(), **study.headline) for r in finished(trained) if r.preset == p} for p in ("demo", "control")}
+    want = arrivals(groups, named="group").set_index("group")
+    assert {row["group"]: row["at the end"] for row in rows} == want["at the end"].to_dict() and {row["seeds"] for row in rows} == {2}
+    values = pd.read_csv(tmp_path/"c.csv")
+    for (group, seed), part in values.groupby(["group", "seed"]): pd.testing.assert_series_equal(part.set_index("step")["value"], groups[group][seed], check_names=False)
+    assert "control (2)" in (tmp_path/"c.svg").read_text() or (tmp_path/"c.svg").stat().st_size > 5000
+
+
+def test_any_option_makes_the_groups(trained, capsys):
+    assert [line.split("  ")[0].strip() for line in compared(trained, capsys, "--by", "n_id").splitlines()[1:]] == ["n_id = 8", "n_id = 16"]
+    every = [str(r.path) for r in finished(trained)]
+    commands.grok_nb_compare(every) # one has options of its own: whatever differs makes the groups
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--by", "n_ids"], "--by 'n_ids' is unknown: did you mean 'n_id'"),
+    (["--by", "p"], "two runs of seed 0 with p = 5: they differ in n_id; name it with --by"),
+    (["--curve", "unseen"], "--curve 'unseen' is unknown: did you mean 'unseen tasks'"),
+    (["--out", "c.docx"], "must end in .png"), (["--out", "no/where/c.png"], "there is no folder"), (["--csv", "no/where/c.csv"], "--csv no/where/c.csv: there is no folder"),
+])
+def test_comparisons_that_are_refused(trained, capsys, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as e: compared(trained, capsys, *words)
+    said = capsys.readouterr().err
+    assert e.value.code == 2 and says in said and said.count("\n") == 1 and not [*tmp_path.iterdir()]
+
+
+def test_a_run_without_an_evaluation_is_named(root, capsys):
+    [new] = [r for r in map(Run, sorted(p.parent for p in root.glob("modular-*/config.json") if "s7" in p.parent.name))]
+    with pytest.raises(SystemExit): commands.grok_nb_compare([str(new.path)])
+    assert f"{new.run_id} has not been evaluated yet" in capsys.readouterr().err
