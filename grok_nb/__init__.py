@@ -118,7 +118,8 @@ class Studies(MutableMapping):
 
     def __getitem__(self, name):
         if name not in self._where:
-            raise InputError(f"study {nearest(name, self._where)}")
+            own = "one of your own needs an entry point of the group grok_nb.studies"
+            raise InputError(f"study {nearest(name, self._where)}; {own}")
         where = self._where[name]
         return resolve_name(where) if isinstance(where, str) else where
 

@@ -7,7 +7,7 @@ __all__ = ['ENOUGH', 'learning_rate_share', 'orthogonalised', 'Muon', 'hidden_ma
            'checkpoint_steps', 'save_state', 'read_state', 'load_state', 'TrainingDiverged', 'commit', 'save_artifacts',
            'check_device', 'check_threads', 'stop_on_signal', 'headline_curve', 'rule_name', 'best_step',
            'forget_worse', 'check_processes', 'split', 'agree', 'was_left', 'is_done', 'open_to_resume',
-           'where_to_begin', 'Session', 'Due', 'evaluate', 'failures_are_named', 'train']
+           'where_to_begin', 'Session', 'Due', 'evaluate', 'check_new', 'tell_headline', 'failures_are_named', 'train']
 
 # %% ../nbs/core/05_training.ipynb #418ca3f3
 import json, math, os, shutil, signal, sys, threading, time, warnings
@@ -31,8 +31,10 @@ from . import InputError, RunError, check_environment, from_environment
 from .files import atomic_folder, disk_errors_are_named, move_into_place, partial_of, remove_folder
 from .files import size_of
 from .models import logits_at
-from .probes import fingerprint
+from .probes import fingerprint, plain_rows
 from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
+from .streams import check_stream
+from .study import cross_entropy
 
 # %% ../nbs/core/05_training.ipynb #0a3be4ab
 def learning_rate_share(
@@ -598,9 +600,9 @@ def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     context = Context(run.config, run.stream, step, step * run.stream.tokens_per_batch, device)
     model.eval()
     with torch.no_grad():
-        rows = [dict(probe=name) | row for name, probe in probes.items() for row in probe(model, context)]
+        said = {name: plain_rows(name, probe(model, context)) for name, probe in probes.items()}
     model.train()
-    return rows
+    return [dict(probe=name) | row for name, rows in said.items() for row in rows]
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e8
 @patch
@@ -667,6 +669,29 @@ def save(
     passing = not (stays or self.halt)
     commit(self.run, self.step, self.bare, self.optimizers, passing, best, **facts)
 
+# %% ../nbs/core/05_training.ipynb #6a10cb02
+def check_new(run: Run):
+    "Raises `InputError` for a stream that breaks its contract."
+    try:
+        check_stream(run.stream, (0, 1), aligned=run.study.loss is cross_entropy)
+    except AssertionError as e:
+        raise InputError(f"study {run.study.name}: stream: {e}") from None
+
+
+def tell_headline(run: Run):
+    "Say on stderr that no row of the first evaluation is the study's headline, and what comes nearest."
+    rows, headline = run.records()[0]["rows"], run.study.headline
+    if pick(rows, headline) is not None:
+        return
+    for key, value in headline.items():
+        there = list(dict.fromkeys(str(row[key]) for row in rows if key in row))
+        rows = [row for row in rows if row.get(key) == value]
+        if not rows:
+            known = ", ".join(there) or "no such key"
+            why = f"the headline asks for {key} = {value}, the first evaluation has {known}"
+            print(f"{run.run_id}: {why}; the run will have no headline curve", file=sys.stderr)
+            return
+
 # %% ../nbs/core/05_training.ipynb #6a10c3ec
 def _changed(run, probes):
     "The probes that are not what they were in the last session."
@@ -704,7 +729,9 @@ def begin(self: Session):
         **(dict(passed_over=self.passed_over) if self.passed_over else {}),
     )
     if self.is_new:
+        check_new(run)
         self.save(self.measure())
+        tell_headline(run)
 
 # %% ../nbs/core/05_training.ipynb #6a10c3ed
 @patch
