@@ -243,6 +243,7 @@ def grok_nb_train(
     runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
     device: str = "",  # cpu, cuda or mps; default: the best there is
     threads: int = 0,  # CPU threads; default: as before, else one for a small model, else all cores
+    log: str = "",  # tell a logger as well: tensorboard, wandb, trackio, or another that accelerate knows
     options: store_true = False,  # list the options of the study with their ranges, and stop
     presets: store_true = False,  # list the presets of the study, and stop
 ):
@@ -270,6 +271,10 @@ def grok_nb_train(
         )
     check_choice("--device", device, ("cpu", "cuda", "mps"), optional=True)
     check_environment()
+    if log:
+        from grok_nb.loggers import check_logger
+
+        check_logger(log)
     if device in ("cuda", "mps") or "WORLD_SIZE" in os.environ:
         from grok_nb.training import check_device, check_processes
 
@@ -281,7 +286,7 @@ def grok_nb_train(
         print(f"{run.run_id}: {run.state}, {config.steps} steps, in {where}", flush=True)
     from grok_nb.training import train
 
-    run = train(config, runs or None, device or None, threads or None)
+    run = train(config, runs or None, device or None, threads or None, log=log)
     if _is_main():
         print(_how_it_ended(run))
 
@@ -662,11 +667,11 @@ def grok_nb_evidence(
     from grok_nb.engines import check_workers
 
     chosen = [studies[name] for name in names or _wings]
-    _check_seeds(seeds, len(shipped.judging_seeds))
+    _check_seeds(seeds, shipped.of_a_preset)
     check_workers(workers or None)
     if out and not Path(out).is_dir():
         raise InputError(f"--out {out}: no such folder")
-    how = dict(text=_text(corpus, pairs), seeds=shipped.judging_seeds[:seeds], folder=out or None)
+    how = dict(text=_text(corpus, pairs), most=seeds, folder=out or None)
     for study in chosen:
         for line in shipped.stale(study, out or None):
             print(line)

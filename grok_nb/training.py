@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from . import InputError, RunError, check_environment, from_environment
 from .files import atomic_folder, disk_errors_are_named, move_into_place, partial_of, remove_folder
 from .files import size_of
+from .loggers import Log, check_logger
 from .models import logits_at
 from .probes import fingerprint, plain_rows
 from .runs import Checkpoint, Config, Context, Damaged, Run, pick, progress_bar
@@ -525,6 +526,7 @@ class Session:
         self.scored = None if scored is None else torch.as_tensor(scored, device=accelerator.device)
         self.planned = set(checkpoint_steps(config))
         self.shown, self.last_beat, self.halt = {}, -math.inf, 0
+        self.log = None  # who else is told of each evaluation
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e2
 @patch
@@ -624,7 +626,10 @@ def _write_metrics(self: Session):
             raise TrainingDiverged
     rows += evaluate(run, self.bare, step, self.accelerator.device, self.probes)
     seconds = round(time.monotonic() - self.began, 2)
-    run.append(step=step, tokens=step * run.stream.tokens_per_batch, seconds=seconds, rows=rows)
+    record = dict(step=step, tokens=step * run.stream.tokens_per_batch, seconds=seconds, rows=rows)
+    run.append(**record)
+    if self.log:
+        self.log(record)
     self.written = size_of(run.path / "metrics.jsonl")
     value = pick(rows, run.study.headline)
     self.shown = {"loss": loss, run.study.headline_name: value}
@@ -806,6 +811,7 @@ def train(
     progress: bool = True,  # show a progress bar in a terminal or a notebook
     until: Callable | None = None,  # (headline curve so far) → is it enough? Asked after each evaluation
     keep_best: bool = False,  # keep the checkpoint at which the headline was best
+    log: str = "",  # a logger of accelerate, see `loggers`: as tensorboard, wandb, trackio
 ) -> Run:  # finished, or ended by `until`
     """Train the run of this configuration to its last step; goes on where it was stopped.
 
@@ -813,6 +819,7 @@ def train(
     check_device(device)
     check_environment()
     check_processes(config)
+    check_logger(log)
     run = Run.prepare(config, root)
     if is_done(run) or until and run.stopped and until(headline_curve(run)):
         return run
@@ -828,6 +835,7 @@ def train(
         if accelerator.num_processes == 1 and is_done(run):
             return run  # by the process that held it
         session = Session(run, accelerator, writes, threads, keep_best)
+        session.log = Log(run, log) if log and writes else None
         with failures_are_named(session):
             session.begin()
             bar = progress_bar(run, session.step, progress and writes)
@@ -844,6 +852,8 @@ def train(
                 session.tell(bar, due.evaluation)
             with suppress(OSError):
                 bar.close()
+            if session.log:
+                session.log.close()
             accelerator.wait_for_everyone()
     number = session.halt - ENOUGH
     if number > 0 and session.step < run.config.steps:

@@ -1,5 +1,8 @@
 "A study of one's own that is wrong says so before it trains: one line that names the place, status 2."
+import subprocess
+import tomllib
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from grok_nb import InputError, studies
 from grok_nb.commands import grok_nb_train
 from grok_nb.models import gpt
 from grok_nb.runs import Config as CoreConfig, Run
+from grok_nb.streams import check_stream
 from grok_nb.study import Study
 from grok_nb.training import train
 
@@ -109,3 +113,45 @@ def test_a_study_that_is_not_registered_hears_how(capsys):
     with pytest.raises(SystemExit): grok_nb_train(["owm"])
     assert "one of your own needs an entry point of the group grok_nb.studies" in capsys.readouterr().err
     with pytest.raises(InputError, match="entry point"): studies["owm"]
+
+
+# ---- from the scaffold ----
+
+def test_a_new_study_is_written_and_clean(tmp_path, capsys):
+    from grok_nb.scaffold import grok_nb_new_study
+    grok_nb_new_study(["my_sums", "--folder", str(tmp_path)])
+    told = capsys.readouterr().out
+    assert f"pip install -e {tmp_path/'my_sums'}" in told and "grok_nb_train my_sums --preset smoke" in told
+    made = tmp_path/"my_sums"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["my_sums"] and {p.name for p in made.iterdir()} == {"my_sums.py", "test_my_sums.py", "my_sums.ipynb", "pyproject.toml"}
+    assert not any("$" in p.read_text() for p in made.iterdir())
+    done = subprocess.run(["ruff", "check", "--isolated", "--line-length", "110", "--select", "E,F,W", str(made)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    entry = tomllib.loads((made/"pyproject.toml").read_text())["project"]["entry-points"]["grok_nb.studies"]
+    assert entry == {"my_sums": "my_sums:study"}
+
+
+@pytest.mark.parametrize("name, says", [("My", "must be a module's name"), ("a-b", "must be a module's name"), ("copying", "there is a study of that name"),
+                                        ("numpy", "can be imported already"), ("there", "is there already"), ("ärger", "must be a module's name")])
+def test_names_that_are_taken_or_none(tmp_path, capsys, name, says):
+    from grok_nb.scaffold import grok_nb_new_study
+    (tmp_path/"there").mkdir()
+    with pytest.raises(SystemExit) as e: grok_nb_new_study([name, "--folder", str(tmp_path)])
+    assert e.value.code == 2 and says in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["there"]
+    with pytest.raises(SystemExit): grok_nb_new_study(["my_sums", "--folder", str(tmp_path/"no")])
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_a_run_of_the_scaffold_beside_the_others(tmp_path, monkeypatch):
+    "Its study is found by name, trained, listed and compared."
+    from grok_nb.scaffold import new_study
+    made = new_study("own_sums", tmp_path)
+    monkeypatch.syspath_prepend(made)
+    studies["own_sums"] = import_module("own_sums").study
+    try:
+        study = studies["own_sums"]
+        run = train(study.config("smoke"), tmp_path/"runs", progress=False)
+        assert run.finished and [run.preset] == ["smoke"] and 0 <= run.records()[-1]["rows"][-1]["value"] <= 1
+        assert check_stream(study.stream(study.config())) is None and study.claims()[0].presets == ()
+        with pytest.raises(InputError, match="must be a multiple of 8"): study.config(width=20)
+    finally: del studies["own_sums"]

@@ -75,7 +75,7 @@ th { color:var(--soft); font-weight:600 }
 code,pre { font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;
   background:var(--tint); border-radius:5px }
 code { padding:.1em .3em } pre { padding:.8rem 1rem; overflow-x:auto }
-details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
+.screen { display:block } details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
 """
 
 # %% ../../nbs/see/02_report.ipynb #34696abd
@@ -85,7 +85,7 @@ _print_style = """
 body { font-size:10pt } main { max-width:none; padding:0 }
 * + h1 { break-before:page; margin-top:0 } h1,h2,summary { break-after:avoid }
 figure,tr,pre,.gs { break-inside:avoid } figure img { max-height:225mm; width:auto }
-.wide { overflow:visible } pre { white-space:pre-wrap }
+.wide { overflow:visible } .screen { display:none } pre { white-space:pre-wrap }
 table { font-size:7pt } th,td { padding:.2rem .5rem .2rem 0; overflow-wrap:break-word }
 thead { display:table-header-group } input,button { display:none }
 }
@@ -322,7 +322,7 @@ def section(
     return [
         *_opening(study, found),
         "<h2>Through training</h2>",
-        '<p class="soft">Move the slider, or press the arrow keys.</p>',
+        '<label class="soft screen">Move the slider, or press the arrow keys.</label>',
         through_training(shown, names).html(),
         *_figures(figures),
         *_claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values())),
