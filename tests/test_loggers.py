@@ -32,6 +32,7 @@ def memory(monkeypatch):
 
     monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "memory", Memory)
     monkeypatch.setitem(sys.modules, "memory", sys)
+    monkeypatch.setattr("grok_nb.loggers.trackers", {"memory"})
     return told, fails
 
 

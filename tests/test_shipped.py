@@ -115,15 +115,15 @@ def test_what_goes_in_comes_out(name, brief, tmp_path):
 
 
 def test_a_changed_preset_goes_out(brief, tmp_path, monkeypatch):
-    study, runs = studies["grammar"], trained("grammar", tmp_path)
+    study, runs = studies["grammar"], trained("grammar", tmp_path, n=1)
     shipped.add_evidence(runs, "demo", tmp_path)
-    shipped.add_evidence(trained("grammar", tmp_path, "control"), "control", tmp_path)
-    assert set(shipped.missing(study, folder=tmp_path, most=2)).isdisjoint({"demo", "control"})
+    shipped.add_evidence(trained("grammar", tmp_path, "control", n=1), "control", tmp_path)
+    assert set(shipped.missing(study, folder=tmp_path, most=1)).isdisjoint({"demo", "control"})
     monkeypatch.setitem(study.presets, "demo", study.presets["demo"].replace(lr=3e-3))
     assert shipped.stale(study, tmp_path) == ["grammar: the preset demo has changed; make it again: grok_nb_evidence grammar"]
-    assert [c.seed for c in shipped.missing(study, folder=tmp_path, most=2)["demo"]] == [40, 41]
-    shipped.add_evidence(trained("grammar", tmp_path), "demo", tmp_path)
-    assert sorted(shipped.shipped(study, folder=tmp_path)["runs"]["preset"]) == ["control"]*2 + ["demo"]*2 and not shipped.stale(study, tmp_path)
+    assert [c.seed for c in shipped.missing(study, folder=tmp_path, most=1)["demo"]] == [40]
+    shipped.add_evidence(trained("grammar", tmp_path, n=1), "demo", tmp_path)
+    assert sorted(shipped.shipped(study, folder=tmp_path)["runs"]["preset"]) == ["control", "demo"] and not shipped.stale(study, tmp_path)
 
 
 def test_the_cells_of_a_grid_are_judged_too(tmp_path, monkeypatch):
@@ -202,9 +202,9 @@ def test_own_runs_are_more_seeds(monkeypatch):
 @pytest.mark.parametrize("name", ONE_QUICK)
 def test_a_claim_is_verified_from_scratch(name, brief, tmp_path):
     study, claim = studies[name], QUICK[name]
-    for preset in next(c for c in study.claims() if c.name == claim).presets: shipped.add_evidence(trained(name, tmp_path, preset, 3), preset, tmp_path)
-    found = shipped.verify(study, claim, shipped.fresh_seeds[:2], root=tmp_path, workers=1, folder=tmp_path)
-    assert set(found.fresh.values) == {1000, 1001} and set(found.judged.values) == set(shipped.judging_seeds(study, "demo")[:3]) and not found.p > 1
+    for preset in next(c for c in study.claims() if c.name == claim).presets: shipped.add_evidence(trained(name, tmp_path, preset), preset, tmp_path)
+    found = shipped.verify(study, claim, shipped.fresh_seeds[:1], root=tmp_path, workers=1, folder=tmp_path)
+    assert set(found.fresh.values) == {1000} and set(found.judged.values) == set(shipped.judging_seeds(study, "demo")[:2]) and not found.p > 1
     again = claim_of(study, claim).test(shipped.shipped(study, folder=tmp_path))
     assert found.judged.values == again.values
     assert claim in str(found) and re.search("as the evidence says|nothing to compare", str(found))

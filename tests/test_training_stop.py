@@ -61,7 +61,7 @@ def test_killed_at_the_note(lab, runs_root, moment):
 
 def test_a_rule_ends_several_processes(lab, runs_root, uninterrupted):
     "The first process asks the rule, all of them stop, and one goes on."
-    setup = RULE.format(33) + "\nold = training.train\ntraining.train = lambda *args: old(*args, until=late if rank == 0 else lambda curve: False)"
+    setup = RULE.format(33) + "\nold = training.train\ntraining.train = lambda *args, **more: old(*args, **more, until=late if rank == 0 else lambda curve: False)"
     jobs = start(lab, runs_root, PLAIN, setup=setup)
     assert [j.wait() for j in jobs] == [0, 0], jobs[0].errors
     run = run_of(runs_root, PLAIN)
