@@ -111,11 +111,13 @@ def shipped_sweep(
     folder: str | Path | None = None,  # of evidence; None: in the package
 ) -> pd.DataFrame:  # one row a run: the options of its cell, seed, run, and what `study.summary` says
     "The table of a sweep, from the evidence; empty: there is none."
+    from grok_nb.sweeps import plan
+
     there = shipped(study, [grid], folder)
     if not there:
         return pd.DataFrame()
-    options = [name for name in study.grids[grid] if name not in ("preset", "fixed", "seeds")]
-    configs = {config.run_id: config for config in judged_configs(study, grid)}
+    planned, facts = plan(study.name, grid, seeds=judging_seeds(study, grid))
+    options, configs = [*facts["grid"]], {config.run_id: config for config in planned}
     measured = pd.concat([rows for probe, rows in there.items() if probe != "runs"])
     found = []
     for run, rows in measured.groupby("run", sort=False):
@@ -254,15 +256,17 @@ def _witness_of(path):
 
 def _current(study, rows):
     "The ids of those runs of the evidence that are still runs of their preset, or of their grid."
-    grids = {row["preset"] for row in rows} & {*study.grids}
+    named = {row["preset"] for row in rows}
+    grids = named & {*study.grids}
     cells = {config.run_id for grid in grids for config in judged_configs(study, grid)}
+    seeds = {preset: judging_seeds(study, preset) for preset in named - grids}
 
     def fits(row):
         preset = row["preset"]
         if preset in grids:
             return row["run"] in cells
         is_one = preset in study.presets and is_like(row["identity"], study.presets[preset])
-        return is_one and row["seed"] in judging_seeds(study, preset)
+        return is_one and row["seed"] in seeds[preset]
 
     return {row["run"] for row in rows if fits(row)}
 
