@@ -269,6 +269,10 @@ class Claim:
     def condition(self) -> str:
         return f"{'>' if self.holds == 'above' else '<'} {self.threshold:g}"
 
+    @property
+    def looks(self) -> int:  # how often it is judged: its p value counts so many times
+        return len(self.record.get("looks", [])) or 1
+
 # %% ../nbs/core/10_claims.ipynb #5b1c7d20
 def claim(
     name: str,  # short
@@ -394,7 +398,7 @@ def _settled(verdict, p, together, decided):
     "A verdict from its evidence; `decided`: how many others of those judged together are."
     claim, evidence, power = verdict.claim, verdict.evidence, np.nan
     if claim.planted is not None and evidence.power:
-        level = 1 - error_rate / max(1, together - decided)
+        level = 1 - error_rate / (claim.looks * max(1, together - decided))
         power = evidence.power(claim.planted, claim.threshold, claim.holds, level)
     known = 0 if np.isnan(p) else p  # evidence without a p value is judged by its interval alone
     word, reason = _decide(evidence, claim.threshold, claim.holds, known, power, together)
@@ -406,7 +410,8 @@ def _settle(verdicts):
     "Verdicts on claims judged together, of one fidelity; those that are not tested stay as they are."
     tested = [i for i, v in enumerate(verdicts) if v.evidence and v.evidence.p_value]
     tested = [i for i in tested if not _undecidable(verdicts[i].evidence)]
-    alone = [verdicts[i].evidence.p_value(verdicts[i].claim.threshold) for i in tested]
+    asked = [(verdicts[i].claim, verdicts[i].evidence) for i in tested]
+    alone = [min(1, c.looks * e.p_value(c.threshold)) for c, e in asked]
     p = dict(zip(tested, map(float, holm(alone))))
     decided = sum(q <= error_rate for q in p.values())
     return [

@@ -30,7 +30,7 @@ from .runs import Config, Context, Run, describe, is_like
 from .study import Study
 
 # %% ../nbs/core/12_shipped.ipynb #5e1d0006
-of_a_preset = 10  # seeds of each preset
+of_a_preset = 10  # seeds of each preset, where no claim has more written down
 of_a_cell = 5  # seeds of each cell of a grid
 
 
@@ -51,9 +51,11 @@ def judging_seeds(
     preset: str,  # one of `judged_presets`
 ) -> range:
     "The seeds that judge claims on a preset, as written down with the claims."
-    of_claims = [c.record.get("seeds", [10])[0] for c in _claims(study) if preset in c.presets]
-    first = min(of_claims, default=10)
-    return range(first, first + (of_a_cell if preset in study.grids else of_a_preset))
+    records = [c.record for c in _claims(study) if preset in c.presets]
+    first = min((r["seeds"][0] for r in records if r), default=10)
+    if preset in study.grids:
+        return range(first, first + of_a_cell)
+    return range(first, first + max([of_a_preset, *(n for r in records for n in r.get("looks", []))]))
 
 
 def judged_configs(
