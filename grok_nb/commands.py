@@ -649,7 +649,7 @@ def grok_nb_claims(
 @command
 def grok_nb_evidence(
     names: Param("modular, copying, grammar; default: all three", str, nargs="*"),
-    seeds: int = 10,  # judging seeds of each preset, the first so many
+    seeds: int = 20,  # judging seeds of each preset, the first so many
     corpus: str = "",  # text, for presets that read one
     pairs: str = "",  # minimal pairs, for presets that read a text
     workers: int = 0,  # processes; default: one a core
@@ -667,7 +667,7 @@ def grok_nb_evidence(
     from grok_nb.engines import check_workers
 
     chosen = [studies[name] for name in names or _wings]
-    _check_seeds(seeds, shipped.of_a_preset)
+    _check_seeds(seeds, 2 * shipped.of_a_preset)
     check_workers(workers or None)
     if out and not Path(out).is_dir():
         raise InputError(f"--out {out}: no such folder")
@@ -677,7 +677,7 @@ def grok_nb_evidence(
             print(line)
         if dry_run:
             for preset, configs in shipped.missing(study, **how).items():
-                print(f"{study.name}: {preset} lacks {len(configs)} of {seeds} runs")
+                print(f"{study.name}: {preset} lacks {len(configs)} runs")
         else:
             made = shipped.make_evidence(study, root=runs_root(runs or None), workers=workers or None, **how)
             print(f"{study.name}: {printable(made)}")

@@ -291,7 +291,7 @@ def stale(
 def missing(
     study: Study,
     text: Mapping[str, str] = {},  # of presets that read one
-    most: int = of_a_preset,  # seeds of each preset, the first so many
+    most: int | None = None,  # seeds of each preset, the first so many; None: all that judge
     folder: str | Path | None = None,  # of evidence; None: in the package
 ) -> dict[str, list[Config]]:  # preset → the runs that are not there
     "The judged runs that the evidence lacks, or has of another configuration or probe."
@@ -331,7 +331,7 @@ def add_evidence(
 def make_evidence(
     study: Study,
     text: Mapping[str, str] = {},  # of presets that read one: option → value
-    most: int = of_a_preset,  # seeds of each preset, the first so many
+    most: int | None = None,  # seeds of each preset, the first so many; None: all that judge
     root: str | Path | None = None,  # folder of runs
     workers: int | None = None,  # processes; None: one a core
     folder: str | Path | None = None,  # of evidence; None: in the package
