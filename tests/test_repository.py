@@ -74,6 +74,9 @@ def test_page_says_what_you_gain(page):
     first = cells(page)[0]
     assert first["cell_type"] == "markdown", "the first cell is the title"
     assert re.match(r"# \S[^\n]*\n+> \S[^\n]*(\n|$)(?!>)", source(first)), "`# title`, then `> what you gain, in one line`"
+    module = [m[1] for cell in cells(page) if (m := re.match(r"#\| default_exp (?!__)(\S+)", source(cell)))]
+    titled = re.match(r"# (.+)", source(first))[1]
+    assert titled == (module[0] if module else titled[0].upper() + titled[1:]) or page.name in ("index.ipynb", "00_init.ipynb", "02_overview.ipynb"), "a module's page is called as it is imported"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
