@@ -69,7 +69,7 @@ def _output(output: dict, name: str, files: dict, alt: str) -> str:
     return fenced(data["text/plain"], "text") if "text/plain" in data else ""
 
 # %% ../../nbs/docs/02_pages.ipynb #cecaeaed
-def _code(cell: dict, name: str, files: dict, section: str) -> list[str]:
+def _code(cell: dict, name: str, files: dict, section: str, fold: bool) -> list[str]:
     "A code cell and its outputs, as pieces of markdown."
     source = "".join(cell["source"])
     options = dict(re.findall(r"^#\|\s*([\w-]+):\s*(.*?)\s*$", source, re.M))
@@ -77,12 +77,16 @@ def _code(cell: dict, name: str, files: dict, section: str) -> list[str]:
     drawn = source.splitlines()[-1].strip() if source else "the code above"
     alt = options.get("fig-alt", f"{section}: figure drawn by {drawn}").strip("\"'")
     pieces = [fenced(source, "python")] if source and options.get("echo") != "false" else []
+    if pieces and fold:
+        opened, closed = "<details class='code'><summary>Code</summary>", "</details>"
+        pieces = [fenced(opened, "{raw} html"), *pieces, fenced(closed, "{raw} html")]
     return pieces + [_output(output, name, files, alt) for output in cell.get("outputs", [])]
 
 # %% ../../nbs/docs/02_pages.ipynb #5614b54c
 def page_markdown(
     nb: dict,  # a notebook, as nbdev has processed it
     name: str,  # path of the page on the site without its ending: prefix of its pictures
+    fold: bool = False,  # code waits behind a click
 ) -> tuple[dict, str, dict[str, bytes]]:  # what its header says, its markdown, its pictures by path
     "A notebook as markdown."
     import yaml
@@ -96,7 +100,8 @@ def page_markdown(
             pieces.append(_markdown(source))
         elif cell["cell_type"] == "code":
             headings = re.findall(r"^#+ +([^\n{]+)", "\n".join(p for p in pieces if p[:3] != "```"), re.M)
-            pieces += _code(cell, name, files, (headings or [header.get("title", name)])[-1].strip())
+            section = (headings or [header.get("title", name)])[-1].strip()
+            pieces += _code(cell, name, files, section, fold)
     top = [f"# {header.get('title', name)}"]
     if gain := header.get("description"):
         meta = json.dumps(dict(myst=dict(html_meta=dict(description=gain))), ensure_ascii=False)
@@ -231,6 +236,7 @@ h3 { font-size: 1.15rem; margin-top: 1.6rem; }
 .gain { font-size: 1.15rem; color: var(--color-foreground-secondary); margin-bottom: 1.5rem; }
 p:has(> .source) { border-top: 1px solid var(--color-background-border); padding-top: .4rem;
   margin: 2rem 0 -2.4rem; text-align: right; font-size: .85rem; }
+details.code > summary { cursor: pointer; font-size: .85rem; color: var(--color-foreground-secondary); }
 .highlight-text pre { background: none; border-left: 3px solid var(--color-background-border);
   color: var(--color-foreground-secondary); max-height: 30rem; overflow-y: auto; }
 article img { background: #fff; border-radius: 4px; }
@@ -281,6 +287,14 @@ def _options(package: Path, settings: dict) -> dict:
     )
 
 # %% ../../nbs/docs/02_pages.ipynb #723ea972
+def _folds(folder: Path) -> bool:
+    "Does Quarto's `_metadata.yml` of a folder say that code is folded?"
+    import yaml
+
+    path = folder / "_metadata.yml"
+    return path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")).get("code-fold", False)
+
+
 def _write_sources(processed: Path, to: Path) -> list[str]:
     "The whole site as Markdown; paths of the pages of notebooks."
     import yaml
@@ -291,7 +305,8 @@ def _write_sources(processed: Path, to: Path) -> list[str]:
     for path in sorted(processed.rglob("*.ipynb")):
         name = path.relative_to(processed).as_posix()
         nb = json.loads(path.read_text(encoding="utf-8"))
-        header, texts[_source(name)], pictures = page_markdown(nb, address(name).removesuffix(".html"))
+        below = address(name).removesuffix(".html"), _folds(path.parent)
+        header, texts[_source(name)], pictures = page_markdown(nb, *below)
         gains[name] = header.get("description", "")
         files |= pictures
     tree = sidebar(website["sidebar"]["contents"], list(gains))
