@@ -11,6 +11,8 @@ __all__ = ['of_a_preset', 'of_a_cell', 'fresh_seeds', 'judged_presets', 'judging
 import io
 import json
 import tempfile
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -85,6 +87,15 @@ def evidence_file(
     return Path(folder or str(files("grok_nb"))) / f"evidence_{study.name}.parquet"
 
 
+def _squeezed(text):
+    return b64encode(zlib.compress(text.encode(), 9))
+
+
+def _about(path, name):
+    "What is kept beside the rows: of `runs` and of the `witness`, records."
+    return json.loads(zlib.decompress(b64decode(pq.read_schema(path).metadata[name.encode()])))
+
+
 def shipped(
     study: Study,
     presets: Sequence[str] = (),  # only these; empty: all that there are
@@ -96,7 +107,7 @@ def shipped(
     if not (path := evidence_file(study, folder)).exists():
         return {}
     table = pq.read_table(path)
-    runs = pd.DataFrame(json.loads(table.schema.metadata[b"runs"])).assign(origin="evidence")
+    runs = pd.DataFrame(_about(path, "runs")).assign(origin="evidence")
     if presets:
         runs = runs[runs["preset"].isin(presets)].reset_index(drop=True)
     rows = table.to_pandas()
@@ -149,7 +160,8 @@ def _packed(rows, runs, witness):
     for name in ["run", *rows.columns[rows.dtypes == object]]:
         rows[name] = rows[name].astype("category")
     made = pa.Table.from_pandas(rows, preserve_index=False)
-    about = {"runs": json.dumps(runs), "witness": witness.to_json(orient="records", double_precision=10)}
+    said = witness.to_json(orient="records", double_precision=10)
+    about = {"runs": _squeezed(json.dumps(runs)), "witness": _squeezed(said)}
     return made.replace_schema_metadata((made.schema.metadata or {}) | about)
 
 
@@ -248,14 +260,6 @@ def changed_probes(
     return [*differing.index[differing > share]]
 
 # %% ../nbs/core/12_shipped.ipynb #5e1d0012
-def _runs_of(path):
-    return json.loads(pq.read_schema(path).metadata[b"runs"])
-
-
-def _witness_of(path):
-    return pd.DataFrame(json.loads(pq.read_schema(path).metadata[b"witness"]))
-
-
 def _current(study, rows):
     "The ids of those runs of the evidence that are still runs of their preset, or of their grid."
     named = {row["preset"] for row in rows}
@@ -281,10 +285,10 @@ def stale(
     if not (path := evidence_file(study, folder)).exists():
         return []
     again = f"make it again: grok_nb_evidence {study.name}"
-    current = _current(study, rows := _runs_of(path))
+    current = _current(study, rows := _about(path, "runs"))
     changed = dict.fromkeys(row["preset"] for row in rows if row["run"] not in current)
     lines = [f"{study.name}: the preset {preset} has changed; {again}" for preset in changed]
-    probes = changed_probes(_witness_of(path), witness(study))
+    probes = changed_probes(pd.DataFrame(_about(path, "witness")), witness(study))
     return lines + [f"{study.name}: the probe {name} says something else now; {again}" for name in probes]
 
 # %% ../nbs/core/12_shipped.ipynb #5e1da001
@@ -296,8 +300,8 @@ def missing(
 ) -> dict[str, list[Config]]:  # preset → the runs that are not there
     "The judged runs that the evidence lacks, or has of another configuration or probe."
     path, there = evidence_file(study, folder), set()
-    if path.exists() and not changed_probes(_witness_of(path), witness(study)):
-        there = _current(study, _runs_of(path))
+    if path.exists() and not changed_probes(pd.DataFrame(_about(path, "witness")), witness(study)):
+        there = _current(study, _about(path, "runs"))
     absent = {}
     for preset in judged_presets(study):
         configs = judged_configs(study, preset, text, judging_seeds(study, preset)[:most])
@@ -317,10 +321,10 @@ def add_evidence(
     study, path = runs[0].study, evidence_file(runs[0].study, folder)
     rows, about = measured_tables(runs), _described(runs, preset)
     said = witness(study)
-    if path.exists() and not changed_probes(_witness_of(path), said):
+    if path.exists() and not changed_probes(pd.DataFrame(_about(path, "witness")), said):
         old, new = pq.read_table(path), {run.run_id for run in runs}
-        current = _current(study, _runs_of(path))
-        kept = [r for r in _runs_of(path) if r["run"] in current - new]
+        current = _current(study, _about(path, "runs"))
+        kept = [r for r in _about(path, "runs") if r["run"] in current - new]
         still = old.to_pandas()
         rows = pd.concat([still[still["run"].isin({r["run"] for r in kept})], rows], ignore_index=True)
         about = [*kept, *about]
