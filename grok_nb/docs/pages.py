@@ -244,6 +244,7 @@ article table:not(.docutils) { display: block; overflow-x: auto; border-collapse
   margin: 1rem 0; font-size: .9rem; border: 0; }
 article table:not(.docutils) :is(th, td) { border: 0; padding: .3rem .8rem .3rem 0; text-align: left;
   border-bottom: 1px solid var(--color-background-border); vertical-align: top; }
+td img { min-width: 12rem; width: 100%; }
 td:has(small) { min-width: 10rem; }
 td b[style] { filter: brightness(var(--verdict, .85)); }
 body[data-theme=dark] { color-scheme: dark; --verdict: 1.35; }
