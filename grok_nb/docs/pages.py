@@ -86,7 +86,6 @@ def _code(cell: dict, name: str, files: dict, section: str, fold: bool) -> list[
 def page_markdown(
     nb: dict,  # a notebook, as nbdev has processed it
     name: str,  # path of the page on the site without its ending: prefix of its pictures
-    fold: bool = False,  # code waits behind a click
 ) -> tuple[dict, str, dict[str, bytes]]:  # what its header says, its markdown, its pictures by path
     "A notebook as markdown."
     import yaml
@@ -101,7 +100,7 @@ def page_markdown(
         elif cell["cell_type"] == "code":
             headings = re.findall(r"^#+ +([^\n{]+)", "\n".join(p for p in pieces if p[:3] != "```"), re.M)
             section = (headings or [header.get("title", name)])[-1].strip()
-            pieces += _code(cell, name, files, section, fold)
+            pieces += _code(cell, name, files, section, header.get("code-fold", False))
     top = [f"# {header.get('title', name)}"]
     if gain := header.get("description"):
         meta = json.dumps(dict(myst=dict(html_meta=dict(description=gain))), ensure_ascii=False)
@@ -288,14 +287,6 @@ def _options(package: Path, settings: dict) -> dict:
     )
 
 # %% ../../nbs/docs/02_pages.ipynb #723ea972
-def _folds(folder: Path) -> bool:
-    "Does Quarto's `_metadata.yml` of a folder say that code is folded?"
-    import yaml
-
-    path = folder / "_metadata.yml"
-    return path.exists() and yaml.safe_load(path.read_text(encoding="utf-8")).get("code-fold", False)
-
-
 def _write_sources(processed: Path, to: Path) -> list[str]:
     "The whole site as Markdown; paths of the pages of notebooks."
     import yaml
@@ -306,8 +297,7 @@ def _write_sources(processed: Path, to: Path) -> list[str]:
     for path in sorted(processed.rglob("*.ipynb")):
         name = path.relative_to(processed).as_posix()
         nb = json.loads(path.read_text(encoding="utf-8"))
-        below = address(name).removesuffix(".html"), _folds(path.parent)
-        header, texts[_source(name)], pictures = page_markdown(nb, *below)
+        header, texts[_source(name)], pictures = page_markdown(nb, address(name).removesuffix(".html"))
         gains[name] = header.get("description", "")
         files |= pictures
     tree = sidebar(website["sidebar"]["contents"], list(gains))

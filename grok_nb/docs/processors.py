@@ -10,12 +10,14 @@ import ast
 import re
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 # %% ../../nbs/docs/01_processors.ipynb #dc15566e
 class Page:
     """An nbdev processor.
 
-    It keeps the title's paragraph, runs no lesson again, and links names to what this page means by them.
+    It keeps the title's paragraph, folds the code of results, runs no lesson again, and links names to what
+    this page means by them.
     """
 
     def __init__(
@@ -29,6 +31,8 @@ class Page:
         if title and first.source[title.end() :].strip():
             nb.cells.insert(1, mk_cell(first.source[title.end() :].strip(), "markdown"))
             first.source = title[0]
+        if Path(nb.path_).parent.name == "results":  # whose readers want the answer first
+            nb.cells.insert(1, mk_cell("---\ncode-fold: true\n---", "raw"))
         code = [c for c in nb.cells if c.cell_type == "code"]
         for cell in code:
             _keep_lesson(cell)
