@@ -124,6 +124,8 @@ def _step_over_ramp(deviance, shapes, midpoint, width, abrupt):
     unresolved = ((shapes > 0.1) & (shapes < 0.9)).sum(1) <= 1  # no more than one evaluation on its way
     may_be_step, is_ramp = unresolved | (width <= abrupt * midpoint), width > abrupt * midpoint
     step, ramp = (np.min(deviance, where=which, initial=np.inf) for which in (may_be_step, is_ramp))
+    if step == ramp:  # where neither explains anything, both are infinite
+        return 0.0
     return float(np.clip(ramp - step, -_most, _most))
 
 # %% ../nbs/core/08_transitions.ipynb #30943c7e

@@ -654,3 +654,9 @@ def test_mark_draws_the_table(long):
     mark(ax, late.row() | dict(direction="down"))
     assert matplotlib.colors.to_hex(ax.patches[6].get_facecolor()) == "#d55e00" and [p.get_hatch() for p in ax.patches[4:]] == [None, None, "//", None]
     plt.close(fig)
+
+
+def test_four_evaluations_that_a_step_and_a_ramp_fit_exactly_tell_neither():
+    values = [.151, .102, .2275, .6333, .6235, .5647, .5157, .4647, .4804, .4314, .402, .398, .3863, .3784, .349, .351, .3549, .3667, .3608, .3549, .3392]
+    seen = transition(pd.Series(values, index=range(0, 4001, 200)))
+    assert (seen.shape, seen.step_over_ramp, seen.direction) == ("undecided", 0, "up")
