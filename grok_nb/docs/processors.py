@@ -7,6 +7,9 @@ __all__ = ['Page', 'documentation']
 
 # %% ../../nbs/docs/01_processors.ipynb #0dc9a101
 import ast
+import dataclasses
+import inspect
+import linecache
 import re
 import sys
 from collections import defaultdict
@@ -105,14 +108,19 @@ def _link_names(
 def documentation(
     symbol,  # function or class
     **options,  # nbdev's: name, title_level
-):  # nbdev's renderer
-    "What nbdev shows of `symbol`, with annotations that cannot be resolved as they are written."
+):  # IPython's Markdown
+    """What nbdev shows of `symbol`, and what its fields are.
+
+    Annotations that cannot be resolved stand as they are written.
+    """
+    from IPython.display import Markdown
     from nbdev.showdoc import BasicMarkdownRenderer
 
     parts = [symbol, symbol.__init__, *vars(symbol).values()] if isinstance(symbol, type) else [symbol]
     for function in parts:
         _spell_out(getattr(function, "__annotations__", {}), getattr(function, "__globals__", None))
-    return BasicMarkdownRenderer(symbol, **options)
+    shown = BasicMarkdownRenderer(symbol, **options)._repr_markdown_()
+    return Markdown("\n\n".join([shown, *_field_table(symbol)]))
 
 # %% ../../nbs/docs/01_processors.ipynb #e72b3e61
 def _spell_out(notes: dict, names: dict | None) -> None:
@@ -125,3 +133,25 @@ def _spell_out(notes: dict, names: dict | None) -> None:
             eval(note, names)
         except (NameError, AttributeError):
             notes[name] = type(note, (), dict(__module__="builtins"))
+
+# %% ../../nbs/docs/01_processors.ipynb #e72b3e62
+def _source(symbol: type) -> str:
+    "Of the module that a class is in, or of the cell that defines it."
+    if symbol.__module__ != "__main__":
+        return inspect.getsource(sys.modules[symbol.__module__])
+    cells = ("".join(linecache.getlines(name)) for name in reversed([*linecache.cache]))
+    return next((cell for cell in cells if re.search(rf"^class {symbol.__name__}\b", cell, re.M)), "")
+
+
+def _field_table(symbol) -> list[str]:
+    "What the fields that a data class declares are, as a table; none where no comment says it."
+    if not (isinstance(symbol, type) and dataclasses.is_dataclass(symbol)):
+        return []
+    source, said = _source(symbol), {f.name: f.metadata.get("doc", "") for f in dataclasses.fields(symbol)}
+    lines, rows = source.splitlines(), []
+    for node in (n for n in _parsed(source) if isinstance(n, ast.ClassDef) and n.name == symbol.__name__):
+        for field in (n for n in node.body if isinstance(n, ast.AnnAssign) and n.target.id in said):
+            comment = lines[field.end_lineno - 1].encode()[field.end_col_offset :].decode()
+            if what := said[field.target.id] or comment.strip(" #"):
+                rows.append(f"| `{field.target.id}` | {what.replace('|', '&#124;')} |")
+    return ["\n".join(["| field | what it is |", "|:--|:--|", *rows])] if rows else []
