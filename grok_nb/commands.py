@@ -637,11 +637,11 @@ def grok_nb_claims(
         raise InputError(f"--{given[0]}: only --verify reads a text; name a claim, or leave it out")
     if not verify:
         return _print_ledgers(study, root, measure, own, as_json)
-    from grok_nb import shipped
-
     claimed = {c.name: n for n in ([study] if study else studies) for c in studies[n].claims()}
     if verify not in claimed:
         raise InputError(f"--verify: claim {nearest(verify, claimed)}")
+    from grok_nb import shipped
+
     how = dict(text=_text(corpus, pairs), root=root, workers=workers or None)
     print(shipped.verify(studies[claimed[verify]], verify, shipped.fresh_seeds[:seeds], **how))
 

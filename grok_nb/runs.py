@@ -1039,24 +1039,38 @@ class Context:
     tokens: int | None = None  # training tokens seen
     device: object = "cpu"  # where the model is
 
+# %% ../nbs/core/04_runs.ipynb #b5c1d2e3
+@patch
+def prunable(
+    self: Run,
+    keep: list[int] | None = None,  # steps whose weights stay; None: all
+    keep_states: int = 1,  # optimiser states that stay, newest first
+) -> tuple[list[Checkpoint], list[Checkpoint]]:  # those that go; those that lose their optimiser state
+    "What `prune` drops. Never the last checkpoint, nor the one that training would go on from."
+    if keep is not None and (unknown := set(keep) - set(self.steps)):
+        there = ", ".join(map(str, self.steps))
+        raise InputError(f"keep: no checkpoint at step {min(unknown)}; there are {there}")
+    found, last = self.checkpoints, max(self.steps, default=0)
+    with_state = [c for c in found if c.has_state]
+    stay = {last, *(keep or ()), *(c.step for c in with_state[-1:] if keep_states)}
+    go = [c for c in found if keep is not None and c.step not in stay]
+    with_state = [c for c in with_state if c not in go]
+    return go, with_state[: max(0, len(with_state) - keep_states)]
+
 # %% ../nbs/core/04_runs.ipynb #eaa2e225
 @patch
 def prune(
     self: Run,
-    keep: list[int] | None = None,  # steps whose weights stay; None: all
-    keep_states: int = 1,  # optimiser states that stay, newest first
+    keep: list[int] | None = None,  # as of `prunable`
+    keep_states: int = 1,  # the same
 ) -> int:  # bytes freed
-    "Drop checkpoints and optimiser states that are no longer wanted. The last checkpoint always stays."
-    if keep is not None and (unknown := set(keep) - set(self.steps)):
-        there = ", ".join(map(str, self.steps))
-        raise InputError(f"keep: no checkpoint at step {min(unknown)}; there are {there}")
+    "Drop checkpoints and optimiser states that are no longer wanted. Metrics and tables stay."
     with self.lock():
-        before, last = size_of(self.path), max(self.steps, default=0)
-        for c in self.checkpoints:
-            if keep is not None and c.step not in {*keep, last}:
-                remove_folder(c.path)
-        with_state = [c for c in self.checkpoints if c.has_state]
-        for c in with_state[: max(0, len(with_state) - keep_states)]:
+        before = size_of(self.path)
+        go, lighter = self.prunable(keep, keep_states)
+        for c in go:
+            remove_folder(c.path)
+        for c in lighter:
             c.drop_state()
         return before - size_of(self.path)
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import PATIENCE, ROOT
 from hypothesis import given, settings, strategies as st
 
-from grok_nb import InputError, commands, corpus, runs, studies
+from grok_nb import InputError, commands, corpus, prune, runs, studies
 from grok_nb.modular.study import study
 from grok_nb.runs import Config, Run, runs_root
 
@@ -27,6 +27,7 @@ HEAVY = "torch transformers pandas matplotlib datasets".split()
 CODE = f"""
 import sys
 from grok_nb.commands import *
+from grok_nb.prune import *
 try: COMMAND()
 finally: print("loaded:", *sorted({set(HEAVY)} & set(sys.modules)))
 """
@@ -37,6 +38,7 @@ import json, os, sys, traceback
 import numpy, pyarrow.parquet
 from grok_nb import studies
 from grok_nb.commands import *
+from grok_nb.prune import *
 commands = {name: value for name, value in globals().items() if name.startswith("grok_nb_")}
 for name in studies: studies[name]
 for line in sys.stdin:
@@ -117,7 +119,7 @@ DEEP = b"["*100_000 # JSON that no reader follows
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SWEEP = ["modular", "--grid", "n_id=8,16"]
 WITH_RUNS = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_measure=["a/b", "--study", "copying"],
-                 grok_nb_report=["x"], grok_nb_runs=[], grok_nb_claims=[], grok_nb_demo=[])
+                 grok_nb_report=["x"], grok_nb_runs=[], grok_nb_claims=[], grok_nb_demo=[], grok_nb_prune=["x"])
 
 
 def tokenizer(content, name="tokenizer.json"):
@@ -321,6 +323,12 @@ CASES = [
     Case("runs: no such run", ["--tree", SLUG], [f"did you mean '{SLUG}"], command="grok_nb_runs"),
     Case("claims: study", ["--study", "modula"], ["study 'modula'", "did you mean 'modular'"], command="grok_nb_claims"),
     Case("report: out folder", ["RUN", "--out", "no/a.html"], ["--out no/a.html", "no folder"], command="grok_nb_report"),
+    Case("prune: no such run", [SLUG, "--yes"], [f"run '{SLUG}'", f"did you mean '{SLUG}"], command="grok_nb_prune"),
+    Case("prune: ../", ["../../etc", "--delete", "--yes"], ["run '../../etc'"], command="grok_nb_prune"),
+    Case("prune: a folder that is no run", ["t", "--delete", "--yes"], ["run 't'"], write("t/config.txt", b""), command="grok_nb_prune"),
+    Case("prune: most", ["RUN", "--most", "-1", "--yes"], ["--most -1", "at least 1"], command="grok_nb_prune"),
+    Case("prune: most of none", ["RUN", "--most", "2", "--delete"], ["--most 2", "--delete"], command="grok_nb_prune"),
+    Case("prune: nobody to ask", ["RUN"], ["--yes", "--dry-run"], command="grok_nb_prune"),
     Case("demo: seed", ["--seed", "x"], ["--seed", "'x'"], command="grok_nb_demo"),
     Case("demo: seed negative", ["--seed", "-1"], ["seed", "from 0 to"], command="grok_nb_demo"),
     Case("demo: workers", ["--workers", "-1"], ["workers = -1", "must be from 1"], command="grok_nb_demo"),
@@ -554,14 +562,18 @@ BAD |= dict.fromkeys("study preset device format by spacing engine".split(), NO_
 BAD |= dict(verify=NO_NAME, log=[name for name in NO_NAME if name], config=[name for name in NO_FILE if name])
 BAD |= dict(strip_prefix=NO_TEXT, ignore_tensors=[text for text in NO_TEXT if text.strip("x")])
 BAD |= dict.fromkeys(("pairs", "tree", "tokenizer"), [name for name in NO_FILE if name]) | dict.fromkeys(("columns", "neighbour", "policy"), NO_NAME) # the empty one stands for none
+OTHERS = dict(grok_nb_prune=prune.grok_nb_prune) # with pages of their own
 RIGHT = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_report=["RUN"], grok_nb_demo=[], grok_nb_runs=[], grok_nb_claims=[],
-             grok_nb_measure=["s", "--study", "copying"]) # what the commands take without a word
+             grok_nb_measure=["s", "--study", "copying"], grok_nb_prune=["RUN", "--dry-run"]) # what the commands take without a word
+
+
+def main_of(command): return OTHERS.get(command) or getattr(commands, command)
 
 
 def bad_commands():
     "Every option of every command, with one bad value each."
     for command, right in RIGHT.items():
-        for name, p in inspect.signature(getattr(commands, command).__wrapped__).parameters.items():
+        for name, p in inspect.signature(main_of(command).__wrapped__).parameters.items():
             kind = getattr(p.annotation, "type", p.annotation)
             bad = BAD[name] if kind is str else [*NO_NUMBER, "-1", "1.5"] if kind is int else ["x"]
             for value in bad if command != "grok_nb_claims" else filter(None, bad): # nothing is no value there
@@ -638,7 +650,7 @@ def test_generated_bad_values(bad_place, survived):
     for command, typed in bad_commands():
         typed, said, out, status = [existing(bad_place).name if word == "RUN" else word for word in typed], io.StringIO(), io.StringIO(), None
         try:
-            with redirect_stderr(said), redirect_stdout(out): getattr(commands, command)(typed)
+            with redirect_stderr(said), redirect_stdout(out): main_of(command)(typed)
         except BaseException as e: status = e.code if isinstance(e, SystemExit) else repr(e)
         fault = f"status {status}" if status != 2 else what_is_wrong(said.getvalue().removesuffix("\n"), f"{command}: ") or "output" * bool(out.getvalue())
         if fault: wrong.append(f"{command} {typed!r:.100}: {fault}, {said.getvalue()[:200]!r}")
