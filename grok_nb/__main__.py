@@ -45,8 +45,8 @@ def overview() -> str:
     ]
     for name, where in sorted(commands.items()):
         first, *examples = _docstring(where)
-        lines += [f"  {name:16} {first}", *(f"  {'':16} {e}" for e in examples[:1])]
-    lines += ["", "studies", *(f"  {name:16} {studies[name].question}" for name in studies)]
+        lines += [f"  {name:18} {first}", *(f"  {'':18} {e}" for e in examples[:1])]
+    lines += ["", "studies", *(f"  {name:18} {studies[name].question}" for name in studies)]
     if new := ", ".join(sorted(commands.keys() - installed().keys())):
         lines += ["", f"Not in this environment yet: {new}. `pip install -e . --no-deps` adds them."]
     return "\n".join(lines)

@@ -152,6 +152,14 @@ def _keep_docstrings():
         os.execv(sys.executable, [sys.executable, *(w for w in sys.orig_argv[1:] if w != "-OO")])
 
 
+def _answer_shell(func):
+    "Of a shell that completes a line: say what can stand there, and end."
+    if "_ARGCOMPLETE" in os.environ:
+        from grok_nb.completion import complete
+
+        complete(_parser(func))
+
+
 def command(func):
     "Make a function a command: arguments from its docments, mistakes as one line on stderr with status 2."
 
@@ -159,6 +167,7 @@ def command(func):
     def main(argv: list[str] | None = None):
         if argv is None:
             _keep_docstrings()
+            _answer_shell(func)
         with as_command(func.__name__):
             args = vars(_parser(func).parse_args(argv))
             for hidden in ("pdb", "xtra"):
