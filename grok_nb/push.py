@@ -79,6 +79,8 @@ def _what_it_is(run):
     "Study, preset, and what differs from it."
     preset, changed = changed_options(run)
     text = f"The study is `{run.study.name}`, the preset `{preset}`"
+    if run.stopped:
+        text = f"A rule, `{run.stopped['rule']}`, ended it early at step {run.stopped['step']}. {text}"
     if not changed:
         return f"{text}, as it stands."
     rows = [[f"`{name}`", *map(_text, values)] for name, values in changed.items()]

@@ -12,6 +12,7 @@ from huggingface_hub.utils.sha import git_hash
 from test_series import FakeHub, commit_of, hub as reading, small # noqa: F401
 
 from grok_nb import InputError, RunError
+from grok_nb.commands import grok_nb_measure
 from grok_nb.copying.study import study
 from grok_nb.probes import measure
 from grok_nb.push import changed_options, grok_nb_push, model_card, model_files, push, revisions
@@ -280,14 +281,26 @@ def test_the_card_says_what_the_run_is(run):
     assert "grok_nb_train copying --preset smoke --set " in card.text
 
 
-def test_what_the_card_says_to_type_works(hub, run):
-    "The code that opens a revision, and the options that repeat the run."
+def test_what_the_card_says_to_type_works(hub, run, capsys):
+    "The code that opens a revision, the command that measures all, and the options that repeat the run."
     quiet(run)
     text, here = ModelCard.load(REPO).text, {}
     exec(re.search("```python\n(.*?)```", text, re.S)[1], here)
     assert all((v == load_model(run.folder(40)).state_dict()[n]).all() for n, v in here["model"].state_dict().items())
+    grok_nb_measure(re.search(f"grok_nb_measure ({REPO} --study copying)", text)[1].split())
+    out = capsys.readouterr()
+    assert out.out.startswith(f"Series({REPO}: 5 checkpoints, steps 0 … 40)") and "5 distinct of 5" in out.out and out.err == ""
     words = re.search("grok_nb_train copying --preset smoke --set (.*)", text)[1].split()
     assert study.config("smoke", **dict(w.split("=") for w in words)).run_id == run.run_id
+
+
+def test_a_run_that_a_rule_has_ended(hub, tmp_path):
+    run = train(CONFIG, tmp_path/"runs", progress=False, until=ten_steps)
+    assert run.state == "stopped" and quiet(run) == ["step0", "step10", "main"] and Series(REPO).steps == [0, 10]
+    assert "ended it early at step 10" in ModelCard.load(REPO).text and "ten_steps" in ModelCard.load(REPO).text
+
+
+def ten_steps(curve): return curve.index[-1] >= 10
 
 
 def test_cards_of_other_studies(short_runs, tmp_path):
