@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['fidelities', 'min_seeds', 'min_power', 'error_rate', 'marks', 'NotTested', 'Evidence', 'over_seeds', 'share_of_seeds',
-           'gather', 'by_seed', 'paired', 'holm', 'Claim', 'claim', 'Verdict', 'Ledger', 'ledger', 'as_frozen',
-           'departures']
+           'gather', 'by_seed', 'paired', 'holm', 'Claim', 'claim', 'Verdict', 'Ledger', 'ledger', 'claim_names',
+           'as_frozen', 'departures']
 
 # %% ../nbs/core/10_claims.ipynb #7afa147b
 from collections.abc import Callable, Iterable, Mapping
@@ -561,13 +561,26 @@ def answer(
     return "\n".join(lines)
 
 # %% ../nbs/core/10_claims.ipynb #ed374696
+def _frozen(study):
+    "Claim → what was written down, of a study; empty: it is not of this package."
+    text = files("grok_nb").joinpath("frozen_claims.json").read_text(encoding="utf-8")
+    return json.loads(text).get(study, {})
+
+
+def claim_names(
+    study,  # a `Study`, or what stands in for it
+) -> list[str]:
+    "What its claims on runs are called, not those on sweeps; without loading it where that is written down."
+    written = [name for name, r in _frozen(study.name).items() if not {*r["presets"]} & {*study.grids}]
+    return written or [claim.name for claim in study.claims()]
+
+
 def as_frozen(
     study: str,  # name of a study in the file
     claims: Iterable[Claim],  # as the code has them
 ) -> list[Claim]:  # each with its record, and with the planted effect in it
     "The claims of a study, with what was written down about each."
-    text = files("grok_nb").joinpath("frozen_claims.json").read_text(encoding="utf-8")
-    book = json.loads(text).get(study, {})
+    book = _frozen(study)
     found = {c.name: book[c.name] for c in claims if c.name in book}
     return [replace(c, planted=r["planted"], record=r) if (r := found.get(c.name)) else c for c in claims]
 

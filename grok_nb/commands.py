@@ -646,7 +646,9 @@ def grok_nb_claims(
         raise InputError(f"--{given[0]}: only --verify reads a text; name a claim, or leave it out")
     if not verify:
         return _print_ledgers(study, root, measure, own, as_json)
-    claimed = {c.name: n for n in ([study] if study else studies) for c in studies[n].claims()}
+    from grok_nb.claims import claim_names
+
+    claimed = {claim: n for n in ([study] if study else studies) for claim in claim_names(studies[n])}
     if verify not in claimed:
         raise InputError(f"--verify: claim {nearest(verify, claimed)}")
     from grok_nb import shipped

@@ -337,3 +337,11 @@ def test_a_changed_claim_is_named():
         lines = departures([replace(late, **{name: value}, **kw)])
         assert any(line.startswith(f"late: {name} is {value!r}, written down is") for line in lines)
     assert departures([claim()]) == ["c: not written down"] and departures(as_frozen("modular", [claim()])) == ["c: not written down"]
+
+
+@pytest.mark.parametrize("study", ["modular", "copying", "grammar"])
+def test_names_of_claims_are_known_without_loading_them(study):
+    from grok_nb.claims import claim_names
+    assert claim_names(studies[study]) == [c.name for c in studies[study].claims()]
+    own = type("Own", (), dict(name="own", grids={}, claims=lambda self: [claim()]))()
+    assert claim_names(own) == ["c"]
