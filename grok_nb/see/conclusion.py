@@ -31,7 +31,7 @@ def standing(
             return f"{word} than all {n}, outside of their range"
         if beaten >= 0.75 * n:
             return f"{word} than most ({beaten} of {n})"
-    return f"in the midst of them ({lower} than {above}, {higher} than {below} of {n})"
+    return f"in the midst of them (of {n}, {below} {lower} and {above} {higher})"
 
 # %% ../../nbs/see/06_conclusion.ipynb #c0c10008
 def _judged_curves(study, evidence, preset, but):
@@ -87,7 +87,7 @@ def _middle(value):
 
 
 def _said(x):
-    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}"
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}".replace("-", "−")
 
 
 def _apart(claim, own, evidence):
@@ -99,16 +99,18 @@ def _apart(claim, own, evidence):
     low, high = min(judged), max(judged)
     if low <= own.effect <= high:
         return ""
-    return f"{claim.name} ({_said(own.effect)} {own.unit}, judged seeds {_said(low)} to {_said(high)})"
+    return f"“{claim.name}” ({_said(own.effect)} {own.unit}, judged seeds {_said(low)} to {_said(high)})"
 
 # %% ../../nbs/see/06_conclusion.ipynb #c0c1000d
 def _changed(before, after):
     "Which verdicts these runs change, in words."
     old = {(r.claim, r.fidelity): r.verdict for r in before.itertuples()}
     new = {(r.claim, r.fidelity): r.verdict for r in after.itertuples()}
-    moved = [f"{k[0]}, from {old[k]} to {v}" for k, v in new.items() if k in old and old[k] != v]
-    moved += [f"{k[0]}, now {v}" for k, v in new.items() if k not in old and v != "not tested"]
-    return moved
+    moved = {}
+    for at, verdict in new.items():
+        if verdict != old.get(at, "not tested"):
+            moved.setdefault((old.get(at, "not tested"), verdict), []).append(f"“{at[0]}”")
+    return [f"from {was} to {now}: {', '.join(names)}" for (was, now), names in moved.items()]
 
 
 def _side(claim, own):
@@ -120,7 +122,7 @@ def _side(claim, own):
 
 def _listed(found, side):
     some = [(c, e) for c, e in found if _side(c, e) == side]
-    return "; ".join(f"{c.name} ({_said(e.effect)} {e.unit}, claimed {c.condition})" for c, e in some)
+    return "; ".join(f"“{c.name}” ({_said(e.effect)} {e.unit}, claimed {c.condition})" for c, e in some)
 
 
 def verdicts_added(
@@ -142,7 +144,7 @@ def verdicts_added(
     if apart := [said for c, e in found if (said := _apart(c, e, evidence))]:
         lines.append(f"Outside of the range of the judged seeds: {'; '.join(apart)}.")
     moved = _changed(ledger(claims, evidence), book) if evidence else []
-    changed = f"these verdicts change: {'; '.join(moved)}" if moved else "no verdict changes"
+    changed = f"these verdicts change, {'; '.join(moved)}" if moved else "no verdict changes"
     return [*lines, f"Counted as more seeds, {changed}."] if evidence else lines
 
 # %% ../../nbs/see/06_conclusion.ipynb #c0c10011
@@ -174,7 +176,7 @@ def limits(
 
 # %% ../../nbs/see/06_conclusion.ipynb #c0c10014
 def _list(heading, lines):
-    items = "".join(f"<li>{html.escape(line[0].upper() + line[1:])}</li>" for line in lines)
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
     return f"<h3>{heading}</h3><ul>{items}</ul>" if lines else ""
 
 

@@ -9,7 +9,7 @@ __all__ = ['picture', 'table_html', 'html_page', 'answer', 'through_training', '
 # %% ../../nbs/see/02_report.ipynb #d9a091e0
 import base64, hashlib, html, io, math
 from collections.abc import Sequence
-from itertools import cycle, dropwhile
+from itertools import cycle, dropwhile, groupby
 from pathlib import Path
 from textwrap import fill
 import matplotlib.pyplot as plt
@@ -51,6 +51,8 @@ def _cell(value):
         if math.isinf(value):
             return "never" if value > 0 else "–"
         return "–" if math.isnan(value) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     return "–" if value is None else html.escape(str(value))
 
 
@@ -102,10 +104,10 @@ h3 { font-size:1rem; margin:1.2rem 0 .2rem } ul { max-width:46rem; padding-left:
 small { color:var(--soft) }
 .screen { display:block } details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
 @media (max-width:640px) {
-  thead { display:none } table,tbody,tr,td { display:block; width:100% }
+  thead { display:none } table,tbody,tr { display:block; width:100% } td { display:flow-root }
   tr { padding:.5rem 0; border-bottom:1px solid var(--line) }
-  td { border:0; padding:.1rem 0 .1rem 7.5rem; min-height:1.5em }
-  td::before { content:attr(data-label); float:left; width:7rem; margin-left:-7.5rem; color:var(--soft) }
+  td { border:0; padding:.1rem 0 .1rem 9rem; min-height:1.5em }
+  td::before { content:attr(data-label); float:left; width:8.7rem; margin-left:-9rem; color:var(--soft) }
   .claims td:first-child, .claims td:nth-child(2) { padding-left:0 }
   .claims td:first-child::before, .claims td:nth-child(2)::before { content:none } }
 """
@@ -140,17 +142,27 @@ def html_page(
 
 # %% ../../nbs/see/02_report.ipynb #631cd6de
 def _change(r):
-    "A transition in words."
-    verb, half = "rises" if r.direction == "up" else "falls", f"{r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}"
+    "Where a transition leads, and when."
+    half = f"{r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}"
     finite = r.saturation_hi < float("inf")
     end = f"complete by {r.saturation_hi:,.0f}" if finite else "not yet complete at the end"
     return (
-        f"{verb} from {r.baseline:z.2f} to {r.plateau:z.2f}, starting after step {r.onset_lo:,.0f}, "
+        f"from {r.baseline:z.2f} to {r.plateau:z.2f}, starting after step {r.onset_lo:,.0f}, "
         f"half-way between {half}, {end}"
     )
 
 
-def _no_change(rows, events, metric):
+def _changes(events, metric):
+    "Transitions in words; those that go one way, one after the other, are stages."
+    told = []
+    for direction, some in groupby(events, lambda r: r.direction):
+        some, verb = [*map(_change, some)], "rises" if direction == "up" else "falls"
+        stages = f" in {len(some)} stages:" if len(some) > 1 else ""
+        told.append(f"{metric} {verb}{stages} {'; then '.join(some)}")
+    return "; ".join(told)
+
+
+def _no_change(rows, metric):
     "What is said of a run without one."
     if (rows.direction == "untested").all():
         return f"too few evaluations to tell ({metric} {rows.plateau.iloc[-1]:.2f})"
@@ -208,9 +220,8 @@ def answer(
         if own.empty:
             continue
         events = _events(own, study.headline.get("metric"))
-        said = [f"{metric} {_change(r)}" for r in events] or [_no_change(own, events, metric)]
+        said = _changes(events, metric) or _no_change(own, metric)
         order = _order(rows, study, events)
-        said = "; ".join(said)
         told.append(
             f"{run}: {order}. {said[0].upper()}{said[1:]}."
             if order
@@ -264,7 +275,7 @@ def _figure_list(study, shown, names):
     least = smallest_height(study.headline.get("metric", ""))
     long_enough = {name: s for name, s in series.items() if len(s) >= min_evaluations}
     moved = {name: [] for name in series}
-    moved |= {name: transitions(s, min_height=least) for name, s in long_enough.items()}
+    moved |= {name: transitions(s, min_height=least, stages=True) for name, s in long_enough.items()}
     if study.figures:
         figures = study.figures(table, moved)
     else:
