@@ -104,6 +104,7 @@ h3 { font-size:1rem; margin:1.2rem 0 .2rem } ul { max-width:46rem; padding-left:
 small { color:var(--soft) }
 .screen { display:block } details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
 @media (max-width:640px) {
+  figure { overflow-x:auto } figure img { max-width:none }
   thead { display:none } table,tbody,tr { display:block; width:100% } td { display:flow-root }
   tr { padding:.5rem 0; border-bottom:1px solid var(--line) }
   td { border:0; padding:.1rem 0 .1rem 9rem; min-height:1.5em }
