@@ -119,7 +119,8 @@ def _select(panel, label, view):
         return ""
     names = [html.escape(str(choice), quote=True) for choice in panel.choices]
     options = "".join(f'<option value="{name}">{name}</option>' for name in names)
-    return f'<select data-view="{html.escape(view.name, quote=True)}" aria-label="{label}: what is shown">{options}</select>'
+    of = html.escape(view.name, quote=True)
+    return f'<select data-view="{of}" aria-label="{label}: what is shown">{options}</select>'
 
 # %% ../../nbs/see/04_offline.ipynb #68624f93
 def _panel_html(scrubber, view, i):
