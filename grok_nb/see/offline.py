@@ -28,7 +28,7 @@ grid-template-columns:repeat(auto-fill, minmax(min(100%, 300px), 1fr)) }
 .gs-grid[data-runs="3"] { grid-template-columns:1fr 1fr 1fr } }
 .gs-panel { min-width:0; display:grid; grid-row:span 2; grid-template-rows:subgrid; row-gap:.3rem } \
 .gs-panel h4 { display:flex; flex-wrap:wrap; gap:.2rem .6rem; \
-align-items:center; justify-content:space-between;
+align-content:start; justify-content:space-between;
   font-size:.95rem; font-weight:600; margin:0 0 .3rem } \
 .gs-panel h4 > :is(a, .numbering-entry) { display:none }
 .gs-panel svg, .gs-panel img { display:block; width:100%; max-width:470px; height:auto; \

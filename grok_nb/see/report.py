@@ -91,7 +91,7 @@ p { max-width:46rem; margin:.5rem 0 } .lead { font-size:1.12rem } .soft { color:
 figure { margin:1rem 0 }
 figcaption { color:var(--soft); font-size:.92rem; max-width:46rem; margin-top:.4rem }
 img { max-width:100%; height:auto; background:#fff; border-radius:6px; border:1px solid var(--line) }
-.wide { overflow-x:auto; margin:.8rem 0 } td { overflow-wrap:anywhere; min-width:4rem }
+.wide { overflow-x:auto; margin:.8rem 0 } td { overflow-wrap:break-word; min-width:4rem }
 table { border-collapse:collapse; font-size:.88rem; font-variant-numeric:tabular-nums }
 th,td { text-align:left; padding:.32rem .9rem .32rem 0; border-bottom:1px solid var(--line);
   vertical-align:top }
@@ -179,8 +179,8 @@ def _events(rows, metric):
     return [*dropwhile(lambda r: metric in shares and r.direction == "down", moved)]
 
 # %% ../../nbs/see/02_report.ipynb #631cd6df
-def _movement(r, curve):
-    return f"the {'rise' if r.direction == 'up' else 'fall'} of {curve}"
+def _movement(r, curve, which=""):
+    return f"the {which}{'rise' if r.direction == 'up' else 'fall'} of {curve}"
 
 
 def _steps_after(early, late):
@@ -198,8 +198,8 @@ def _order(rows, study, events):
     early = rows[(rows.curve == study.before) & rows.direction.isin(["up", "down"])]
     if early.empty:
         return ""
-    early = early.loc[(early.plateau - early.baseline).abs().idxmax()]
-    first, name = _movement(early, study.before), study.headline_name
+    several, early = len(early) > 1, early.loc[(early.plateau - early.baseline).abs().idxmax()]
+    first, name = _movement(early, study.before, "largest " * several), study.headline_name
     if not events:
         return f"{first} comes, and no rise of {name} after it"
     late, when_begun = events[0], ""
