@@ -364,10 +364,11 @@ def claims_html(
     book: Ledger,  # with the column `own` or without
 ) -> str:
     "A ledger as a table: what is decided, and folded away what nothing can be said of yet."
-    columns = [c for c in _claim_columns if c != "these runs" or "own" in book]
+    asked = "own" in book and bool(book["own"].any())
+    columns = [c for c in _claim_columns if c != "these runs" or asked]
     rows = zip(book.itertuples(), book.readable().itertuples())
     cells = [(r.verdict, _claim_cells(r, w)) for r, w in rows]
-    if "own" not in book:
+    if not asked:
         cells = [(verdict, c[:5] + c[6:]) for verdict, c in cells]
     told, rest = ([c for v, c in cells if (v in _decided) == decided] for decided in (True, False))
     pieces = [_rows_html(columns, told, "claims")] if told else ["<p>Nothing is decided yet.</p>"]
