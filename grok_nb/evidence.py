@@ -36,7 +36,8 @@ def when_in(
     parts = []
     for name, c in known_curves(table, curves).items():
         rows, metric = c.reset_index().assign(run=run, curve=name), curves[name].get("metric", "")
-        parts.append(transition_table(rows, by=["run", "curve"], min_height=smallest_height(metric)))
+        options = dict(min_height=smallest_height(metric), stages=True)
+        parts.append(transition_table(rows, by=["run", "curve"], **options))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/core/10_evidence.ipynb #7ed882de

@@ -68,7 +68,7 @@ def when_it_changed(
     series = pd.Series(curve, dtype=float).dropna()
     if len(series) < min_evaluations:
         return "too few evaluations" if len(series) else "not evaluated"
-    found = transitions(series, min_height=smallest_height(metric))
+    found = transitions(series, min_height=smallest_height(metric), stages=True)
     changes = [f"{t.direction} {_span(t.midpoint)}" for t in found]
     return ", ".join(changes) or "no change"
 

@@ -138,6 +138,7 @@ def claims():
 
 study = Study(
     question="How long after the sums that it is trained on does a transformer know the others?",
+    about="x + y is shown, its sum mod p is asked for. The control has no weight decay. Chance is one in p.",
     Config=Config,
     presets=presets,
     model=model,
@@ -145,6 +146,7 @@ study = Study(
     probes=probes,
     headline=headline,
     curves=curves,
+    before="sums trained on",
     claims=claims,
 )"""
 

@@ -59,8 +59,10 @@ class Study:
     probes: Callable  # configuration → {name: probe}, asked at every evaluation
     headline: dict  # selects the study's one curve, as `probes.curve` does
     question: str = ""  # which it answers
+    about: str = ""  # what the task is, what the control is, what chance is: in a few sentences
     unit: str = ""  # of the headline curve, in words; its metric where nothing is said
     curves: dict = field(default_factory=dict)  # what happens when: label → selection of one curve
+    before: str = ""  # of those, the one that is said to come before the headline; "": none
     loss: Callable = cross_entropy  # configuration → (logits, labels) → loss
     grids: dict = field(default_factory=dict)  # sweeps by name
     # what is asked of checkpoints afterwards, and what is claimed

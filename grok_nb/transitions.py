@@ -10,12 +10,15 @@ __all__ = ['shares', 'colors', 'Transition', 'transitions', 'transition', 'small
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 import numpy as np
 import pandas as pd
 from . import InputError, nearest
 from .intervals import Interval, check_direction, points
 from grok_nb.ramps import (
+    Rises,
     ar1_deviance,
+    ar1_squares,
     average_blocks,
     bent_rises,
     best_bend,
@@ -202,6 +205,66 @@ def _stretches(legs, n):
         start, end = max(0, min(start, end - 3)), max(end, start + 3)
         yield slice(start, end + 1), np.sign(height), is_last, p_value
 
+# %% ../nbs/core/08_transitions.ipynb #57a6e002
+_least_pause = 2  # gaps between evaluations
+_price_of_pause = 18  # in deviance: what a single rise of any kind hardly ever pays, see below
+
+
+def _staged_rises(pieces, n):
+    "Rises with a pause: (g, 5) begin, pause from, to, end, counted in evaluations; share before the pause."
+    pieces = np.clip(pieces, [0] * 4 + [0.2], [n - 1] * 4 + [0.8])
+    pieces = pieces[(np.diff(pieces[:, :4]) >= [0.5, _least_pause, 0.5]).all(1)]
+    begin, pause, on, end, share = pieces.T
+    x, g = np.arange(n)[:, None], len(pieces)
+    first, second = np.clip((x - begin) / (pause - begin), 0, 1), np.clip((x - on) / (end - on), 0, 1)
+    shapes = (share * first + (1 - share) * second).T
+    middle = np.repeat((on + end)[:, None] / 2, 3, axis=1)  # of the second: it must lie within the run
+    none = np.zeros(g, bool)
+    return Rises(shapes, middle, end >= n - 1, none, ar1_squares(shapes), pieces, np.full(g, "staged"))
+
+
+def _is_pause(values, at):
+    "Do values move so much less in the pause, and the same way before and after?"
+    x = np.arange(len(values))
+    ramps = [np.clip((x - a) / (b - a), 0, 1) for a, b in zip(at, at[1:])]
+    design = np.stack([np.ones(len(x)), *ramps], 1)
+    before, during, after = np.linalg.lstsq(design, values, rcond=None)[0][1:] / np.diff(at)
+    return before * after > 0 and 4 * abs(during) <= min(abs(before), abs(after))
+
+# %% ../nbs/core/08_transitions.ipynb #57a6e003
+_pause_knots = 12  # places where a rise or its pause may begin or end, to look closer from
+
+
+def _pause(values, sign, open_end):
+    "Between which evaluations a movement pauses; None: it does not, or nobody can tell."
+    y, n = standardise(values), len(values)
+    if n < min_evaluations:
+        return None
+    place, judge = partial(_staged_rises, n=n), partial(_deviances, y, sign, open_end)
+    knots = combinations(np.linspace(0, n - 1, min(n, _pause_knots)), 4)
+    rises = place(np.array([(*at, share) for at in knots for share in (0.35, 0.5, 0.65)]))
+    deviance, rho = judge(rises)
+    spacing = np.array([n / _pause_knots / 2] * 4 + [0.1])
+    drawn = [(rises, deviance, rho), *_closer(rises.places, deviance, spacing, place, judge, np.inf)]
+    found = [(d.min(), tuple(rises.places[d.argmin()])) for rises, d, _ in drawn if len(d)]
+    *_, single, _ = _candidates(y, sign, open_end)
+    deviance, at = min(found, default=(np.inf, ()))
+    if single.min() - deviance < _price_of_pause or not _is_pause(values, at[:4]):
+        return None
+    return int(np.ceil(at[1])), int(np.floor(at[2]))
+
+
+def _by_stage(stretches, values, stages):
+    "Stretches, each that pauses as two: up to the end of the pause, and from its beginning."
+    for part, sign, is_last, p_value in stretches:
+        pause = _pause(values[part], sign, is_last) if stages else None
+        if pause is None:
+            yield part, sign, is_last, p_value
+            continue
+        first, last = (part.start + i for i in pause)
+        yield slice(min(part.start, last - 3), last + 1), sign, False, p_value
+        yield slice(first, max(part.stop, first + 4)), sign, is_last, p_value
+
 # %% ../nbs/core/08_transitions.ipynb #2c531379
 _located = 256  # blocks that times are told to, at most
 
@@ -212,6 +275,7 @@ def transitions(
     min_share: float = 0.2,  # movements below this share of the largest one are left out
     min_height: float = 0,  # in the curve's own unit; lower movements are left out, see `smallest_height`
     abrupt: float = 0.25,  # a step takes at most this share of the time before its midpoint
+    stages: bool = False,  # tell a movement that pauses on its way as two
 ) -> list[Transition]:  # in order of time; empty: nothing that noise does not do
     "All changes of level of a curve, upward and downward."
     steps, values = points(curve)
@@ -231,7 +295,7 @@ def transitions(
     at = [(np.searchsorted(first, starts[a]), np.searchsorted(last, ends[b]), *how) for a, b, *how in legs]
     found = [
         _locate(values[part], first[part], last[part], sign, is_last, abrupt, p_value)
-        for part, sign, is_last, p_value in _stretches(at, len(values))
+        for part, sign, is_last, p_value in _by_stage(_stretches(at, len(values)), values, stages)
     ]
     return [t for t in found if abs(t.height) >= min_height]
 

@@ -660,3 +660,38 @@ def test_four_evaluations_that_a_step_and_a_ramp_fit_exactly_tell_neither():
     values = [.151, .102, .2275, .6333, .6235, .5647, .5157, .4647, .4804, .4314, .402, .398, .3863, .3784, .349, .351, .3549, .3667, .3608, .3549, .3392]
     seen = transition(pd.Series(values, index=range(0, 4001, 200)))
     assert (seen.shape, seen.step_over_ramp, seen.direction) == ("undecided", 0, "up")
+
+
+# ---- a rise that pauses ----
+
+def staged(seed, noise, pause=120):
+    "From −.06 to .45, and after a pause on to .98."
+    steps = np.arange(0, 801, 20)
+    values = np.interp(steps, [200, 260, 260 + pause, 320 + pause], [-.06, .45, .45, .98])
+    return pd.Series(values + np.random.default_rng(seed).normal(0, noise, len(steps)), steps)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rise_that_pauses_is_told_by_its_stages(seed):
+    curve = staged(seed, .03)
+    assert len(transitions(curve)) == 1
+    one, two = transitions(curve, stages=True)
+    assert 230 in one.midpoint and 410 in two.midpoint and one.saturation.hi <= two.onset.hi
+    assert abs(one.plateau - .45) < .05 and abs(two.baseline - .45) < .05 and abs(two.plateau - .98) < .05
+    down = transitions(1 - curve, stages=True)
+    assert [t.direction for t in down] == ["down"] * 2 and [t.midpoint for t in down] == [one.midpoint, two.midpoint]
+
+
+@pytest.mark.parametrize("kind", ["flat", "step", "ramp", "logistic", "early", "bent"])
+def test_stages_are_not_made_of_noise(kind):
+    "In 20 curves of each kind, of all sizes, with noise that wanders, no stage is invented more than once."
+    rng, found = np.random.default_rng(7), 0
+    for _ in range(20):
+        n, noise, rho = rng.choice([9, 17, 41]), rng.choice([.01, .03, .1]), rng.choice([0, .6])
+        t, e = np.linspace(0, 1, n), rng.normal(0, noise, n)
+        for i in range(1, n): e[i] = rho * e[i - 1] + (1 - rho**2)**.5 * e[i]
+        shapes = dict(flat=0 * t, step=1. * (t > .45), ramp=np.clip((t - .2) / .5, 0, 1), logistic=1 / (1 + np.exp(-(t - .5) * 15)),
+                      early=1 - np.exp(-5 * t), bent=np.interp(t, [0, .5, .55, 1], [0, .3, 1, 1]))
+        curve = pd.Series(shapes[kind] + e, t)
+        found += len(transitions(curve, stages=True)) > len(transitions(curve))
+    assert found <= 1

@@ -249,7 +249,7 @@ _axes = dict(
 )
 
 # %% ../../nbs/copying/03_circuits.ipynb #f6050c6b
-def _marks(kinds):
+def _marks(kinds, modes):
     "What the legend explains: kinds by shape and colour, modes by filling."
     from matplotlib.lines import Line2D
 
@@ -257,8 +257,8 @@ def _marks(kinds):
         return Line2D([], [], linestyle="", **style)
 
     marks = [mark(markersize=5, **_styles[kind], label=_names[kind]) for kind in _styles if kind in kinds]
-    for mode, face in (("mean", "grey"), ("zero", "white")):
-        marks.append(mark(marker="s", color="grey", markerfacecolor=face, label=mode))
+    for mode, face in (("mean", "grey"), ("zero", "white")) if len(modes) > 1 else ():
+        marks.append(mark(marker="s", color="grey", markerfacecolor=face, label=f"{mode} in their place"))
     return marks
 
 # %% ../../nbs/copying/03_circuits.ipynb #4f32301d
@@ -302,7 +302,7 @@ def ablation_figure(
         ax.set_xlabel(f"change of {_axes[metric]}")
     axes[0].set_yticks(range(len(groups)), groups)
     axes[0].invert_yaxis()
-    marks = _marks(set(table["kind"]))
+    marks = _marks(set(table["kind"]), set(table["mode"]))
     return finish(fig, "below", marks, ncols=3 + 4 * (len(parts) > 1), fontsize=8)
 
 # %% ../../nbs/copying/03_circuits.ipynb #1b718dad

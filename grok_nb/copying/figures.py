@@ -89,7 +89,8 @@ def _attention(name, run, device):
     patterns = {f"{i}.{j}, step {s:,}": looks[s][i, j] for i, j in best for s in steps}
     caption = (
         f"{name}: a random sequence of {ids.shape[1] // 2} tokens, twice. The best previous-token head and "
-        "the best induction head, at three checkpoints. Within the lines: what their scores measure."
+        "the best induction head, at three checkpoints; 1.0 is layer 1, head 0. "
+        "Within the lines: what their scores measure."
     )
     return "Where they attend", caption, stripe_figure(patterns)
 
@@ -98,10 +99,13 @@ def _without_heads(name, causes):
     from grok_nb.copying import circuits
 
     last = causes[causes["step"] == causes["step"].max()]
-    caption = f"{name}, last checkpoint: what copying and the loss lose when heads write only their mean."
+    caption = (
+        f"{name}, last checkpoint: what copying and the loss lose when heads write only their mean, "
+        "a mark for each set of heads."
+    )
     found = [("What is lost without them", caption, circuits.ablation_figure(last))]
     if causes["step"].nunique() > 2:
-        caption = f"{name}: copying over training, with all heads and without each."
+        caption = f"{name}: copying over training, with all heads and without each; 1.0 is layer 1, head 0."
         found.append(("Needed since when", caption, circuits.course_figure(causes)))
     return found
 

@@ -14,6 +14,10 @@ _of_batches = "Between batches of different size, copying begins after different
 
 study = Study(
     question="When does a language model begin to copy from its context, and had its loss settled by then?",
+    about="A language model reads documents. Those that are generated for it hold a span that occurs twice. "
+    "It is then shown random sequences, and the beginning of one of them once more, which it is to finish. "
+    "Only a suffix that is right in every token counts as copied, so chance is nearly nothing. "
+    "The control reads the same language without a span that occurs twice.",
     Config=presets.Config,
     presets=presets.presets,
     model=presets.model,
@@ -23,6 +27,7 @@ study = Study(
     headline=presets.headline,
     unit=presets.unit,
     curves=presets.curves,
+    before="held-out loss",
     figures=Lazy("grok_nb.copying.figures:figures"),
     checkpoint_figures=Lazy("grok_nb.copying.figures:checkpoint_figures"),
     views=("curves", "heads", "attention", "sample"),

@@ -123,7 +123,7 @@ def attention_figure(
     ax.set_ylim(0, None)  # once, for all: panels share it
     label_panels(axes, "steps", _labels[metric])
     explained = ax.get_legend_handles_labels()[0]
-    return finish(fig, "below", explained, ncols=min(7, len(layers) + 1), fontsize=8)
+    return finish(fig, "below", explained, ncols=min(7, len(layers) + 1))
 
 # %% ../../nbs/grammar/05_attention.ipynb #60e0a69d
 def _change(rows, name, before, after):
@@ -158,7 +158,7 @@ def attention_changes(
 # %% ../../nbs/grammar/05_attention.ipynb #0ff93e70
 def _title(row):  # of the best head, as `concentration` found it
     few = f"; {row.half:.0f} of {row.heads:.0f} hold half" if row.p_gain < 0.05 else ""  # of a gain
-    return f"{row.paradigm}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}"
+    return f"{row.paradigm.replace('_', ' ')}\nbest head {row.gain:+.2f}, p = {row.p_gain:.3f}{few}"
 
 # %% ../../nbs/grammar/05_attention.ipynb #ea21414e
 def changes_figure(
@@ -171,7 +171,7 @@ def changes_figure(
     colours = dict(cmap="PuOr_r", vmin=-most, vmax=most)
     fig, axes = paradigm_panels(names, height=0.9 + 0.22 * layers)
     for row in [] if tested is None else tested[tested["half"].notna()].itertuples():
-        axes[row.paradigm].set_title(_title(row), fontsize=min(8, 300 / len(row.paradigm)))
+        axes[row.paradigm].set_title(_title(row), fontsize=min(9, 330 / len(row.paradigm)))
     for name, ax in axes.items():
         wide = changed[changed["paradigm"] == name].pivot(index="layer", columns="head", values="change")
         image = ax.imshow(wide, **colours, origin="lower", aspect="auto", interpolation="none")

@@ -326,10 +326,13 @@ def paradigm_panels(
     names,  # of paradigms
     height: float = 2.3,  # of a panel, inches
 ) -> tuple:  # matplotlib Figure; name → its axes
-    "One panel for each paradigm, four in a row: figure, its axes by name."
-    fig, axes = panels(len(names), 4, width=2.8, height=height, beside=1.3, below=0.5, sharey=True)
+    "One panel for each paradigm, two or three in a row: figure, its axes by name."
+    columns = 2 if len(names) in (2, 4) else 3
+    fig, axes = panels(len(names), columns, width=3.4, height=height, beside=1.3, below=0.5, sharey=True)
     for ax, name in zip(axes, names):
-        ax.set_title(name, fontsize=min(9, 300 / len(name)))  # long names of BLiMP are as wide as a panel
+        ax.set_title(
+            name.replace("_", " "), fontsize=min(10, 360 / len(name))
+        )  # long names of BLiMP are as wide as a panel
     return finish(fig), dict(zip(names, axes))
 
 
@@ -366,7 +369,7 @@ def auroc_figure(
         if words:
             ax.axhline(words.get(name, np.nan), color=_colours[1], linewidth=1, label="their words alone")
     label_panels(axes, "steps", "AUROC, final layer")
-    return finish(fig, "below", ax.get_legend_handles_labels()[0], ncols=5, fontsize=8)
+    return finish(fig, "below", ax.get_legend_handles_labels()[0], ncols=5)
 
 # %% ../../nbs/grammar/04_concepts.ipynb #d4bbf074
 def layers_figure(
@@ -434,4 +437,4 @@ def rank_figure(
         _draw_length(ax, curve["norm"], 1.1 * longest, named)
     ax.set_ylim(0, None)  # once, for all: panels share it
     label_panels(axes, "steps", "effective rank")
-    return finish(fig, "below", ax.get_legend_handles_labels()[0], ncols=2, fontsize=8)
+    return finish(fig, "below", ax.get_legend_handles_labels()[0], ncols=2)

@@ -630,7 +630,7 @@ def lag_figure(
     fig, axes = panels(len(names), columns, width=3.9, height=3, beside=1, below=0.3, sharey=True)
     for ax, name in zip(axes, names):
         _draw_paradigm(ax, curves[curves["paradigm"] == name], tau, sustained, last=name == names[-1])
-        ax.set_title(name)
+        ax.set_title(name.replace("_", " "))
     lines = {"threshold": ":"} | ({"unigram model": "--"} if "unigram" in curves else {})
     handles = [Line2D([], [], color="black", linestyle=s, linewidth=1, label=n) for n, s in lines.items()]
     return finish(fig, "below", handles, ncols=2)

@@ -12,6 +12,10 @@ from ..study import Study, Lazy
 # %% ../../nbs/grammar/13_study.ipynb #396ecd7c
 study = Study(
     question="When does a model judge sentences right whose phrases it has never seen?",
+    about="A pair is two sentences that differ in a word or so, and one of them is acceptable. "
+    "It is judged right if the model finds that one more probable, so chance is one half. "
+    "A pair is exposed if the training text shows the phrase that differs, in either form, at any time; "
+    "else it is unexposed. The control is shown far more of the phrases.",
     Config=presets.Config,
     presets=presets.presets,
     model=presets.model,
@@ -22,6 +26,7 @@ study = Study(
     headline=presets.headline,
     unit=presets.unit,
     curves=presets.curves,
+    before="exposed pairs",
     figures=Lazy("grok_nb.grammar.figures:figures"),
     checkpoint_figures=Lazy("grok_nb.grammar.figures:checkpoint_figures"),
     views=("curves", "flips", "separation", "context", "attention"),

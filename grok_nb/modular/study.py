@@ -12,6 +12,10 @@ from ..study import Study, Lazy
 # %% ../../nbs/modular/10_study.ipynb #8e30bdc0
 study = Study(
     question="When does a transformer begin to solve tasks that it was never trained on?",
+    about="The model is shown examples of one hidden task: x, y and z = a·x + b·y mod p. "
+    "It is then asked for the z of another x and y. "
+    "It is trained on some of the p² tasks (a, b), and asked about others, the unseen ones. "
+    "The control is trained on few tasks, which it can know by heart. Chance is one in p.",
     Config=presets.Config,
     presets=presets.presets,
     grids=presets.grids,
@@ -22,6 +26,7 @@ study = Study(
     checkpoint_probes=presets.checkpoint_probes,
     headline=presets.headline,
     curves=presets.curves,
+    before="seen tasks",
     figures=Lazy("grok_nb.modular.figures:figures"),
     checkpoint_figures=Lazy("grok_nb.modular.figures:checkpoint_figures"),
     views=("curves", "grid", "attention", "planes", "cosines", "scores"),

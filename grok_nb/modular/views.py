@@ -9,7 +9,7 @@ __all__ = ['some_lines', 'grid_rows', 'plane_rows', 'cosine_rows', 'sequence', '
 import numpy as np
 import pandas as pd
 from ..see.scrubber import Panel, Shown, view
-from ..see.svg import box, cube, dots, frame, group, matrix, note, palette, pixels, text, width
+from ..see.svg import apart, box, cube, dots, frame, group, matrix, note, palette, pixels, text, width
 from ..see.views import heads_panel
 
 # %% ../../nbs/modular/08_views.ipynb #3eceb073
@@ -211,7 +211,8 @@ def _cloud(
     "The queries as dots, and every ratio in the middle of its own."
     scaled = width / 2 + (width / 2 - 22) * cloud / (np.abs(cloud).max() or 1)
     middles = {g: scaled[m].mean(0) + (0, 4) for g, m in groups.items() if g not in "0∞"}
-    numbers = "".join(text(*at, g) for g, at in middles.items())
+    places = apart([*middles.values()], 15).clip(12, width - 12) if middles else []
+    numbers = "".join(text(*at, g) for g, at in zip(middles, places))
     shapes = "".join(dots(scaled[members], colours[g]) for g, members in groups.items())
     halo = dict(stroke="Canvas", stroke_width=3, paint_order="stroke")
     bold = group(numbers, text_anchor="middle", font_weight=700, **halo)

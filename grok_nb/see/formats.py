@@ -199,6 +199,7 @@ def _print(page):
             browser = p.chromium.launch(executable_path=chromium(), args=flags)
             tab = browser.new_page(offline=True, color_scheme="light")
             tab.set_content(page, wait_until="load", timeout=120_000)
+            tab.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
             tab.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => 0)))")
             return tab.pdf(**_paper)
     except Error as e:

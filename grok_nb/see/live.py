@@ -84,10 +84,21 @@ def _box(self: Live, key):
     box = dict(view=view, choose=choose, picture=picture, button=button, all=whole)
     button.on_click(lambda _: self._later(key, "measuring", lambda: self.scrubber.measure(name)))
     _fill(box, self.scrubber.panels[key])
-    choose.observe(lambda _: self.show(key), "value")
+    choose.observe(lambda _: self._chosen(key), "value")
     return box
 
 # %% ../../nbs/see/05_live.ipynb #ff5109d6
+@patch
+def _chosen(self: Live, key):
+    "Show what has been chosen, and in the panels of the same view too, where they have it."
+    name, value = key[0], self.boxes[key]["choose"].value if key in self.boxes else None
+    for other, box in self.boxes.items():
+        if other[0] == name and value in box["choose"].options:
+            box["choose"].value = value
+    if key in self.boxes:
+        self.show(key)
+
+
 def _fill(box, panel):
     "Offer the choices of a panel; the button only where it helps."
     choose, choices = box["choose"], [str(c) for c in panel.choices] if panel.frames else []

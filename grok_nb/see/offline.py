@@ -26,8 +26,9 @@ padding:.1rem .6rem; cursor:pointer;
 grid-template-columns:repeat(auto-fill, minmax(min(100%, 300px), 1fr)) }
 @media (min-width:640px) { .gs-grid[data-runs="2"] { grid-template-columns:1fr 1fr } \
 .gs-grid[data-runs="3"] { grid-template-columns:1fr 1fr 1fr } }
-.gs-panel { min-width:0 } .gs-panel h4 { display:flex; flex-wrap:wrap; gap:.2rem .6rem; \
-align-items:center; justify-content:space-between;
+.gs-panel { min-width:0; display:grid; grid-row:span 2; grid-template-rows:subgrid; row-gap:.3rem } \
+.gs-panel h4 { display:flex; flex-wrap:wrap; gap:.2rem .6rem; \
+align-content:start; justify-content:space-between;
   font-size:.95rem; font-weight:600; margin:0 0 .3rem } \
 .gs-panel h4 > :is(a, .numbering-entry) { display:none }
 .gs-panel svg, .gs-panel img { display:block; width:100%; max-width:470px; height:auto; \
@@ -56,7 +57,14 @@ select = place.querySelector("select");
       const all = panel.choices[select ? select.value : ""];
       frame.innerHTML = all.frames[all.at[range.value]];
     };
-    if (select) select.onchange = draw;
+    if (select) {
+      select.draw = draw;
+      select.onchange = () => {
+        for (const other of root.querySelectorAll("select"))
+          if (other.dataset.view == select.dataset.view && \
+[...other.options].some(o => o.value == select.value)) { other.value = select.value; other.draw(); }
+      };
+    }
     return draw;
   });
   const show = () => {
@@ -105,13 +113,14 @@ def _data(scrubber, places):
     return data.replace("</", "<\\/").replace("<!--", "<\\u0021--")
 
 # %% ../../nbs/see/04_offline.ipynb #30dd88a5
-def _select(panel, label):
+def _select(panel, label, view):
     "What can be chosen; nothing if there is only one."
     if len(panel.choices) < 2:
         return ""
     names = [html.escape(str(choice), quote=True) for choice in panel.choices]
     options = "".join(f'<option value="{name}">{name}</option>' for name in names)
-    return f'<select aria-label="{label}: what is shown">{options}</select>'
+    of = html.escape(view.name, quote=True)
+    return f'<select data-view="{of}" aria-label="{label}: what is shown">{options}</select>'
 
 # %% ../../nbs/see/04_offline.ipynb #68624f93
 def _panel_html(scrubber, view, i):
@@ -120,7 +129,7 @@ def _panel_html(scrubber, view, i):
     inside, select = placeholder(panel.reason), ""
     if panel.frames:
         [first] = scrubber.pictures(panel, next(iter(panel.choices)), [scrubber.start])
-        inside, select = panel.still(first), _select(panel, title)
+        inside, select = panel.still(first), _select(panel, title, view)
     head = f"<h4><span>{title}</span>{select}</h4>"
     return f'<div class="gs-panel">{head}<div class="gs-picture">{inside}</div></div>'
 

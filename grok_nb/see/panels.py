@@ -30,6 +30,15 @@ def panels(
     return fig, list(axes.flat[:n])
 
 # %% ../../nbs/see/08_panels.ipynb #4c92f5e6
+def _fitting_legend(fig, handles, options):
+    "A legend in as many columns as are asked for, or in fewer if the figure is not so wide."
+    for ncols in range(options.get("ncols", 1), 0, -1):
+        legend = fig.legend(handles=handles, **options | dict(ncols=ncols))
+        if ncols == 1 or legend.get_window_extent().width <= fig.bbox.width:
+            return
+        legend.remove()
+
+
 def finish(
     fig,  # matplotlib Figure
     legend: str = "",  # outside of the panels: "right", "below"; "": none
@@ -42,7 +51,7 @@ def finish(
     if legend:
         place = dict(right="outside right center", below="outside lower center")[legend]
         handles = handles or fig.axes[0].get_legend_handles_labels()[0]
-        fig.legend(handles=handles, loc=place, **dict(frameon=False, fontsize=9) | options)
+        _fitting_legend(fig, handles, dict(loc=place, frameon=False, fontsize=9) | options)
     plt.close(fig)
     return fig
 

@@ -4,26 +4,28 @@
 
 # %% auto #0
 __all__ = ['picture', 'table_html', 'html_page', 'answer', 'through_training', 'look_inside', 'curves_figure', 'beside_evidence',
-           'section', 'report', 'sweep_report']
+           'claims_html', 'section', 'report', 'sweep_report']
 
 # %% ../../nbs/see/02_report.ipynb #d9a091e0
 import base64, hashlib, html, io, math
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, dropwhile, groupby
 from pathlib import Path
 from textwrap import fill
 import matplotlib.pyplot as plt
 import pandas as pd
-from .. import InputError, __version__, studies
-from ..claims import ledger
+from tqdm.auto import tqdm
+from .. import InputError, __version__, is_watched, studies
+from ..claims import Ledger, ledger, marks
 from ..files import without_folders
 from ..shipped import rests_on, shipped, with_evidence
 from ..evidence import known_curves, measured_inside, readable, representative_runs, tables, when
 from ..runs import Run, describe, labels
+from .conclusion import conclusion
 from .formats import check_form, save
 from .panels import finish, panels
 from ..ramps import min_evaluations
-from ..transitions import mark, smallest_height, transitions
+from ..transitions import mark, shares, smallest_height, transitions
 from ..intervals import rise_time
 from ..probes import curve
 
@@ -31,7 +33,7 @@ from ..probes import curve
 def picture(
     fig: plt.Figure,  # matplotlib figure
     alt: str,  # what it shows, in a sentence
-    dpi: int = 180,  # pixels per inch of the file
+    dpi: int = 192,  # pixels per inch of the file
 ) -> str:  # an `<img>` with the picture inside
     "A figure as self-contained HTML."
     # To crop means to draw twice, and a layout leaves nothing outside.
@@ -43,13 +45,35 @@ def picture(
     return f'<img src="data:image/webp;base64,{data}" alt="{alt}" style="width:{width}px">'
 
 # %% ../../nbs/see/02_report.ipynb #ae00e710
+def _cell(value):
+    "A value as a reader wants it: escaped, numbers to three digits, a time that never came as a word."
+    if isinstance(value, float):
+        if math.isinf(value):
+            return "never" if value > 0 else "–"
+        return "–" if math.isnan(value) else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "–" if value is None else html.escape(str(value))
+
+
+def _rows_html(columns, rows, kind=""):
+    "A table of cells that are HTML. Where a screen is narrow a row is a card, and a cell names its column."
+    columns = [html.escape(str(c)) for c in columns]
+    head = "".join(f"<th>{c}</th>" for c in columns)
+    body = ""
+    for row in rows:
+        cells = (f'<td data-label="{c}">{v}</td>' for c, v in zip(columns, row))
+        body += f"<tr>{''.join(cells)}</tr>"
+    return (
+        f'<div class="wide {kind}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
 def table_html(
     table: pd.DataFrame,  # to be shown as it is, index left out
 ) -> str:
-    "A table, escaped, that scrolls sideways on a narrow screen."
-    options = dict(index=False, border=0, escape=True, na_rep="–")
-    body = table.to_html(float_format=lambda v: f"{v:.3g}", **options)
-    return f'<div class="wide">{body}</div>'
+    "A table, escaped; on a narrow screen a card for each row."
+    return _rows_html(table.columns, (map(_cell, row) for row in table.astype(object).to_numpy()))
 
 # %% ../../nbs/see/02_report.ipynb #7299ed1a
 _style = """
@@ -67,7 +91,7 @@ p { max-width:46rem; margin:.5rem 0 } .lead { font-size:1.12rem } .soft { color:
 figure { margin:1rem 0 }
 figcaption { color:var(--soft); font-size:.92rem; max-width:46rem; margin-top:.4rem }
 img { max-width:100%; height:auto; background:#fff; border-radius:6px; border:1px solid var(--line) }
-.wide { overflow-x:auto; margin:.8rem 0 }
+.wide { overflow-x:auto; margin:.8rem 0 } td { overflow-wrap:break-word; min-width:4rem }
 table { border-collapse:collapse; font-size:.88rem; font-variant-numeric:tabular-nums }
 th,td { text-align:left; padding:.32rem .9rem .32rem 0; border-bottom:1px solid var(--line);
   vertical-align:top }
@@ -75,7 +99,18 @@ th { color:var(--soft); font-weight:600 }
 code,pre { font:.86rem/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;
   background:var(--tint); border-radius:5px }
 code { padding:.1em .3em } pre { padding:.8rem 1rem; overflow-x:auto }
+h3 { font-size:1rem; margin:1.2rem 0 .2rem } ul { max-width:46rem; padding-left:1.2rem; margin:.3rem 0 }
+.claims td:first-child { min-width:7rem } .claims td:nth-child(2) { min-width:17rem }
+small { color:var(--soft) }
 .screen { display:block } details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
+@media (max-width:640px) {
+  figure { overflow-x:auto } figure img { max-width:none }
+  thead { display:none } table,tbody,tr { display:block; width:100% } td { display:flow-root }
+  tr { padding:.5rem 0; border-bottom:1px solid var(--line) }
+  td { border:0; padding:.1rem 0 .1rem 9rem; min-height:1.5em }
+  td::before { content:attr(data-label); float:left; width:8.7rem; margin-left:-9rem; color:var(--soft) }
+  .claims td:first-child, .claims td:nth-child(2) { padding-left:0 }
+  .claims td:first-child::before, .claims td:nth-child(2)::before { content:none } }
 """
 
 # %% ../../nbs/see/02_report.ipynb #34696abd
@@ -87,7 +122,9 @@ body { font-size:10pt } main { max-width:none; padding:0 }
 figure,tr,pre,.gs { break-inside:avoid } figure img { max-height:225mm; width:auto }
 .wide { overflow:visible } .screen { display:none } pre { white-space:pre-wrap }
 table { font-size:7pt } th,td { padding:.2rem .5rem .2rem 0; overflow-wrap:break-word }
-thead { display:table-header-group } input,button { display:none }
+thead { display:table-header-group }
+details::details-content { content-visibility:visible; block-size:auto }
+input,button { display:none }
 }
 """
 
@@ -106,35 +143,92 @@ def html_page(
 
 # %% ../../nbs/see/02_report.ipynb #631cd6de
 def _change(r):
-    "A transition in words."
-    verb, half = "rises" if r.direction == "up" else "falls", f"{r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}"
+    "Where a transition leads, and when."
+    half = f"{r.midpoint_lo:,.0f} and {r.midpoint_hi:,.0f}"
     finite = r.saturation_hi < float("inf")
     end = f"complete by {r.saturation_hi:,.0f}" if finite else "not yet complete at the end"
     return (
-        f"{verb} from {r.baseline:.2f} to {r.plateau:.2f}, starting after step {r.onset_lo:,.0f}, "
-        f"half-way between {half}, {end}."
+        f"from {r.baseline:z.2f} to {r.plateau:z.2f}, starting after step {r.onset_lo:,.0f}, "
+        f"half-way between {half}, {end}"
     )
+
+
+def _changes(events, metric):
+    "Transitions in words; those that go one way, one after the other, are stages."
+    told = []
+    for direction, some in groupby(events, lambda r: r.direction):
+        some, verb = [*map(_change, some)], "rises" if direction == "up" else "falls"
+        stages = f" in {len(some)} stages:" if len(some) > 1 else ""
+        told.append(f"{metric} {verb}{stages} {'; then '.join(some)}")
+    return "; ".join(told)
 
 
 def _no_change(rows, metric):
     "What is said of a run without one."
-    found = f"no lasting change found in {rows['last'].max():,.0f} steps"
     if (rows.direction == "untested").all():
-        found = "too few evaluations to tell"
-    return f"{found} ({metric} {rows.plateau.iloc[-1]:.2f})."
+        return f"too few evaluations to tell ({metric} {rows.plateau.iloc[-1]:.2f})"
+    what = "rise" if rows.direction.isin(["up", "down"]).any() else "change"
+    return (
+        f"no lasting {what} found in {rows['last'].max():,.0f} steps ({metric} {rows.plateau.iloc[-1]:.2f})"
+    )
+
+
+def _events(rows, metric):
+    "What may be told of as arriving: of a share, nothing that falls before it has risen."
+    moved = [r for _, r in rows[rows.direction.isin(["up", "down"])].iterrows()]
+    return [*dropwhile(lambda r: metric in shares and r.direction == "down", moved)]
+
+# %% ../../nbs/see/02_report.ipynb #631cd6df
+def _movement(r, curve, which=""):
+    return f"the {which}{'rise' if r.direction == 'up' else 'fall'} of {curve}"
+
+
+def _steps_after(early, late):
+    "How much later one transition is half-way than another, in words."
+    lo, hi = late.midpoint_lo - early.midpoint_hi, late.midpoint_hi - early.midpoint_lo
+    if lo >= 0:
+        return f"{f'{lo:,.0f} to' if lo else 'up to'} {hi:,.0f} steps after"
+    if hi <= 0:
+        return f"{f'{-hi:,.0f} to' if hi else 'up to'} {-lo:,.0f} steps before"
+    return f"between {-lo:,.0f} steps before and {hi:,.0f} steps after"
+
+
+def _order(rows, study, events):
+    "Which of the study's two curves comes first, and by how much; empty: the first does not come."
+    early = rows[(rows.curve == study.before) & rows.direction.isin(["up", "down"])]
+    if early.empty:
+        return ""
+    several, early = len(early) > 1, early.loc[(early.plateau - early.baseline).abs().idxmax()]
+    first, name = _movement(early, study.before, "largest " * several), study.headline_name
+    if not events:
+        return f"{first} comes, and no rise of {name} after it"
+    late, when_begun = events[0], ""
+    if late.onset_lo >= early.saturation_hi:
+        when_begun = ", and begins when that is complete"
+    elif late.onset_hi <= early.saturation_lo:
+        when_begun = ", and begins before that is complete"
+    return f"{_movement(late, name)} comes {_steps_after(early, late)} {first} (half-way){when_begun}"
 
 # %% ../../nbs/see/02_report.ipynb #67a9df4e
 def answer(
     table: pd.DataFrame,  # of `when`
     study,  # `study.Study`: its headline curve is told of, in its `unit`
-) -> list[str]:  # a sentence a run, or one for each of its transitions
+) -> list[str]:  # for each run
     "What happened, in words that come from the table alone."
-    sentences, metric = [], study.unit
-    for run, rows in table[table.curve == study.headline_name].groupby("run", sort=False):
-        moved = rows[rows.direction.isin(["up", "down"])]
-        told = [f"{metric} {_change(r)}" for _, r in moved.iterrows()] or [_no_change(rows, metric)]
-        sentences += [f"{run}: {study.headline_name} – {each}" for each in told]
-    return sentences
+    told, metric = [], study.unit
+    for run, rows in table.groupby("run", sort=False):
+        own = rows[rows.curve == study.headline_name]
+        if own.empty:
+            continue
+        events = _events(own, study.headline.get("metric"))
+        said = _changes(events, metric) or _no_change(own, metric)
+        order = _order(rows, study, events)
+        told.append(
+            f"{run}: {order}. {said[0].upper()}{said[1:]}."
+            if order
+            else f"{run}: {study.headline_name} – {said}."
+        )
+    return told
 
 # %% ../../nbs/see/02_report.ipynb #1dd61367
 def through_training(
@@ -182,7 +276,7 @@ def _figure_list(study, shown, names):
     least = smallest_height(study.headline.get("metric", ""))
     long_enough = {name: s for name, s in series.items() if len(s) >= min_evaluations}
     moved = {name: [] for name in series}
-    moved |= {name: transitions(s, min_height=least) for name, s in long_enough.items()}
+    moved |= {name: transitions(s, min_height=least, stages=True) for name, s in long_enough.items()}
     if study.figures:
         figures = study.figures(table, moved)
     else:
@@ -248,23 +342,67 @@ def beside_evidence(
     return finish(fig, "below", ncols=1 if len(presets) == 1 else 3)
 
 # %% ../../nbs/see/02_report.ipynb #a2ddb597
-def _claims(study, runs):
+_decided = "supported", "not supported"
+_claim_columns = "verdict", "claim", "effect [interval]", "holds if", "seeds", "these runs", "why"
+
+
+def _claim_cells(row, words):
+    "A row of a ledger, and the same in words, as cells."
+    mark, color = marks[row.verdict]
+    return (
+        f'<b style="color:{color}">{mark} {row.verdict}</b>',
+        f"<b>{html.escape(row.claim)}</b><br>{html.escape(row.statement)}<br><small>{html.escape(row.paper)}</small>",
+        html.escape(words.effect),
+        html.escape(row.holds),
+        f"{row.seeds}, {row.fidelity}" if row.seeds else "",
+        html.escape(getattr(row, "own", "")),
+        html.escape(row.reason),
+    )
+
+
+def claims_html(
+    book: Ledger,  # with the column `own` or without
+) -> str:
+    "A ledger as a table: what is decided, and folded away what nothing can be said of yet."
+    asked = "own" in book and bool(book["own"].any())
+    columns = [c for c in _claim_columns if c != "these runs" or asked]
+    rows = zip(book.itertuples(), book.readable().itertuples())
+    cells = [(r.verdict, _claim_cells(r, w)) for r, w in rows]
+    if not asked:
+        cells = [(verdict, c[:5] + c[6:]) for verdict, c in cells]
+    told, rest = ([c for v, c in cells if (v in _decided) == decided] for decided in (True, False))
+    pieces = [_rows_html(columns, told, "claims")] if told else ["<p>Nothing is decided yet.</p>"]
+    if rest:
+        open_rows = book[~book.verdict.isin(_decided)]
+        of = f"{len(rest)} claim{'s' * (len(rest) != 1)} of which nothing can be said yet"
+        said = f"{of}: {open_rows.summary()}"
+        inside = _rows_html(columns, rest, "claims")
+        pieces.append(f"<details><summary>{html.escape(said)}</summary>{inside}</details>")
+    return "".join(pieces)
+
+# %% ../../nbs/see/02_report.ipynb #a2ddb599
+def _claims(study, book, own, runs):
     "The ledger on the evidence and these runs, and what the runs say alone."
-    own, claims = tables(runs), study.claims()
-    found = with_evidence(study, own)
-    if not claims or not found:
+    if not len(book):
         return []
-    book = ledger(claims, found)
     refuted = set(book[book.verdict == "not supported"].claim)
     against = [what for what, name in study.contradictions.items() if name in refuted]
     said = "".join(f"<li>{html.escape(what)}</li>" for what in against)
     return [
         "<h2>Claims</h2>",
-        f'<div class="wide">{book.beside(claims, own)._repr_html_()}</div>',
+        claims_html(book.beside(study.claims(), own)),
         f"<p>Against the paper:</p><ul>{said}</ul>" if said else "",
-        f'<p class="soft">Judged on {html.escape(rests_on(found["runs"]))}. '
-        "Below six seeds nothing is decided.</p>",
+        f'<p class="soft">Judged on {html.escape(rests_on(runs))}. Below six seeds nothing is decided.</p>',
     ]
+
+
+def _judged(study, runs, more, names):
+    "Claims on the evidence with these runs and more of them, and what to conclude."
+    claims, own, there = study.claims(), tables(runs), shipped(study)
+    found = with_evidence(study, tables([*runs, *more]) if more else own)
+    book = ledger(claims, found) if claims and found else Ledger()
+    judged = _claims(study, book, own, found["runs"]) if len(book) else []
+    return [*judged, *conclusion(study, runs, names, own, there, book)]
 
 # %% ../../nbs/see/02_report.ipynb #6528dc7b
 def _option_table(run):
@@ -299,10 +437,11 @@ def _making(runs):
 
 # %% ../../nbs/see/02_report.ipynb #ee80e7ed
 def _opening(study, found):
-    "The question, the answer, and the table that it comes from."
+    "The question, what the task is, the answer, and the table that it comes from."
     lead = [f'<p class="lead">{html.escape(s)}</p>' for s in answer(found, study)]
     return [
         f'<h1 id="{study.name}">{html.escape(study.question)}</h1>',
+        f"<p>{html.escape(study.about)}</p>" if study.about else "",
         *lead,
         "<h2>Transitions</h2>",
         table_html(readable(found)),
@@ -318,14 +457,27 @@ def section(
 ) -> list[str]:  # pieces of HTML
     "What is reported of the runs of one study."
     study, names, found, shown = runs[0].study, labels(runs), when(runs), representative_runs(runs)
-    figures = _figure_list(study, shown, names)  # first: what cannot be asked fails before a table is written
+    bar = dict(total=4, desc=f"{study.name}: inside, figures", unit="part", disable=not is_watched())
+    with tqdm(**bar) as done:
+
+        def finished(part, coming):
+            done.set_description(f"{study.name}: {coming}")
+            done.update()
+            return part
+
+        # figures first: what cannot be asked fails before a table is written
+        figures = finished(_figure_list(study, shown, names), "scrubber")
+        scrubber = finished(through_training(shown, names).html(), "pictures")
+        figures = finished(_figures(figures), "claims")
+        more = [r for r in evidence if r.run_id not in {run.run_id for run in runs}]
+        judged = finished(_judged(study, runs, more, names), "done")
     return [
         *_opening(study, found),
         "<h2>Through training</h2>",
         '<label class="soft screen">Move the slider, or press the arrow keys.</label>',
-        through_training(shown, names).html(),
-        *_figures(figures),
-        *_claims(study, list({r.run_id: r for r in (*runs, *evidence)}.values())),
+        scrubber,
+        *figures,
+        *judged,
         *_making(runs),
     ]
 
@@ -433,7 +585,7 @@ def _sweep_claims(study, facts, done, begun):
     note = f"Judged on runs with {fixed}, which the preset has not." if fixed else ""
     return [
         "<h2>Claims</h2>",
-        f'<div class="wide">{book._repr_html_()}</div>',
+        claims_html(book),
         f'<p class="soft">{html.escape(note)} Below six seeds nothing is decided.</p>',
     ]
 

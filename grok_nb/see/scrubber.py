@@ -76,6 +76,7 @@ class Scrubber:
         self.positions = sorted({step for s in self.shown for step in s.steps})
         self.start = self._nearest(start)
         self.panels = {(v.name, i): s.draw(v) for v in self.views for i, s in enumerate(self.shown)}
+        self._agree()
 
     @cached_property
     def live(self) -> "Live":
@@ -122,6 +123,17 @@ def _nearest(self: Scrubber, step):
         step = half[0] if half else self.positions[-1]
     return min(range(len(self.positions)), key=lambda i: abs(self.positions[i] - step))
 
+
+@patch
+def _agree(self: Scrubber):
+    "Let the panels of a view begin with the same choice, where the others have that of the first."
+    for view in self.views:
+        first, *others = (self.panels[view.name, i] for i in range(len(self.shown)))
+        choice = next(iter(first.choices))
+        for panel in others:
+            if choice and choice in panel.choices:
+                panel.frames = {choice: panel.frames[choice]} | panel.frames
+
 # %% ../../nbs/see/00_scrubber.ipynb #22fea7cf
 @patch
 def measure(
@@ -137,6 +149,7 @@ def measure(
             pass  # one of them cannot be measured: see which
         for v in waiting:
             self.panels[v.name, i] = _measured(v, shown)
+    self._agree()
     if "live" in vars(self):
         self.live.refresh()
     return self

@@ -142,7 +142,8 @@ class Shown:
             return []
         if len(headline) < min_evaluations or headline.isna().any():
             return []
-        return transitions(headline, min_height=smallest_height(self.study.headline.get("metric", "")))
+        least = smallest_height(self.study.headline.get("metric", ""))
+        return transitions(headline, min_height=least, stages=True)
 
     @property
     def around(self) -> list[float]:

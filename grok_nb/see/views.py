@@ -15,6 +15,7 @@ import pandas as pd
 from fastcore.basics import patch
 from .. import InputError
 from ..probes import curve
+from ..transitions import shares
 from .scrubber import view
 from .shown import Panel, Shown, View
 from .svg import box, cube, frame, group, line, matrix, note, palette, text, width
@@ -42,7 +43,6 @@ def _ticks(axis, last):
     return [int(t) for t in MaxNLocator(4, integer=True).tick_values(0, last) if 0 <= t <= last]
 
 # %% ../../nbs/see/01_views.ipynb #cc79e680
-_nats = "loss", "icl_score"
 _left, _right, _high = 38, width - 8, 104  # edges of a plot, and its height
 
 
@@ -51,16 +51,20 @@ class _Plot:
     "Curves of one unit: where a value stands, and at what height in the panel."
 
     curves: dict  # name → values over steps
-    unit: str  # share or nats
+    unit: str  # share, or the metric
     colour: dict  # name → colour
     x: dict  # linear, log → function: step → place
     top: float
 
     def __post_init__(self):
         values = pd.concat(self.curves.values()).replace([np.inf, -np.inf], np.nan)
-        fixed = self.unit == "share" or values.isna().all()
-        self.low, most = (0, 1) if fixed else (values.min(), values.max())
-        self.most = most if most > self.low else self.low + 1
+        if self.unit == "share" or values.isna().all():
+            self.low, self.most = float(np.nanmin([0, *values])), 1
+        else:
+            from matplotlib.ticker import MaxNLocator  # round ends, mostly those of runs beside it too
+
+            low, most = min(0, values.min()), max(0, values.max())
+            self.low, *_, self.most = MaxNLocator(3, min_n_ticks=2).tick_values(low, most)
 
     def y(self, v):
         return self.top + _high * (1 - (v - self.low) / (self.most - self.low))
@@ -146,6 +150,16 @@ def _known(named, table):
         raise InputError("none of the study's curves has been measured")
     return found
 
+
+def _units(named, found):
+    "Share, or else the metric → its curves: what is never below 0 nor above 1 is a share."
+    units = {}
+    for name, c in found.items():
+        metric = named[name]["metric"]
+        is_share = metric in shares or c.dropna().between(0, 1).all()
+        units.setdefault("share" if is_share else metric, {})[name] = c
+    return units
+
 # %% ../../nbs/see/01_views.ipynb #2ace258e
 @view("When")
 def curves(shown: Shown, table: pd.DataFrame) -> Panel:
@@ -158,10 +172,7 @@ def curves(shown: Shown, table: pd.DataFrame) -> Panel:
     )
     x = {axis: (lambda s, at=at: _left + (_right - _left) * at(s)) for axis, at in clock.items()}
     base, moving, top = "", {s: "" for s in shown.steps}, 6
-    for unit in ("share", "nats"):
-        some = {n: c for n, c in found.items() if (named[n]["metric"] in _nats) == (unit == "nats")}
-        if not some:
-            continue
+    for unit, some in _units(named, found).items():
         plot = _Plot(some, unit, colour, x, top)
         base += plot.base(shown, last)
         moving = {step: drawn + plot.cursor(step) for step, drawn in moving.items()}
