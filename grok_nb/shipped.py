@@ -205,11 +205,13 @@ def with_evidence(
         return there or own
     theirs, ours = there["runs"], own["runs"][~own["runs"]["run"].isin(there["runs"]["run"])]
     twice = theirs.merge(ours[["preset", "seed"]])["preset"]  # one seed, two data
-    runs = pd.concat([theirs[~theirs["preset"].isin(twice)], ours], ignore_index=True)
-    names = [name for name in dict.fromkeys([*there, *own]) if name != "runs"]
-    parts = {name: [t[name] for t in (there, own) if name in t] for name in names}
-    found = {name: pd.concat([t[t["run"].isin(runs["run"])] for t in each]) for name, each in parts.items()}
-    return found | dict(runs=runs)
+    theirs = theirs[~theirs["preset"].isin(twice)]
+    found = {name: [] for name in dict.fromkeys([*there, *own]) if name != "runs"}
+    for tables, runs in ((there, theirs), (own, ours)):  # a run that is in both counts once
+        for name in found.keys() & tables.keys():
+            found[name].append(tables[name][tables[name]["run"].isin(runs["run"])])
+    joined = {name: pd.concat(parts) for name, parts in found.items()}
+    return joined | dict(runs=pd.concat([theirs, ours], ignore_index=True))
 
 
 def rests_on(

@@ -194,7 +194,7 @@ def test_own_runs_are_more_seeds(monkeypatch):
     assert both["runs"]["origin"].value_counts().to_dict() == dict(evidence=4, own=1) and len(both["p"]) == 10
     assert shipped.rests_on(both["runs"]) == "the evidence (4 × demo) and these runs (1 × demo)"
     judged_one = shipped.with_evidence(study, table_of("demo", [10], 1.0)) # the same run id: counted once
-    assert len(judged_one["runs"]) == 4
+    assert len(judged_one["runs"]) == 4 and len(judged_one["p"]) == 8
     another_text = shipped.with_evidence(study, table_of("demo", [10, 0], 2.0, "other {seed}"))
     assert set(another_text["runs"]["origin"]) == {"own"} and set(another_text["p"]["value"]) == {2.0}
     assert set(shipped.with_evidence(study)["runs"]["origin"]) == {"evidence"}
