@@ -36,10 +36,10 @@ class Evidence:
     seeds: int = 0  # independent runs
     note: str = ""  # what a reader should know
     values: Mapping = field(default_factory=dict, repr=False, compare=False)  # seed → what was found there
-    p_value: Callable | None = field(
+    p_value: Callable | None = field(default=None, repr=False, compare=False)  # threshold → two-sided p
+    power: Callable | None = field(
         default=None, repr=False, compare=False
-    )  # of `_sign_p` but for the values
-    power: Callable | None = field(default=None, repr=False, compare=False)  # of `_sign_power` likewise
+    )  # how often a planted effect shows
 
 # %% ../nbs/core/10_claims.ipynb #d842e375
 _never = "a time that was never reached is Interval(last step, inf)"

@@ -339,5 +339,6 @@ curves = {  # what happens when: label → selection of one curve of a run's tab
     "copying": headline,
     "held-out loss": dict(probe="losses", scored="all", metric="loss"),
     "loss on copyable tokens": dict(probe="losses", scored="copyable", metric="loss"),
+    "loss on other tokens": dict(probe="losses", scored="other", metric="loss"),
     "ICL score": dict(probe="in_context", metric="icl_score"),
 }

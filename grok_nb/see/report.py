@@ -455,7 +455,9 @@ def section(
     runs: Sequence[Run],  # of one study, with at least one evaluation each
     evidence: Sequence[Run] = (),  # more runs of the study for the claims to be judged on
 ) -> list[str]:  # pieces of HTML
-    "What is reported of the runs of one study."
+    "What is reported of the runs of one study, in the order of its presets: the demo before its control."
+    order = [*runs[0].study.presets]
+    runs = sorted(runs, key=lambda r: order.index(r.preset) if r.preset in order else len(order))
     study, names, found, shown = runs[0].study, labels(runs), when(runs), representative_runs(runs)
     bar = dict(total=4, desc=f"{study.name}: inside, figures", unit="part", disable=not is_watched())
     with tqdm(**bar) as done:
