@@ -119,7 +119,7 @@ def test_the_pages_work_in_a_browser(site, opened, width):
     assert 0 < page.locator(".sidebar-tree .current-page > a").last.bounding_box()["y"] < 844, "its place in the sidebar is in view"
     if width == 390: page.locator("label.nav-overlay-icon:visible").click()
     page.locator(".sidebar-tree li", has=page.get_by_role("link", name="Modular", exact=True)).locator("label").first.click()
-    page.locator(".sidebar-tree").get_by_role("link", name="geometry", exact=True).click()
+    page.locator(".sidebar-tree").get_by_role("link", name="modular.geometry", exact=True).click()
     page.wait_for_url("**/modular/geometry.html")
     if width == 390: page.locator("label.nav-overlay-icon:visible").click()
     page.locator(".sidebar-tree").get_by_role("link", name="Home").click()
