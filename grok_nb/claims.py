@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['fidelities', 'min_seeds', 'min_power', 'error_rate', 'marks', 'NotTested', 'Evidence', 'over_seeds', 'share_of_seeds',
-           'gather', 'by_seed', 'paired', 'holm', 'Claim', 'claim', 'Verdict', 'Ledger', 'ledger', 'claim_names',
-           'as_frozen', 'departures']
+           'gather', 'by_seed', 'paired', 'holm', 'Claim', 'claim', 'Verdict', 'Ledger', 'judge_together', 'ledger',
+           'claim_names', 'as_frozen', 'departures']
 
 # %% ../nbs/core/10_claims.ipynb #7afa147b
 from collections.abc import Callable, Iterable, Mapping
@@ -471,10 +471,10 @@ class Ledger(pd.DataFrame):
         return ", ".join(f"{counts[v]} {v}" for v in marks if v in counts) or "no claims"
 
 # %% ../nbs/core/10_claims.ipynb #424d9156
-def ledger(
+def judge_together(
     claims: Iterable[Claim],
     tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None = None,  # name → long table, with `runs`; or one
-) -> Ledger:  # one row for each claim and fidelity with evidence
+) -> list[Verdict]:  # one for each claim and fidelity with evidence, highest fidelity first
     "Judge every claim, those with evidence of one fidelity together (Holm)."
     claims, tables = list(claims), gather(tables)
     names = [c.name for c in claims]
@@ -485,8 +485,16 @@ def ledger(
         rows = [i for i, v in enumerate(verdicts) if v.fidelity == fidelity]
         for i, settled in zip(rows, _settle([verdicts[i] for i in rows])):
             verdicts[i] = settled
+    return verdicts
+
+
+def ledger(
+    claims: Iterable[Claim],
+    tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None = None,  # as of `judge_together`
+) -> Ledger:  # one row for each verdict
+    "What `judge_together` says, as a table."
     columns = list(Verdict(Claim("", "", "", None), "", "").row())
-    return Ledger([v.row() for v in verdicts], columns=columns)
+    return Ledger([v.row() for v in judge_together(claims, tables)], columns=columns)
 
 # %% ../nbs/core/10_claims.ipynb #6a07d323
 _cell = "<td style='text-align:left;vertical-align:top'>{}</td>"

@@ -13,7 +13,7 @@ from fastcore.script import Param, store_true
 from . import InputError, RunError, __version__, is_watched, studies
 from .commands import check_choice, command, find_run
 from .files import in_words, without_folders
-from .runs import Checkpoint, Run, pick
+from .runs import Checkpoint, Run, markdown_table, pick
 
 # %% ../nbs/commands/05_push.ipynb #9b5e0006
 _read = ".safetensors", ".json", ".model", ".txt", ".jinja"
@@ -62,13 +62,7 @@ def changed_options(run: Run) -> tuple[str, dict]:  # name of a preset; option â
 
 def _text(value):
     "An option in a card: of a path the last part."
-    return without_folders(str(value)).replace("\n", ", ").replace("|", "\\|")
-
-
-def _table(head, rows):
-    "Markdown."
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return without_folders(str(value)).replace("\n", ", ")
 
 
 def _number(value):
@@ -84,7 +78,7 @@ def _what_it_is(run):
     if not changed:
         return f"{text}, as it stands."
     rows = [[f"`{name}`", *map(_text, values)] for name, values in changed.items()]
-    return f"{text}; these options differ from it:\n\n{_table(['option', 'here', 'preset'], rows)}"
+    return f"{text}; these options differ from it:\n\n{markdown_table(['option', 'here', 'preset'], rows)}"
 
 
 def _when_it_came(run):
@@ -99,7 +93,7 @@ def _when_it_came(run):
 def _checkpoint_table(run, found):
     values = {r["step"]: pick(r["rows"], run.study.headline) for r in run.records()}
     rows = [[f"`{n}`", *map(_number, (c.step, c.tokens, values.get(c.step)))] for n, c in found.items()]
-    return _table(["revision", "step", "tokens", run.study.headline_name], rows)
+    return markdown_table(["revision", "step", "tokens", run.study.headline_name], rows)
 
 # %% ../nbs/commands/05_push.ipynb #9b5e000e
 def _how_to_open(repo, found):

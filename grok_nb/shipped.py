@@ -325,8 +325,8 @@ def add_evidence(
     said = witness(study)
     if path.exists() and not changed_probes(pd.DataFrame(_about(path, "witness")), said):
         old, new = pq.read_table(path), {run.run_id for run in runs}
-        current = _current(study, _about(path, "runs"))
-        kept = [r for r in _about(path, "runs") if r["run"] in current - new]
+        current = _current(study, listed := _about(path, "runs"))
+        kept = [r for r in listed if r["run"] in current - new]
         still = old.to_pandas()
         rows = pd.concat([still[still["run"].isin({r["run"] for r in kept})], rows], ignore_index=True)
         about = [*kept, *about]

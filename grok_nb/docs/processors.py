@@ -145,6 +145,8 @@ def _source(symbol: type) -> str:
 
 def _field_table(symbol) -> list[str]:
     "What the fields that a data class declares are, as a table; none where no comment says it."
+    from grok_nb.runs import markdown_table
+
     if not (isinstance(symbol, type) and dataclasses.is_dataclass(symbol)):
         return []
     source, said = _source(symbol), {f.name: f.metadata.get("doc", "") for f in dataclasses.fields(symbol)}
@@ -153,5 +155,5 @@ def _field_table(symbol) -> list[str]:
         for field in (n for n in node.body if isinstance(n, ast.AnnAssign) and n.target.id in said):
             comment = lines[field.end_lineno - 1].encode()[field.end_col_offset :].decode()
             if what := said[field.target.id] or comment.strip(" #"):
-                rows.append(f"| `{field.target.id}` | {what.replace('|', '&#124;')} |")
-    return ["\n".join(["| field | what it is |", "|:--|:--|", *rows])] if rows else []
+                rows.append([f"`{field.target.id}`", what])
+    return [markdown_table(["field", "what it is"], rows)] if rows else []

@@ -10,7 +10,7 @@ import html
 from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
-from ..claims import Ledger, ledger, min_seeds
+from ..claims import Ledger, judge_together, min_seeds
 from ..evidence import curves_by_seed
 from ..intervals import ends, rise_time
 from ..probes import curve
@@ -90,9 +90,8 @@ def _said(x):
     return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}".replace("-", "−")
 
 
-def _apart(claim, own, evidence):
+def _apart(claim, own, there):
     "Where a number of these runs lies outside of those of the judged seeds, in words; empty: it does not."
-    there = claim.judge(evidence).evidence if evidence else None
     if not there or len(there.values) < min_seeds:
         return ""
     judged = [*map(_middle, there.values.values())]
@@ -104,7 +103,7 @@ def _apart(claim, own, evidence):
 # %% ../../nbs/see/06_conclusion.ipynb #c0c1000d
 def _changed(before, after):
     "Which verdicts these runs change, in words."
-    old = {(r.claim, r.fidelity): r.verdict for r in before.itertuples()}
+    old = {(v.claim.name, v.fidelity): v.verdict for v in before}
     new = {(r.claim, r.fidelity): r.verdict for r in after.itertuples()}
     moved = {}
     for at, verdict in new.items():
@@ -141,9 +140,11 @@ def verdicts_added(
     for side, said in ((-1, "On the other side"), (0, "Too near to tell")):
         if listed := _listed(found, side):
             lines.append(f"{said}: {listed}.")
-    if apart := [said for c, e in found if (said := _apart(c, e, evidence))]:
+    before = judge_together(claims, evidence) if evidence else []
+    judged = {v.claim.name: v.evidence for v in reversed(before)}  # of the highest fidelity
+    if apart := [said for c, e in found if (said := _apart(c, e, judged.get(c.name)))]:
         lines.append(f"Outside of the range of the judged seeds: {'; '.join(apart)}.")
-    moved = _changed(ledger(claims, evidence), book) if evidence else []
+    moved = _changed(before, book)
     changed = f"these verdicts change, {'; '.join(moved)}" if moved else "no verdict changes"
     return [*lines, f"Counted as more seeds, {changed}."] if evidence else lines
 
