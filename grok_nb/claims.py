@@ -126,6 +126,12 @@ def _split_by_probe(table):
     return {str(name): part for name, part in table.groupby("probe")} | {"runs": runs}
 
 # %% ../nbs/core/10_claims.ipynb #03a006df
+def _labels_by_number(table):
+    "The same rows, text kept once: a claim selects by it many times."
+    text = [c for c in table if pd.api.types.is_string_dtype(table[c])]
+    return table.astype(dict.fromkeys(text, "category"))
+
+
 def gather(
     tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None,  # by name; or one, with the columns of `runs`
 ) -> dict[str, pd.DataFrame]:  # one table for each probe, and `runs`
@@ -140,7 +146,7 @@ def gather(
         for name in tables["runs"].fidelity.unique():
             if name not in fidelities:
                 raise InputError(f"runs: fidelity {nearest(name, fidelities)}")
-    return tables
+    return {name: t if name == "runs" else _labels_by_number(t) for name, t in tables.items()}
 
 # %% ../nbs/core/10_claims.ipynb #c3fcd521
 def _selected(tables, name, where):
@@ -378,11 +384,7 @@ def _lacks(claim, tables):
 
 
 def _ask(claim, tables, fidelity):
-    "The evidence from runs of one fidelity, still without a verdict; or that the claim is not tested."
-    mine = tables["runs"].fidelity == fidelity
-    if not mine.all():
-        keep = tables["runs"].run[mine]
-        tables = {name: t[t.run.isin(keep)] if "run" in t else t for name, t in tables.items()}
+    "The evidence from the runs of one fidelity, still without a verdict; or that the claim is not tested."
     if lacking := _lacks(claim, tables):
         return Verdict(claim, "not tested", f"needs {lacking}")
     try:
@@ -420,12 +422,21 @@ def _settle(verdicts):
     ]
 
 # %% ../nbs/core/10_claims.ipynb #32d05fdf
-def _asked(claim, tables):
-    'What one claim finds at each fidelity, highest first; one verdict "not tested" if there is no evidence.'
+def _by_fidelity(tables):
+    "Fidelity → the tables of its runs, highest first."
     if "runs" not in tables:
-        return [Verdict(claim, "not tested", "needs the table runs")]
-    there = [f for f in reversed(fidelities) if (tables["runs"].fidelity == f).any()]
-    found = [_ask(claim, tables, f) for f in there]
+        return {}
+    runs, found = tables["runs"], {}
+    for fidelity in (f for f in reversed(fidelities) if (runs.fidelity == f).any()):
+        keep = runs.run[runs.fidelity == fidelity]
+        parts = {name: t[t.run.isin(keep)] if "run" in t else t for name, t in tables.items()}
+        found[fidelity] = tables if len(keep) == len(runs) else parts
+    return found
+
+
+def _asked(claim, by_fidelity):
+    'What one claim finds at each fidelity; one verdict "not tested" if there is no evidence.'
+    found = [_ask(claim, tables, fidelity) for fidelity, tables in by_fidelity.items()]
     return [v for v in found if v.evidence] or found[:1] or [Verdict(claim, "not tested", "no runs")]
 
 
@@ -435,7 +446,7 @@ def judge_each(
     tables,  # as of `judge`
 ) -> list[Verdict]:  # highest fidelity first; one verdict "not tested" if there is no evidence
     "One verdict for each fidelity that gives evidence; the claim is judged alone."
-    return [_settle([v])[0] for v in _asked(self, gather(tables))]
+    return [_settle([v])[0] for v in _asked(self, _by_fidelity(gather(tables)))]
 
 # %% ../nbs/core/10_claims.ipynb #5a207955
 @patch
@@ -476,11 +487,11 @@ def judge_together(
     tables: Mapping[str, pd.DataFrame] | pd.DataFrame | None = None,  # name → long table, with `runs`; or one
 ) -> list[Verdict]:  # one for each claim and fidelity with evidence, highest fidelity first
     "Judge every claim, those with evidence of one fidelity together (Holm)."
-    claims, tables = list(claims), gather(tables)
+    claims, by_fidelity = list(claims), _by_fidelity(gather(tables))
     names = [c.name for c in claims]
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"claims: two are called {', '.join(sorted(twice))}")
-    verdicts = [v for c in claims for v in _asked(c, tables)]
+    verdicts = [v for c in claims for v in _asked(c, by_fidelity)]
     for fidelity in {v.fidelity for v in verdicts}:
         rows = [i for i, v in enumerate(verdicts) if v.fidelity == fidelity]
         for i, settled in zip(rows, _settle([verdicts[i] for i in rows])):

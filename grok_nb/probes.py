@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import CodeType
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
@@ -26,12 +27,13 @@ def curve(
     **where,  # key = value for every column that has to match, as a study's `headline`
 ) -> pd.Series:  # value over step
     "One curve of a long table; an `InputError` if the selection is empty or is more than one curve."
-    rows, wanted = table, ", ".join(f"{k}={v}" for k, v in where.items())
+    wanted, matching = ", ".join(f"{k}={v}" for k, v in where.items()), np.ones(len(table), bool)
     for column, value in where.items():
-        if column not in rows:
+        if column not in table:
             there = ", ".join(table.columns)
             raise InputError(f"curve: no column {column!r} in the table; there are {there}")
-        rows = rows[rows[column] == value]
+        matching &= (table[column] == value).to_numpy(bool)
+    rows = table.loc[matching, ["step", "value"]]
     if rows.empty:
         raise InputError(f"curve: no row with {wanted}")
     if rows.step.duplicated().any():

@@ -71,11 +71,11 @@ def test_fewer_than_six_seeds_decide_nothing(seeds):
 def test_what_is_missing_is_not_tested_with_the_reason():
     no = lambda t: (_ for _ in ()).throw(NotTested("nothing to see"))
     cases = {
-        "needs the table runs": claim().judge(None), "needs the table geometry": claim(needs="geometry").judge(TABLES),
+        "no runs": claim().judge(None), "needs the table geometry": claim(needs="geometry").judge(TABLES),
         "needs layer in the table accuracy": claim(needs=dict(accuracy=["set", "layer"])).judge(TABLES),
         "no run with preset=many": claim(needs=["accuracy"]).judge(tables_of(TABLES["runs"][TABLES["runs"].preset == "few"], lambda r: 0)),
         "needs the table accuracy": claim(needs=["accuracy"]).judge(dict(runs=TABLES["runs"])),
-        "no evidence at fidelity paper": claim().judge(TABLES, "paper"), "no runs": claim().judge(dict(runs=TABLES["runs"][:0])),
+        "no evidence at fidelity paper": claim().judge(TABLES, "paper"), "no run": claim().judge(dict(runs=TABLES["runs"][:0])),
         "nothing to see": Claim("c", "s", "p", no).judge(TABLES)}
     for reason, v in cases.items(): assert v.verdict == "not tested" and reason in v.reason and v.evidence is None, v
 

@@ -75,7 +75,7 @@ def _regression_alone(rows):
     last = rows[rows["step"] == rows["step"].max()]
     chance = last[last["metric"] == "chance"]["value"].iloc[0]
     cells = last[(last["metric"] == "accuracy") & (last["cells"] == "regression only")]
-    shots = cells["shot"].astype(int)
+    shots = cells["shot"].astype(str).astype(int)
     return cells[shots == shots.max()]["value"].mean() - chance
 
 # %% ../../nbs/modular/09_claims.ipynb #027ac811
