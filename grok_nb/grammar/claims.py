@@ -315,11 +315,47 @@ def _head_looks_back(tables):
 def _most_heads_look_away(tables):
     return over_seeds(_of(tables, _share_falling, probe="inside"), "share of heads")
 
+# %% ../../nbs/grammar/12_claims.ipynb #0bac2f1a
+@claim(
+    "concept on a text",
+    "On English books, the direction of the exposed pairs comes to tell unexposed sentences apart: "
+    "AUROC rises.",
+    _paper,
+    ["inside"],
+    presets=("text",),
+)
+def _concept_on_text(tables):
+    return over_seeds(_of(tables, partial(_risen, metric="auroc"), "text", "inside"), "AUROC")
+
+
+@claim(
+    "rank on a text",
+    "There, the effective rank of concept vectors is higher at the end than at the beginning.",
+    _paper,
+    ["inside"],
+    presets=("text",),
+)
+def _rank_on_text(tables):
+    return over_seeds(_of(tables, partial(_risen, metric="rank"), "text", "inside"), "effective rank")
+
+
+@claim(
+    "a head looks back on a text",
+    "There, in each paradigm some head gains more than .3 of attention to the context word.",
+    _paper,
+    ["inside"],
+    threshold=0.3,
+    presets=("text",),
+)
+def _head_looks_back_on_text(tables):
+    return over_seeds(_of(tables, _best_gain, "text", "inside"), "attention")
+
 # %% ../../nbs/grammar/12_claims.ipynb #7be15ae7
 def claims() -> list:
     "The paper's claims that this package can test, and ours, each with its number and threshold."
     of_exposure = [_lag, _lag_of_own_rise, _beyond_frequency]
     on_texts = [_lag_on_text, _beyond_frequency_on_text, _mostly_frequency_on_text]
     on_languages = [_frequency_alone, _density, _dose, _late_beats_early, _spacing, _smaller_sooner]
+    inside_on_texts = [_concept_on_text, _rank_on_text, _head_looks_back_on_text]
     of_the_inside = [_concept, _rank, _rank_beyond_contrast, _head_looks_back, _most_heads_look_away]
-    return as_frozen("grammar", [*of_exposure, *on_texts, *on_languages, *of_the_inside])
+    return as_frozen("grammar", [*of_exposure, *on_texts, *on_languages, *of_the_inside, *inside_on_texts])

@@ -131,8 +131,8 @@ def verdicts_added(
     book: Ledger,  # on both
 ) -> list[str]:  # sentences
     "What these runs add to the verdicts."
-    found = [(c, c.judge(own).evidence) for c in claims] if own else []
-    found = [(c, e) for c, e in found if e and np.isfinite(e.effect)]
+    asked = {v.claim.name: v for v in reversed(judge_together(claims, own))}  # at the highest fidelity
+    found = [(v.claim, v.evidence) for v in asked.values() if v.evidence and np.isfinite(v.evidence.effect)]
     if not found:
         return ["No claim can be asked of these runs alone."] if claims else []
     met = sum(_side(c, e) > 0 for c, e in found)
