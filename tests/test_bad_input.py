@@ -814,7 +814,7 @@ def test_the_folder_of_runs(tmp_path, monkeypatch):
         with pytest.raises(InputError, match="file is a file, no folder"): runs_root(name)
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.sampled_from([5, 7, 11]), st.integers(0, 10**6), st.floats(.1, .9), st.integers(1, 4))
 def test_a_modular_configuration_is_its_folder(tmp_path_factory, p, seed, alpha, depth):
     config = study.config("demo", p=p, n_id=8, seed=seed, alpha=alpha, depth=depth)

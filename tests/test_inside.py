@@ -147,6 +147,7 @@ def test_the_typical_task_is_the_median_one(two_blocks):
     assert told # neither the best nor the worst would have done
 
 
+@pytest.mark.slow # one of the smallest prime is made in every run of the tests
 def test_a_report_of_one_block_and_two(two_blocks, one_block, looked, tmp_path, small_pictures):
     path = report([two_blocks, one_block], tmp_path/"report.html")
     page = check_page(path, 3 + len(study.checkpoint_figures(dict(two=two_blocks, one=one_block), looked)))
@@ -659,6 +660,7 @@ def test_a_report_on_a_checkpoint_of_another_study_is_one_line(two_blocks, tmp_p
     assert not list(tmp_path.glob("*.html")) and not (copy.path/"tables").exists()
 
 
+@pytest.mark.slow
 def test_a_report_of_two_studies_has_a_section_for_each(one_block, text_run, tmp_path, small_pictures, monkeypatch):
     text = report([one_block, text_run], tmp_path/"both.html").read_text()
     for study in (one_block.study, text_run.study):

@@ -537,6 +537,7 @@ def test_no_space_and_no_permission(library, tmp_path, monkeypatch, number, word
     assert "\n" not in str(error.value) and [p for p in (tmp_path/"corpora").iterdir() if p.suffix != ".lock"] == []
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(tmp_path, tokenizer):
     "Two corpora, one five times the other, prepared in processes whose memory is measured."
     code = ("import sys, resource\nfrom grok_nb.streams import *\ncorpus = prepare_corpus(sys.argv[1], sys.argv[2], tokenizer=sys.argv[3])\n"
