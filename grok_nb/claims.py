@@ -404,7 +404,9 @@ def _settled(verdict, p, together, decided):
         power = evidence.power(claim.planted, claim.threshold, claim.holds, level)
     known = 0 if np.isnan(p) else p  # evidence without a p value is judged by its interval alone
     word, reason = _decide(evidence, claim.threshold, claim.holds, known, power, together)
-    reason = "; ".join(filter(None, [reason, evidence.note]))
+    is_open = known and claim.looks > 1 and word not in ("supported", "not supported")
+    looked = f"p counts for {claim.looks} looks" if is_open else ""
+    reason = "; ".join(filter(None, [reason, evidence.note, looked]))
     return replace(verdict, verdict=word, reason=reason, p=p, power=power)
 
 # %% ../nbs/core/10_claims.ipynb #029bbc0e

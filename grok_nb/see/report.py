@@ -388,11 +388,13 @@ def _claims(study, book, own, runs):
     refuted = set(book[book.verdict == "not supported"].claim)
     against = [what for what, name in study.contradictions.items() if name in refuted]
     said = "".join(f"<li>{html.escape(what)}</li>" for what in against)
+    ours = " A verdict that only these runs turn is a hint: no claim was written down for them."
     return [
         "<h2>Claims</h2>",
         claims_html(book.beside(study.claims(), own)),
         f"<p>Against the paper:</p><ul>{said}</ul>" if said else "",
-        f'<p class="soft">Judged on {html.escape(rests_on(runs))}. Below six seeds nothing is decided.</p>',
+        f'<p class="soft">Judged on {html.escape(rests_on(runs))}. Below six seeds nothing is decided.'
+        f"{ours if len(set(runs['origin'])) > 1 else ''}</p>",
     ]
 
 
