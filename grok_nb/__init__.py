@@ -108,11 +108,14 @@ def is_watched() -> bool:
     return not os.environ.get("TQDM_DISABLE") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 # %% ../nbs/core/00_init.ipynb #fc7ed902
+_wings = "modular", "copying", "grammar", "markov"
+
+
 class Studies(MutableMapping):
     "Study name → `study.Study`, imported at first use."
 
     def __init__(self):
-        self._where = {name: f"grok_nb.{name}.study:study" for name in ("modular", "copying", "grammar")}
+        self._where = {name: f"grok_nb.{name}.study:study" for name in _wings}
         self._where["corpus"] = "grok_nb.corpus:study"
         self._where |= {e.name: e.value for e in entry_points(group="grok_nb.studies")}
 
