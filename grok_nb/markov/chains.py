@@ -83,7 +83,7 @@ def prediction(
     stream = context.stream
     ids = stream.artifacts["test"]
     logits = model(input_ids=torch.from_numpy(ids).to(context.device)).logits
-    model_logs = torch.log_softmax(logits.float(), -1).cpu().numpy()[:, stream.length // 2 - 1 : -1]
+    model_logs = torch.log_softmax(logits.detach().float(), -1).cpu().numpy()[:, stream.length // 2 - 1 : -1]
     following = ids[:, stream.length // 2 :, None]
 
     def loss(logs):
@@ -112,7 +112,7 @@ def beliefs(
     walks = np.repeat(stream.artifacts["test"][:n, None], stream.states, 1)
     walks[:, :, -1] = np.arange(stream.states)  # in place of its last state
     ids = torch.from_numpy(walks.reshape(-1, stream.length)).to(context.device)
-    said = torch.softmax(model(input_ids=ids).logits[:, -1].float(), -1).cpu().numpy()
+    said = torch.softmax(model(input_ids=ids).logits[:, -1].detach().float(), -1).cpu().numpy()
     found = dict(said=said.reshape(n, stream.states, -1), true=stream.artifacts["matrices"][:n])
     for metric, matrices in found.items():
         for (walk, state, following), value in np.ndenumerate(matrices):

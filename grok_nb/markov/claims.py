@@ -11,7 +11,7 @@ from ..intervals import crossing, lag
 from ..probes import curve
 
 # %% ../../nbs/markov/04_claims.ipynb #29bcfeff
-_paper = "arXiv 2402.11004, "
+_paper = "arXiv 2402.11004"
 
 
 def _gain(rows, predictor="model"):
@@ -43,7 +43,7 @@ def _of(tables, measure, preset="demo"):
 @claim(
     "unigrams on the way",
     "Before it counts transitions, the model predicts as one that counts states.",
-    _paper + "section 3",
+    _paper,
     needs=["prediction"],
     threshold=0.05,
     holds="below",
@@ -56,7 +56,7 @@ def _unigrams(tables):
 @claim(
     "bigrams later",
     "Transitions are counted later than states.",
-    _paper + "section 3",
+    _paper,
     needs=["prediction"],
     threshold=20,
     presets=("demo",),
@@ -68,7 +68,7 @@ def _later(tables):
 @claim(
     "two blocks",
     "With one block in place of two, transitions are not counted in the same time.",
-    _paper + "section 3",
+    "ours",
     needs=["prediction"],
     threshold=0.25,
     presets=("demo", "control"),

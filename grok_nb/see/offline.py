@@ -92,6 +92,10 @@ axis.textContent = root.dataset.axis + " axis"; };
     range.value = off.indexOf(Math.min(...off)); range.oninput(); root.scrollIntoView({ block: "nearest" });
   };
 }
+"""
+
+# %% ../../nbs/see/04_offline.ipynb #3c7a8d01
+_words = """
 if (!document.gsWords) {
   const wire = () => document.querySelectorAll("data.gs-step:not([data-on])").forEach(word => {
     const button = document.createElement("button");
@@ -181,7 +185,7 @@ def to_html(
         f"{_bar(scrubber, places)}"
         f'<div class="gs-grid" data-runs="{len(scrubber.shown)}">{panels}</div>'
         f'<script type="application/json">{data}</script>'
-        f"<script>{_script.replace('UID', uid)}</script></div>"
+        f"<script>{_script.replace('UID', uid)}{_words}</script></div>"
     )
 
 # %% ../../nbs/see/04_offline.ipynb #b54917cd

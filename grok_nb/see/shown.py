@@ -136,13 +136,7 @@ class Shown:
             table = self.run.metrics() if self.run and self.run.records() else pd.DataFrame()
         self.recorded = table
         self.asked = {}  # name of a deep view → rows
-        self.steps = self._steps()
-
-    def _steps(self):
-        if self.series is not None:
-            return [c.step for c in self.series.spread(self.most, self.around)]
-        there = sorted(map(int, self.recorded["step"].unique()), reverse=True)
-        return there[:: -(-len(there) // self.most)][::-1]
+        self.steps = _spread(self)
 
     @cached_property
     def moved(self) -> list:  # of `transitions.Transition`
@@ -174,6 +168,14 @@ class Shown:
         _check_there(self)
         if probes:
             measure(self.series, probes, most=self.most, also=self.around)
+
+# %% ../../nbs/see/03_shown.ipynb #50c2340f
+def _spread(shown):
+    "The steps that are shown: of a table, some of those at which it was evaluated."
+    if shown.series is not None:
+        return [c.step for c in shown.series.spread(shown.most, shown.around)]
+    there = sorted(map(int, shown.recorded["step"].unique()), reverse=True)
+    return there[:: -(-len(there) // shown.most)][::-1]
 
 # %% ../../nbs/see/03_shown.ipynb #4b564598
 @patch
