@@ -659,7 +659,7 @@ def grok_nb_claims(
 # %% ../nbs/commands/00_commands.ipynb #29a4459d
 @command
 def grok_nb_evidence(
-    names: Param("modular, copying, grammar; default: all three", str, nargs="*"),
+    names: Param("modular, copying, grammar, markov; default: all four", str, nargs="*"),
     seeds: int = 20,  # judging seeds of each preset, the first so many
     corpus: str = "",  # text, for presets that read one
     pairs: str = "",  # minimal pairs, for presets that read a text
@@ -677,7 +677,7 @@ def grok_nb_evidence(
     from grok_nb import shipped
     from grok_nb.engines import check_workers
 
-    chosen = [studies[name] for name in names or _wings]
+    chosen = [studies[name] for name in names or (*_wings, "markov")]
     _check_seeds(seeds, 2 * shipped.of_a_preset)
     check_workers(workers or None)
     if out and not Path(out).is_dir():

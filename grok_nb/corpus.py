@@ -185,7 +185,7 @@ def loss_figure(
         for probe, (label, color, dash) in _lines.items():
             rows = losses[(losses["run"] == run) & (losses["probe"] == probe)]
             ax.plot(rows["step"], rows["value"], color=color, linestyle=dash, marker=".", label=label)
-        ax.set(xlabel="optimizer steps", title=run if len(runs) > 1 else None)
+        ax.set(xlabel="optimiser steps", title=run if len(runs) > 1 else None)
     axes[0].set_ylabel("loss (nats per token)")
     axes[-1].legend(frameon=False)
     return finish(fig)

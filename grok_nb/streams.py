@@ -384,7 +384,7 @@ def read(
 @patch
 def batch(
     self: TextStream,
-    step: int,  # optimizer updates done so far, from 0
+    step: int,  # optimiser updates done so far, from 0
 ) -> dict[str, np.ndarray]:  # input_ids, labels, (batch, position) int64; for documents also attention_mask
     "The batch of one step, whatever was asked for before."
     return self.read(self.rows(step))

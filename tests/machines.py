@@ -23,7 +23,7 @@ LEVELS = { # torch's own kernels, oneDNN's, and those of the BLAS
     "avx2": dict(ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2"),
     "avx512": dict(ATEN_CPU_CAPABILITY="avx512", ONEDNN_MAX_CPU_ISA="AVX512_CORE", MKL_ENABLE_INSTRUCTIONS="AVX512"),
 }
-PRESETS = [(study, preset) for study in ("modular", "copying", "grammar") for preset in ("smoke", "demo")]
+PRESETS = [(study, preset) for study in ("modular", "copying", "grammar", "markov") for preset in ("smoke", "demo")]
 TRAINS = re.compile(r"\b(train|trained|train_all|run|sweep|run_all)\(|\.backward\(|grok_nb_(train|demo|sweep)")
 RUN = """
 import json, sys, time

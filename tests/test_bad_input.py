@@ -592,7 +592,7 @@ def bad_commands():
 
 def bad_options():
     "Every option of every study, with one bad value each."
-    for name in ("modular", "copying", "grammar", "corpus"):
+    for name in ("modular", "copying", "grammar", "markov", "corpus"):
         study = studies[name]
         for f in fields(study.Config):
             low, high, choices = (f.metadata[k] for k in ("low", "high", "choices"))

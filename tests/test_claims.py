@@ -314,7 +314,7 @@ def test_a_planted_effect_lies_where_the_claim_holds():
 def all_claims(study): return [*studies[study].claims(), *studies[study].sweep_claims()]
 
 
-@pytest.mark.parametrize("study", ["modular", "copying", "grammar"])
+@pytest.mark.parametrize("study", ["modular", "copying", "grammar", "markov"])
 def test_claims_are_as_they_were_written_down(study):
     assert departures(all_claims(study)) == []
     for c in all_claims(study):

@@ -5,7 +5,7 @@ from functools import lru_cache
 import pytest
 from conftest import ROOT, tracked_files
 
-WINGS = "modular", "copying", "grammar"
+WINGS = "modular", "copying", "grammar", "markov"
 MODULES = {".".join(p.with_suffix("").parts).removesuffix(".__init__"): p for p in tracked_files()
            if p.suffix == ".py" and p.parts[0] == "grok_nb" and p.name != "_modidx.py"}
 # Who may be imported by whom, from the top down; a floor may import itself and everything below it.

@@ -94,7 +94,7 @@ def test_the_sidebar_is_nested_and_open_where_the_page_is(site):
         return re.findall(r'class="caption-text">([^<]+)<', nav), {title: "checked" in box for title, box in found}
     (captions, home), (_, lens), (_, source) = map(sections, ("index.html", "core/lens.html", "source/grok_nb/lens.html"))
     assert captions == ["Start", "Tutorials", "Results", "Reference", "Benchmarks"]
-    assert [*home] == ["Core", "Modular", "Copying", "Grammar", "See", "Commands", "Docs"]
+    assert [*home] == ["Core", "Modular", "Copying", "Grammar", "Markov", "See", "Commands", "Docs"]
     assert not any(home.values()) and not any(source.values())
     assert [s for s in lens if lens[s]] == ["Core"]
 

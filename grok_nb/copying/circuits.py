@@ -488,5 +488,5 @@ def course_figure(
         ax.plot(single[single["heads"] == heads].set_index("step")["value"], **_without(i, heads))
     intact = part[part["kind"] == "intact"].set_index("step")["value"]
     ax.plot(intact, color="black", linewidth=2, label="intact")
-    ax.set(xlabel="optimizer steps", ylabel=_axes[metric])
+    ax.set(xlabel="optimiser steps", ylabel=_axes[metric])
     return finish(fig, "right", fontsize=8)

@@ -140,7 +140,7 @@ def steps_or_tokens(
     begins = zip(per_run["preset"], per_run["copying begins (step)"])
     per_run["after tokens (millions)"] = [t * millions[p] for p, t in begins]
     names = {p: f"{n} documents" for n, p in presets.items()}
-    clocks = dict(step="optimizer steps", tokens="training tokens (millions)")
+    clocks = dict(step="optimiser steps", tokens="training tokens (millions)")
     figure = _curves_figure(table, names, clocks, "batch")
     per_run = per_run.sort_values(["seed", "batch"], ignore_index=True)
     question = "Does copying take a number of steps, or of tokens?"
@@ -170,7 +170,7 @@ def _map_figure(table, rates):
     at, scale = np.arange(len(grid)), dict(vmin=0, vmax=max(0.5, grid.max(axis=None)))
     image = ax.pcolormesh(grid.columns, at, grid, cmap="viridis", **scale, shading="nearest")
     _reached(ax, grid)
-    ax.set(xlabel="optimizer steps", ylabel="learning rate", xlim=(0, grid.columns[-1]), facecolor="#DDDDDD")
+    ax.set(xlabel="optimiser steps", ylabel="learning rate", xlim=(0, grid.columns[-1]), facecolor="#DDDDDD")
     ax.set_yticks(at, [f"{lr:g}" for lr in grid.index])
     fig.colorbar(image, label="suffixes copied whole")
     return finish(fig)
@@ -395,7 +395,7 @@ def _sizes_figure(table, about):
         for _, row in here.sort_values(["depth", "seed"]).iterrows():
             line, depth = curve(table[table["run"] == row["run"]], **study.headline), row["depth"]
             handles[depth] = ax.plot(line.index, line, color=colors[depth])[0]
-        ax.set(title=f"{corpus}, width {width}", xlabel="optimizer steps", ylim=(0, 1))
+        ax.set(title=f"{corpus}, width {width}", xlabel="optimiser steps", ylim=(0, 1))
     axes[0].set_ylabel("suffixes copied whole")
     axes[-1].legend([handles[d] for d in depths], depths, title="blocks", frameon=False, fontsize=9)
     return finish(fig)

@@ -243,7 +243,7 @@ def _draw_heads(ax, heat, formed):
     ax.set_yticks([np.flatnonzero(layers == layer).mean() for layer in layers.unique()], layers.unique())
     for edge in np.flatnonzero(np.diff(layers)):
         ax.axhline(edge + 0.5, color="white", linewidth=0.8)
-    ax.set(xlabel="optimizer steps", ylabel="heads by layer")
+    ax.set(xlabel="optimiser steps", ylabel="heads by layer")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
 
 # %% ../../nbs/copying/03_formation.ipynb #2f43500c
@@ -255,7 +255,7 @@ def _draw_best(ax, score, best, behaviour):
     if behaviour is not None:
         ax.plot(behaviour, color="black", linestyle="--", label="copying accuracy")
     title, low = f"head {best[0]}.{best[1]}, the best at the end", min(-0.05, ax.get_ylim()[0])
-    ax.set(xlabel="optimizer steps", title=title, ylim=(low, 1.02))
+    ax.set(xlabel="optimiser steps", title=title, ylim=(low, 1.02))
 
 # %% ../../nbs/copying/03_formation.ipynb #6bbe4371
 def formation_figure(

@@ -215,7 +215,7 @@ def scores_figure(
         ax.set_xticks(at, grid.columns[at])
     axes[0].set_yticks(range(n), [f"{i[0]}.{i[1]}" if len(by) == 2 else i for i in grid.index])
     axes[0].set_ylabel(".".join(by) if len(by) == 2 else f"layer, {per_layer} of its heads")
-    fig.supxlabel("optimizer steps", fontsize=10)
+    fig.supxlabel("optimiser steps", fontsize=10)
     fig.colorbar(image, ax=axes, label="score")
     return finish(fig)
 

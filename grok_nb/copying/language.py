@@ -150,7 +150,7 @@ def documents(
 @patch
 def batch(
     self: LanguageStream,
-    step: int,  # optimizer updates done so far, from 0
+    step: int,  # optimiser updates done so far, from 0
 ) -> dict[str, np.ndarray]:  # input_ids and labels, each (batch, position) int64
     "The batch of one step, whatever was asked for before."
     ids, _ = self.documents(self.batch_size, self.seed, step)
@@ -436,7 +436,7 @@ def losses_figure(
         for scored, color in (("copyable", "#0072B2"), ("other", "#D55E00")):
             _losses(ax, rows, scored, color)
         label = "loss (nats per token)" if first else None
-        ax.set(xlabel="optimizer steps", ylim=(0, None), ylabel=label)
+        ax.set(xlabel="optimiser steps", ylim=(0, None), ylabel=label)
     return finish(fig, "below", ncols=min(3, 1 + len(runs)))
 
 # %% ../../nbs/copying/04_language.ipynb #404bf3e7
@@ -460,7 +460,7 @@ def abilities_figure(
         right.plot(gained.index, gained, color="#E69F00", linestyle="--")
         ax.plot([], color="#E69F00", linestyle="--", label="ICL score (right)")
         right.set_ylim(1.05 * min(gained.min(), -0.1), 0.2)
-        ax.set(xlabel="optimizer steps", ylim=(0, 1))
+        ax.set(xlabel="optimiser steps", ylim=(0, 1))
         ax.set_ylabel("accuracy" if first else None)
         right.set_ylabel("ICL score (nats)" if last else None)
     return finish(fig, "below", ncols=4)

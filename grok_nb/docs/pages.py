@@ -65,7 +65,7 @@ def _output(output: dict, name: str, files: dict, alt: str) -> str:
         if mime in data:
             path = f"{name}-{len(files) + 1}.{suffix}"
             files[path] = data[mime].encode() if suffix == "svg" else b64decode(data[mime])
-            return fenced(f":alt: {json.dumps(alt, ensure_ascii=False)}", f"{{image}} /{path}")
+            return fenced(f":alt: {json.dumps(alt, ensure_ascii=False)}", f"{{figure}} /{path}")
     return fenced(data["text/plain"], "text") if "text/plain" in data else ""
 
 # %% ../../nbs/docs/02_pages.ipynb #cecaeaed
@@ -227,7 +227,10 @@ def setup(
 _SCRIPT = """document.addEventListener("DOMContentLoaded", () => {
 const page = document.querySelector(".sidebar-tree .current-page"), box = page?.closest(".sidebar-scroll");
 const by = page?.getBoundingClientRect().top - innerHeight / 2;
-if (box) box.scrollBy({ top: by, behavior: "instant" }); })"""
+if (box) box.scrollBy({ top: by, behavior: "instant" });
+const told = new ResizeObserver(seen => { for (const { target: f } of seen)
+  f.classList.toggle("broad", f.scrollWidth > f.clientWidth + 1); });
+for (const figure of document.querySelectorAll("article figure")) told.observe(figure); })"""
 _STYLE = """
 h1 { font-size: 2.1rem; margin-bottom: .4rem; }
 h2 { font-size: 1.45rem; margin-top: 2.2rem; }
@@ -238,6 +241,10 @@ p:has(> .source) { border-top: 1px solid var(--color-background-border); padding
 details.code > summary { cursor: pointer; font-size: .85rem; color: var(--color-foreground-secondary); }
 .highlight-text pre { background: none; border-left: 3px solid var(--color-background-border);
   color: var(--color-foreground-secondary); max-height: 30rem; overflow-y: auto; }
+article figure { text-align: left; overflow-x: auto; margin: 1rem 0; }
+article figure.broad::before { content: "\\2194  scroll the picture sideways"; display: block;
+  position: sticky; left: 0; font-size: .85rem; color: var(--color-foreground-secondary); }
+@media (max-width: 40em) { article figure > img { max-width: none; } }
 article img { background: #fff; border-radius: 4px; }
 article table:not(.docutils) { display: block; overflow-x: auto; border-collapse: collapse;
   margin: 1rem 0; font-size: .9rem; border: 0; }

@@ -34,7 +34,7 @@ def gap_figure(
             line = rows[(rows["run"] == run) & (rows["metric"] == metric)].set_index("step")["value"]
             ax.plot(line, color=color, linestyle=dash, label=label)
         ax.axhline(0, color="grey", linewidth=1)
-        ax.set(title=run, xlabel="optimizer steps")
+        ax.set(title=run, xlabel="optimiser steps")
     axes[0].set_ylabel("exposed − unexposed\n(share of pairs right)")
     axes[-1].legend(frameon=False, fontsize=8)
     return finish(fig)

@@ -595,7 +595,7 @@ def _draw_paradigm(ax, rows, tau, sustained, last):
     if "met" in rows:
         _draw_met(ax, rows.groupby("step")["met"].mean(), where.is_last_col() or last)
     ax.legend(loc="upper left", frameon=False, fontsize=8)
-    ax.set(xlabel="optimizer steps", ylim=(0, 1.32), yticks=np.arange(6) / 5)
+    ax.set(xlabel="optimiser steps", ylim=(0, 1.32), yticks=np.arange(6) / 5)
     if where.is_first_col():
         ax.set_ylabel("accuracy (share of pairs)")
 

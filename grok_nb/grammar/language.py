@@ -270,7 +270,7 @@ def rows(
 @patch
 def batch(
     self: SentenceStream,
-    step: int,  # optimizer updates done so far, from 0
+    step: int,  # optimiser updates done so far, from 0
 ) -> dict[str, np.ndarray]:  # input_ids and labels, each (batch, position) int64
     "The batch of one step, whatever was asked for before."
     first = {}

@@ -425,7 +425,7 @@ def explained_figure(
         rows = table[table["run"] == run]
         rows = rows[rows[held] == (rows[held].max() if at is None else at)].sort_values(over)
         _explained_panel(ax, rows, over)
-        label = "shown examples" if over == "shot" else "optimizer steps"
+        label = "shown examples" if over == "shot" else "optimiser steps"
         ax.set(xlabel=label, ylim=(-0.02, 1.02), title=run)
         _scale(ax, rows[over])
     axes[0].set_ylabel("accuracy on unseen tasks")

@@ -113,7 +113,7 @@ def scores_figure(
     for ax in axes[len(quantities) + 1 :]:
         ax.set_visible(False)
     for ax in axes[-4:]:
-        ax.set_xlabel("optimizer steps")
+        ax.set_xlabel("optimiser steps")
     first.plot([], [], color="black", linewidth=1, linestyle=":", label="null")
     first.legend(frameon=False, fontsize=8)
     return finish(fig)

@@ -36,7 +36,7 @@ def queries_figure(
     for ax, run in zip(axes, runs):
         unseen = (table["run"] == run) & (table["set"] == "ood_train") & (table["shot"] == "last")
         _queries_panel(ax, table[unseen])
-        ax.set(xlabel="optimizer steps", ylim=(0, 1.02), title=run if len(runs) > 1 else None)
+        ax.set(xlabel="optimiser steps", ylim=(0, 1.02), title=run if len(runs) > 1 else None)
     axes[0].set_ylabel("accuracy on unseen tasks")
     return finish(fig, "below", ncols=3)
 

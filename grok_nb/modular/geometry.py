@@ -27,6 +27,7 @@ from grok_nb.modular.algorithms import (
 )
 from .tasks import is_prime
 from ..see.panels import finish, panels
+from ..see.svg import apart
 from ..streams import rng as generator
 
 # %% ../../nbs/modular/03_geometry.ipynb #31ce998c
@@ -616,8 +617,10 @@ def _plane_panel(
     dots = ax.scatter(*points[~zero].T, c=logs[~zero], **clock, **rim, **small)
     halo = [withStroke(linewidth=2, foreground="white")]
     middle = dict(ha="center", va="center", fontsize=10 if p < 12 else 6, fontweight="bold")
-    for number in range(first, p):
-        ax.annotate(str(number), points[value == number].mean(0), path_effects=halo, **middle)
+    means = np.array([points[value == number].mean(0) for number in range(first, p)])
+    letter = np.ptp(points, axis=0).max() * (0.09 if p < 12 else 0.055)  # in units of the plane
+    for number, at in enumerate(apart(means, letter), first):
+        ax.annotate(str(number), at, path_effects=halo, **middle)
     return dots
 
 # %% ../../nbs/modular/03_geometry.ipynb #701897f9

@@ -296,7 +296,7 @@ def _artifacts(
 # %% ../../nbs/modular/01_tasks.ipynb #7f7f1d28
 def _draw_rows(
     stream: ModularStream,  # whose batch
-    step: int,  # optimizer updates done
+    step: int,  # optimiser updates done
     rng: np.random.Generator,  # source of the draw
 ) -> tuple:  # number of each row's task, (batch,), and of its training inputs, (batch, shot)
     "What stands in a batch, by number."
@@ -325,7 +325,7 @@ def _wrong(
 @patch
 def batch(
     self: ModularStream,
-    step: int,  # optimizer updates done
+    step: int,  # optimiser updates done
 ) -> dict:  # input_ids and labels, int64, (batch, position); labels are −100 everywhere but at z
     "The batch of one step."
     rng = generator(self.seed, step, "batch")
@@ -419,7 +419,7 @@ def score_sequences(
 # %% ../../nbs/modular/01_tasks.ipynb #893b3330
 def _sets_to_score(
     stream: ModularStream,  # of the run
-    step: int,  # optimizer updates done
+    step: int,  # optimiser updates done
 ) -> dict:  # set name → `Sequences`
     "The evaluation sets; officially i.d. train is the batch that comes next, before the update."
     if not stream.paper_compat:
@@ -574,7 +574,7 @@ def accuracy_figure(
     for ax, run in zip(axes, runs):
         _accuracy_panel(ax, last_shot(table, run), unseen)
         _mark(ax, transitions.get(run) if isinstance(transitions, dict) else transitions)
-        ax.set(xlabel="optimizer steps", ylim=(0, 1.02), title=run if len(runs) > 1 else None)
+        ax.set(xlabel="optimiser steps", ylim=(0, 1.02), title=run if len(runs) > 1 else None)
     axes[0].set_ylabel("accuracy at the last shot")
     return finish(fig, "below", ncols=2 if len(runs) == 1 else 3)
 

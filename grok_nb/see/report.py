@@ -42,7 +42,8 @@ def picture(
     fig.savefig(buffer := io.BytesIO(), format="webp", **options)
     width, alt = int(fig.get_size_inches()[0] * 96), html.escape(alt, quote=True)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/webp;base64,{data}" alt="{alt}" style="width:{width}px">'
+    wide = ' class="broad"' if width > 360 else ""  # than a phone
+    return f'<img src="data:image/webp;base64,{data}" alt="{alt}" style="width:{width}px"{wide}>'
 
 # %% ../../nbs/see/02_report.ipynb #ae00e710
 def _cell(value):
@@ -105,6 +106,8 @@ small { color:var(--soft) }
 .screen { display:block } details { margin:.6rem 0 } summary { cursor:pointer; color:var(--accent) }
 @media (max-width:640px) {
   figure { overflow-x:auto } figure img { max-width:none }
+  figure:has(.broad)::before { content:"\\2194  scroll the picture sideways"; display:block;
+    position:sticky; left:0; color:var(--soft); font-size:.85rem }
   thead { display:none } table,tbody,tr { display:block; width:100% } td { display:flow-root }
   tr { padding:.5rem 0; border-bottom:1px solid var(--line) }
   td { border:0; padding:.1rem 0 .1rem 9rem; min-height:1.5em }
@@ -190,7 +193,9 @@ def _steps_after(early, late):
         return f"{f'{lo:,.0f} to' if lo else 'up to'} {hi:,.0f} steps after"
     if hi <= 0:
         return f"{f'{-hi:,.0f} to' if hi else 'up to'} {-lo:,.0f} steps before"
-    return f"between {-lo:,.0f} steps before and {hi:,.0f} steps after"
+    return (
+        f"within {hi:,.0f} steps of" if -lo == hi else f"between {-lo:,.0f} before and {hi:,.0f} steps after"
+    )
 
 
 def _order(rows, study, events):
@@ -264,7 +269,7 @@ def curves_figure(
                 known[name].plot(ax=ax, color=color, label=name)
         for t in transitions.get(run, ()):
             mark(ax, t)
-        ax.set(xlabel="optimizer steps", ylabel="", title=run if len(runs) > 1 else None)
+        ax.set(xlabel="optimiser steps", ylabel="", title=run if len(runs) > 1 else None)
     axes[0].set_ylabel("value")
     return finish(fig, "below", ncols=3)
 
@@ -594,6 +599,9 @@ def _sweep_claims(study, facts, done, begun):
     ]
 
 # %% ../../nbs/see/02_report.ipynb #ed3d5bde
+_columns = dict(last="at the end", best_step="best at step")  # what the table of a sweep calls otherwise
+
+
 def sweep_report(
     folder: str | Path,  # of a sweep
     path: str | Path | None = None,  # .html, .md or .pdf; None: `report.…` in the folder
@@ -616,5 +624,6 @@ def sweep_report(
         body += _sweep_claims(study, facts, done, begun)
     every = table if (table["error"] != "").any() else table.drop(columns="error")
     every = every.map(lambda value: without_folders(value) if isinstance(value, str) else value)
+    every = every.rename(columns=lambda c: c if c in facts["grid"] else _columns.get(c, c.replace("_", " ")))
     body += ["<h2>Every run</h2>", table_html(every)]
     return _written(path or Path(folder) / f"report.{form}", study.question, body)

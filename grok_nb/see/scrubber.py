@@ -58,7 +58,7 @@ class Scrubber:
 
     def __init__(
         self,
-        sources,  # a `Run`, a `Series`, or what makes one; or a list of these
+        sources,  # a `Run`, a `Series`, what makes one, or a run's long table; or a list of these
         views: Sequence[str | View] | None = None,  # by default those that the study names, see `study.views`
         most: int = 32,  # checkpoints of each, and those at transitions besides
         names: Sequence[str] | None = None,  # of the series
@@ -104,6 +104,8 @@ def _check(sources, most, names, axis):
 
 def _names(sources):
     "What the sources are called: runs as in a report, others by their own name."
+    if any(isinstance(s, pd.DataFrame) for s in sources):
+        raise InputError("scrubber: of a table, give the series' names")
     series = [s if isinstance(s, Series) else Series(s) for s in sources]
     of = labels([s.run for s in series if s.run])
     return [of[s.run.run_id] if s.run else s.name for s in series]

@@ -117,21 +117,26 @@ class Shown:
 
     def __init__(
         self,
-        source,  # a `Run`, a `Series`, or what makes one
+        source,  # a `Run`, a `Series`, what makes one, or the long table of a run without checkpoints
         most: int = 32,  # checkpoints, and those at transitions besides
         label: str = "",  # what it is called
         table: pd.DataFrame | None = None,  # of `probes.measure`, where the source is no run
         study: str = "",  # whose questions were asked, where the source is no run
     ):
-        self.series = source if isinstance(source, Series) else Series(source)
-        self.run, self.most, self.label = self.series.run, most, label or self.series.name
+        self.series, self.run, self.most = None, None, most
+        if isinstance(source, pd.DataFrame):
+            table = source
+        else:
+            self.series = source if isinstance(source, Series) else Series(source)
+            self.run = self.series.run
+        self.label = label or (self.series.name if self.series is not None else study)
         self.name = self.run.config.study if self.run else study
         self.study = studies[self.name] if self.name else None
         if table is None:
             table = self.run.metrics() if self.run and self.run.records() else pd.DataFrame()
         self.recorded = table
         self.asked = {}  # name of a deep view → rows
-        self.steps = [c.step for c in self.series.spread(most, self.around)]
+        self.steps = _spread(self)
 
     @cached_property
     def moved(self) -> list:  # of `transitions.Transition`
@@ -164,6 +169,14 @@ class Shown:
         if probes:
             measure(self.series, probes, most=self.most, also=self.around)
 
+# %% ../../nbs/see/03_shown.ipynb #50c2340f
+def _spread(shown):
+    "The steps that are shown: of a table, some of those at which it was evaluated."
+    if shown.series is not None:
+        return [c.step for c in shown.series.spread(shown.most, shown.around)]
+    there = sorted(map(int, shown.recorded["step"].unique()), reverse=True)
+    return there[:: -(-len(there) // shown.most)][::-1]
+
 # %% ../../nbs/see/03_shown.ipynb #4b564598
 @patch
 def needs(self: Shown, view: View) -> dict:  # name → probe
@@ -180,6 +193,8 @@ def table(self: Shown, view: View) -> pd.DataFrame:
     "What a view reads; an `InputError` says what is missing."
     if view.deep:
         return self.asked.get(view.name, pd.DataFrame())
+    if self.series is None:
+        return self.recorded  # all that there is
     probes = self.needs(view)
     return measured(self.series, probes) if probes else self.recorded
 
@@ -191,6 +206,8 @@ def draw(self: Shown, view: View) -> Panel:
         table = self.table(view)
         return _lacking(self, view) if table.empty else view.draw(self, table)
     except Exception as e:
+        if self.series is None and not isinstance(e, InputError):
+            e = InputError("needs checkpoints, and of this run there is only a table")
         return failed(e, "drawn")
 
 # %% ../../nbs/see/03_shown.ipynb #12ee5ef6

@@ -15,7 +15,7 @@ import pandas as pd
 from fastcore.basics import patch
 from .. import InputError
 from ..probes import curve
-from ..transitions import shares
+from ..transitions import in_nats, shares
 from .scrubber import view
 from .shown import Panel, Shown, View
 from .svg import box, cube, frame, group, line, matrix, note, palette, text, width
@@ -152,11 +152,11 @@ def _known(named, table):
 
 
 def _units(named, found):
-    "Share, or else the metric → its curves: what is never below 0 nor above 1 is a share."
+    "Share, or else the metric → its curves: what is never below 0 nor above 1 is a share, but for nats."
     units = {}
     for name, c in found.items():
         metric = named[name]["metric"]
-        is_share = metric in shares or c.dropna().between(0, 1).all()
+        is_share = metric in shares or metric not in in_nats and c.dropna().between(0, 1).all()
         units.setdefault("share" if is_share else metric, {})[name] = c
     return units
 
