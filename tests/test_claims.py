@@ -339,7 +339,7 @@ def test_a_changed_claim_is_named():
     assert departures([claim()]) == ["c: not written down"] and departures(as_frozen("modular", [claim()])) == ["c: not written down"]
 
 
-@pytest.mark.parametrize("study", ["modular", "copying", "grammar"])
+@pytest.mark.parametrize("study", ["modular", "copying", "grammar", "markov"])
 def test_names_of_claims_are_known_without_loading_them(study):
     from grok_nb.claims import claim_names
     assert claim_names(studies[study]) == [c.name for c in studies[study].claims()]

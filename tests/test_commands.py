@@ -551,7 +551,7 @@ def test_train_without_words_is_its_help(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out.startswith("usage: grok_nb_train") and not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("name", ["modular", "copying", "grammar"])
+@pytest.mark.parametrize("name", ["modular", "copying", "grammar", "markov"])
 def test_presets_are_listed(name, capsys):
     commands.grok_nb_train([name, "--presets"])
     lines = capsys.readouterr().out.splitlines()

@@ -12,7 +12,7 @@ from grok_nb.claims import ledger
 from grok_nb.sweeps import summarise
 from grok_nb.training import train
 
-WINGS = "modular", "copying", "grammar"
+WINGS = "modular", "copying", "grammar", "markov"
 SAID = cache(shipped.witness)
 BRIEF = dict(modular=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, n_eval=16, checkpoint_on_change=0.0),
              copying=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, test_samples=4),
@@ -25,7 +25,7 @@ QUICK = dict(modular="in context", copying="copies to learn from", grammar="lag"
 def brief(monkeypatch):
     "Studies whose demo and control are over in a second, and one look at a study's probes."
     monkeypatch.setattr(shipped, "witness", SAID)
-    for name in WINGS:
+    for name in BRIEF:
         for preset in ("demo", "control"):
             changed = studies[name].presets["smoke"].replace(fidelity="demo", **BRIEF[name])
             monkeypatch.setitem(studies[name].presets, preset, changed.replace(lr=2e-3) if preset == "control" else changed)
