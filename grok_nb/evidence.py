@@ -213,6 +213,6 @@ def lag_parts(
 
 def _lag_in_words(lags):
     low, high = median_interval(lags)
-    middle = np.median(ends(lags), axis=1).mean()
-    known = f"{middle:.0f}" if np.isfinite(middle) else "not known"
-    return {"steps": f"{known} [{low:.0f}, {high:.0f}]", "seeds": len(lags)}
+    between = np.median(ends(lags), axis=1)
+    known = f"{between.mean():.0f}" if np.isfinite(between).all() else "not known"
+    return {"steps": f"{known} [{low:.0f}, {high:.0f}]".replace("inf", "∞"), "seeds": len(lags)}
