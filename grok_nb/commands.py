@@ -234,8 +234,11 @@ def _forked(start, runs, changed):
     return parent.config.replace(start=f"{parent.run_id}@{step}", **changed)
 
 
-def _configured(study, preset, corpus, changed, like=""):
-    "The configuration that is asked for; `like`: a run that has it, but for what is changed."
+def _configured(study, preset, corpus, changed, like="", start="", runs=""):
+    "The configuration that is asked for; `like`: a run that has it, `start`: RUN@STEP, but for changes."
+    if start:
+        _check_alone("--from", study=study, preset=preset, corpus=corpus, config=like)
+        return _forked(start, runs, changed)
     if like:
         _check_alone("--config", study=study, preset=preset, corpus=corpus)
         folder = named_path(like, "--config")
@@ -256,9 +259,7 @@ def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
     preset: str = "",  # a preset of the study; default: demo, or text with --corpus
     set: Param("options to change, as name=value; --options lists them", str, nargs="+") = (),
-    corpus: Param(
-        "text to train a language model on: .txt, .jsonl or .parquet files or folders", str, nargs="+"
-    ) = (),
+    corpus: Param("text to train on: .txt, .jsonl or .parquet files or folders", str, nargs="+") = (),
     config: str = "",  # a run, or its config.json: the same options, but for those of --set
     as_from: str = "",  # RUN@STEP: begin at that checkpoint of a run, with its options but for those of --set
     runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
@@ -282,11 +283,7 @@ def grok_nb_train(
     if presets:
         _print_presets(studies[study or "modular"])
         return
-    if as_from:
-        _check_alone("--from", study=study, preset=preset, corpus=corpus, config=config)
-        config = _forked(as_from, runs, changes(set))
-    else:
-        config = _configured(study, preset, corpus, changes(set), config)
+    config = _configured(study, preset, corpus, changes(set), config, as_from, runs)
     if options:
         _print_options(config)
         return

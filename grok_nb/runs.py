@@ -133,12 +133,9 @@ class Config:
                                          "0 = never", 0.0, 1e6)
     keep_states: int = option(2, "optimiser states kept, newest first; weights are kept of every checkpoint",
                               1, 10**5, hashed=False)
-    start: str = option("", "where training begins: RUN@STEP, a checkpoint of another run; empty: at step 0",
-                        hashed="if set")
-    clamp: str = option("", "heads that are held while training goes on, as 0.1=zero 1.2=mean 1.3=step400",
-                        hashed="if set")
-    freeze: str = option("", "what does not learn: embeddings, unembedding, a layer as 0, a head as 0.1",
-                         hashed="if set")
+    start: str = option("", "begin at RUN@STEP, a checkpoint of another run", hashed="if set")
+    clamp: str = option("", "heads held in training, as 0.1=zero 1.2=mean 1.3=step400", hashed="if set")
+    freeze: str = option("", "what does not learn, as embeddings unembedding 0 1.2", hashed="if set")
     hold_until: int = option(0, "step at which clamp and freeze let go; 0 = never", 0, 10**8, hashed="if set")
     # fmt: on
 
@@ -491,7 +488,6 @@ class Checkpoint:
         step: int | None = None,  # optimiser steps done; by default from the manifest
     ):
         self.path, self.opening = Path(path), {}  # options of `load_model`
-        self.hold = None  # of a run that clamps heads: a function that does so in a model
         self.step = self.manifest.get("step") if step is None else step
 
     @cached_property
@@ -526,12 +522,9 @@ class Checkpoint:
         "The model, freshly loaded in eval mode on the CPU. Raises `Damaged` if its files have changed."
         self.verify()
         try:
-            model = load_model(self.path, **self.opening)
+            return load_model(self.path, **self.opening)
         except InputError as e:
             raise self.refusal(e) from None
-        if self.hold:
-            self.hold(model)
-        return model
 
     @property
     def tokenizer(self):
@@ -743,6 +736,23 @@ def folder(self: Run, step: int) -> Path:
     "Where the checkpoint of a step is, or would be."
     return self.path / "checkpoints" / f"step-{step:08d}"
 
+# %% ../nbs/core/04_runs.ipynb #b9a1fb57
+class _Held(Checkpoint):
+    "Of a run that clamps heads."
+
+    @property
+    def model(self):
+        from grok_nb.interventions import hold_outputs
+
+        model = super().model
+        hold_outputs(Run(self.path.parents[1]), model)
+        return model
+
+
+def _opened(run, step):
+    kind = _Held if run.config.clamp and run.config.holds(step) else Checkpoint
+    return kind(run.folder(step), step)
+
 
 @patch
 def at(self: Run, step: int) -> Checkpoint:
@@ -755,20 +765,6 @@ def at(self: Run, step: int) -> Checkpoint:
     if why := _fault(self, step, folder):
         raise Damaged(why)
     return _opened(self, step)
-
-
-def _opened(run, step):
-    "A checkpoint, which opens as it was trained: with heads held, if they are."
-    checkpoint = Checkpoint(run.folder(step), step)
-    if run.config.clamp and run.config.holds(step):
-
-        def hold(model):
-            from grok_nb.interventions import hold_outputs
-
-            hold_outputs(run, model)
-
-        checkpoint.hold = hold
-    return checkpoint
 
 
 @patch(as_prop=True)
