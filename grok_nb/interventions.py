@@ -58,7 +58,7 @@ def begin(
                     mine[place] = its[place]
     return origin
 
-
+# %% ../nbs/core/06_interventions.ipynb #cb2a4325
 def _other_step(config, origin, word):
     "The model of another checkpoint of the parent, that a clamped head is taken from."
     try:
@@ -67,7 +67,7 @@ def _other_step(config, origin, word):
         raise InputError(f"clamp {word}: {e}") from None
     return Checkpoint(found.path, found.step).model
 
-
+# %% ../nbs/core/06_interventions.ipynb #11ee113e
 def check_interventions(config: Config):
     "Raises `InputError` where a run cannot begin as it should, or what it should hold is not in its model."
     config.origin()  # before a model is made
@@ -98,7 +98,7 @@ def _named(model, word):
         return head_parameters(model, int(layer), int(head))
     return [(p, ...) for p in block_parameters(model, int(layer))]
 
-
+# %% ../nbs/core/06_interventions.ipynb #96e080dd
 def held_parameters(
     config: Config,  # freeze, clamp
     model,  # transformers causal language model
@@ -122,7 +122,7 @@ def _with(config, mode):
             found.setdefault(layer, []).append(head)
     return found
 
-
+# %% ../nbs/core/06_interventions.ipynb #22d13b32
 def mean_outputs(
     run: Run,
     model,  # as training begins
@@ -133,7 +133,7 @@ def mean_outputs(
     ids = run.batch(run.config.at)["input_ids"]
     return dict(zip(layers, look(model, ids, "mixed", layers=layers)["mixed"].mean(1)))
 
-
+# %% ../nbs/core/06_interventions.ipynb #5216d857
 def _read_means(run):
     path = run.path / "clamp.safetensors"
     try:

@@ -226,7 +226,7 @@ def at(self: Config) -> int:
     "The step at which it begins: 0, or where it was forked."
     return int(self.start.rpartition("@")[2] or 0)
 
-
+# %% ../nbs/core/04_runs.ipynb #2e67a57c
 @patch(as_prop=True)
 def clamped(self: Config) -> dict[tuple[int, int], str]:
     "Layer and head → how it is held."
@@ -753,7 +753,7 @@ def _opened(run, step):
     kind = _Held if run.config.clamp and run.config.holds(step) else Checkpoint
     return kind(run.folder(step), step)
 
-
+# %% ../nbs/core/04_runs.ipynb #2f47d55c
 @patch
 def at(self: Run, step: int) -> Checkpoint:
     "The checkpoint of one step; a step without one is an `InputError` that names the nearest."
@@ -817,7 +817,7 @@ def origin(self: Config) -> Checkpoint | None:
         raise InputError(f"start = {self.start}: has no optimiser state to go on with; {near}; {more}")
     return checkpoint
 
-
+# %% ../nbs/core/04_runs.ipynb #12b3850c
 def _parent(run):
     "What a fork has noted of its parent: study, run id, options, and the tokens seen until the fork."
     return next(iter(_lines(run.path / "parent.json")), {})
@@ -832,7 +832,7 @@ def tokens(
     each, known = self.stream.tokens_per_batch, _parent(self).get("tokens")
     return step * each if known is None else known + (step - self.config.at) * each
 
-
+# %% ../nbs/core/04_runs.ipynb #1d825e36
 @patch(as_prop=True)
 def changed(self: Run) -> dict:  # option → value
     "What a fork has changed of its parent's configuration; of a run that is no fork nothing."

@@ -42,7 +42,7 @@ def _cell(base, fixed, cell, seed):
     changes = {name: value for name, value in cell.items() if name != "at"}
     return parent.replace(start=f"{parent.run_id}@{cell['at']}", **changes)
 
-
+# %% ../nbs/core/09_sweeps.ipynb #34df7fa2
 def expand(
     study: str,  # name of a study
     preset: str,  # one of its presets
@@ -449,7 +449,7 @@ def _check_forks(configs, root):
         for c in special:
             check_interventions(c)
 
-
+# %% ../nbs/core/09_sweeps.ipynb #9e7b0957
 def plan(
     study: str,  # name of a study
     preset: str,  # one of its presets, or of its `grids`
