@@ -216,19 +216,33 @@ def check_choice(
         raise InputError(f"{option} {nearest(value, choices)}")
 
 
-def _of_a_run(path, study, preset, corpus):
-    "The configuration of a run, which says all that the other three would say."
-    given = {"STUDY": study, "--preset": preset, "--corpus": corpus}
-    if also := [name for name, value in given.items() if value]:
-        raise InputError(f"--config: holds everything that {also[0]} says; leave one of the two out")
-    folder = named_path(path, "--config")
-    return Run(folder.parent if folder.is_file() else folder).config
+def _check_alone(option, **others):
+    "Refuse what would say again what a run says."
+    if also := [name for name, value in others.items() if value]:
+        name = {"study": "STUDY"}.get(also[0], f"--{also[0]}")
+        raise InputError(f"{option}: holds everything that {name} says; leave one of the two out")
 
 
-def _configured(study, preset, corpus, changed, like=""):
-    "The configuration that is asked for; `like`: a run that has it, but for what is changed."
+def _forked(start, runs, changed):
+    "The configuration of a run that begins at a checkpoint of another, RUN@STEP."
+    name, _, step = start.rpartition("@")
+    if not name or not re.fullmatch("[0-9]{1,9}", step):
+        raise InputError(f"--from {start!r}: write RUN@STEP, the name of a run and a step of it")
+    if "start" in changed:
+        raise InputError("--set start: --from says it; leave one of the two out")
+    parent = Run(run_folder(name, runs))
+    return parent.config.replace(start=f"{parent.run_id}@{step}", **changed)
+
+
+def _configured(study, preset, corpus, changed, like="", start="", runs=""):
+    "The configuration that is asked for; `like`: a run that has it, `start`: RUN@STEP, but for changes."
+    if start:
+        _check_alone("--from", study=study, preset=preset, corpus=corpus, config=like)
+        return _forked(start, runs, changed)
     if like:
-        return _of_a_run(like, study, preset, corpus).replace(**changed)
+        _check_alone("--config", study=study, preset=preset, corpus=corpus)
+        folder = named_path(like, "--config")
+        return Run(folder.parent if folder.is_file() else folder).config.replace(**changed)
     study = study or ("corpus" if corpus else "modular")
     config = studies[study].config(preset)
     if corpus:
@@ -245,10 +259,9 @@ def grok_nb_train(
     study: Param("modular, or another study; not needed with --corpus", str, opt=False, nargs="?") = "",
     preset: str = "",  # a preset of the study; default: demo, or text with --corpus
     set: Param("options to change, as name=value; --options lists them", str, nargs="+") = (),
-    corpus: Param(
-        "text to train a language model on: .txt, .jsonl or .parquet files or folders", str, nargs="+"
-    ) = (),
+    corpus: Param("text to train on: .txt, .jsonl or .parquet files or folders", str, nargs="+") = (),
     config: str = "",  # a run, or its config.json: the same options, but for those of --set
+    as_from: str = "",  # RUN@STEP: begin at that checkpoint of a run, with its options but for those of --set
     runs: str = "",  # folder of runs; default: GROK_NB_RUNS, else runs/
     device: str = "",  # cpu, cuda or mps; default: the best there is
     threads: int = 0,  # CPU threads; default: as before, else one for a small model, else all cores
@@ -261,15 +274,16 @@ def grok_nb_train(
     grok_nb_train modular --preset demo --set n_id=16 seed=1
     grok_nb_train --corpus books.parquet --set steps=300
     grok_nb_train --config runs/modular-p7-n32-a0.6-d3-s0-1f2e3d4c --set seed=1
+    grok_nb_train --from modular-p7-n32-a0.6-d3-s0-1f2e3d4c@400 --set clamp="1.2=zero"
     grok_nb_train modular --presets
     """
-    if not (study or preset or set or corpus or config or options or presets):
+    if not (study or preset or set or corpus or config or as_from or options or presets):
         _parser(grok_nb_train.__wrapped__).print_help()
         return
     if presets:
         _print_presets(studies[study or "modular"])
         return
-    config = _configured(study, preset, corpus, changes(set), config)
+    config = _configured(study, preset, corpus, changes(set), config, as_from, runs)
     if options:
         _print_options(config)
         return
@@ -339,7 +353,7 @@ def _what_it_costs(cost, engine):
 def grok_nb_sweep(
     study: Param("modular, copying, grammar, or another study", str),
     preset: str = "demo",  # a preset of the study; some have a grid of their own
-    grid: Param("options and their values, as n_id=8,16,32 alpha=.4,.8", str, nargs="+") = (),
+    grid: Param("options and values, as n_id=8,16 alpha=.4,.8; at=400,800 forks there", str, nargs="+") = (),
     seeds: Param("seeds; default: those of the preset's grid, else 0", int, nargs="+") = (),
     set: Param("options to change for every run, as name=value", str, nargs="+") = (),
     engine: str = "",  # processes (default), serial, dask, dask:tcp://host:port, slurm or slurm:local
@@ -356,6 +370,7 @@ def grok_nb_sweep(
     """Train every run of a grid, or go on where it was stopped, and print how each ended.
 
     grok_nb_sweep modular --grid n_id=12,32 alpha=.6,.85 --seeds 0 1 --workers 2
+    grok_nb_sweep modular --preset smoke --grid at=200,400 n_id=16,20 --seeds 0 1
     grok_nb_sweep modular --preset phase-cpu --dry-run
     grok_nb_sweep modular --preset phase-cpu --engine slurm --engine-options timeout_min=60
     """
@@ -365,7 +380,7 @@ def grok_nb_sweep(
     root, fixed, axes = runs_root(runs or None), changes(set), _several(grid)
     options = changes(engine_options, "--engine-options")
     options = {k: int(v) if re.fullmatch("[0-9]{1,30}", v) else v for k, v in options.items()}
-    configs, facts = plan(study, preset, axes, seeds or None, **fixed)
+    configs, facts = plan(study, preset, axes, seeds or None, root, **fixed)
     folder = sweep_folder(facts, root, name)
     check_workers(workers or None)
     kind, _ = check_engine(engine or None, **options)

@@ -39,9 +39,17 @@ def _runs(args):
     folder = runs_root(getattr(args, "runs", None) or None)
     return [p.parent.name for p in (*folder.glob("*/config.json"), *folder.glob("sweeps/*/sweep.json"))]
 
+
+def _forkable(args):
+    "RUN@STEP of checkpoints that training can go on from."
+    folder = runs_root(getattr(args, "runs", None) or None)
+    found = folder.glob("*/checkpoints/step-*/training_state.json")
+    return [f"{p.parents[2].name}@{int(p.parent.name[5:])}" for p in sorted(found)]
+
 # %% ../nbs/commands/07_completion.ipynb #c0a10008
 _meant = dict(study=lambda args: studies, preset=_presets, set=_options, grid=_options)
 _meant |= dict.fromkeys(("names", "run", "source", "tree", "config"), _runs)
+_meant["as_from"] = _forkable
 _words = dict(device="cpu cuda mps", spacing="linear log", format="html md pdf")
 _words |= dict(engine="processes serial dask slurm slurm:local", log="tensorboard wandb trackio")
 _meant_by = dict(grok_nb_runs=dict(by=lambda args: ["newest", "name"]))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['adapters', 'kinds', 'Adapter', 'checked_token_ids', 'left_as_found', 'look', 'attention_patterns', 'hidden_states',
            'head_outputs', 'mlp_activations', 'head_factors', 'ov_matrices', 'embed_unembed', 'norms', 'norms_after',
-           'norm_gain', 'ablate_heads']
+           'norm_gain', 'hold_heads', 'ablate_heads', 'head_parameters', 'block_parameters']
 
 # %% ../nbs/core/02_lens.ipynb #b7e6e910
 import operator
@@ -388,6 +388,20 @@ def _replace(attention, output, n_heads, gone, mean):
     hooks = [] if mean is None else [attention.register_forward_pre_hook(note, with_kwargs=True)]
     return [*hooks, output.register_forward_pre_hook(replace)]
 
+# %% ../nbs/core/02_lens.ipynb #4f02f3ed
+def hold_heads(
+    model,  # transformers causal language model
+    heads: dict[int, list[int]],  # layer → heads
+    means: dict,  # layer → what they mix at each position, (position, head, d_head); None: nothing
+) -> list:  # hooks, each with a `remove`
+    "Hold the outputs of some heads, in training too, until the hooks are removed."
+    model = getattr(model, "module", model)
+    (adapter, blocks), n_heads, hooks = _adapter(model), model.config.num_attention_heads, []
+    for layer, gone in heads.items():
+        attention, output = map(blocks[layer].get_submodule, (adapter.attention, adapter.output))
+        hooks += _replace(attention, output, n_heads, gone, means[layer])
+    return hooks
+
 # %% ../nbs/core/02_lens.ipynb #38807253
 @contextmanager
 def ablate_heads(
@@ -399,7 +413,7 @@ def ablate_heads(
     """While open, some heads add nothing to the residual stream, or nothing particular: their mean.
     Nothing is as if their output weights were zero."""
     model = getattr(model, "module", model)
-    (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
+    (_, blocks), n_heads = _adapter(model), model.config.num_attention_heads
     if mode not in ("zero", "mean"):
         raise InputError(f"mode: {nearest(mode, ('zero', 'mean'))}")
     if (mode == "mean") != (mean_over is not None):
@@ -409,8 +423,47 @@ def ablate_heads(
     if mode == "mean" and gone:
         means = dict(zip(gone, look(model, mean_over, "mixed", layers=list(gone))["mixed"].mean(1)))
     with ExitStack() as stack:
-        for layer in gone:
-            attention, output = map(blocks[layer].get_submodule, (adapter.attention, adapter.output))
-            for handle in _replace(attention, output, n_heads, gone[layer], means[layer]):
-                stack.enter_context(handle)
+        for handle in hold_heads(model, gone, means):
+            stack.enter_context(handle)
         yield
+
+# %% ../nbs/core/02_lens.ipynb #a10a8258
+def _projected(attention, head, n_heads, size):
+    "Where a head's queries, keys and values are made: (parameter, index), for each way to store them."
+    own = slice(head * size, (head + 1) * size)
+    if hasattr(attention, "q_proj"):
+        parts = attention.q_proj, attention.k_proj, attention.v_proj
+        return [(p, own) for part in parts for p in part.parameters()]
+    if hasattr(attention, "query_key_value"):  # head by head
+        whole = slice(3 * own.start, 3 * own.stop)
+        return [(p, whole) for p in attention.query_key_value.parameters()]
+    width = n_heads * size
+    thirds = [(..., slice(i * width + own.start, i * width + own.stop)) for i in range(3)]
+    return [(p, third) for third in thirds for p in attention.c_attn.parameters()]
+
+
+def head_parameters(
+    model,  # transformers causal language model
+    layer: int,  # from 0; from the last where negative
+    head: int,  # the same
+) -> list[tuple]:  # (parameter, index): `parameter[index]` is the head's
+    "The slices of a model's parameters that are one head's own."
+    model = getattr(model, "module", model)
+    (adapter, blocks), n_heads = _adapter(model), model.config.num_attention_heads
+    [layer], [head] = _chosen("layer", [layer], len(blocks)), _chosen("head", [head], n_heads)
+    if getattr(model.config, "num_key_value_heads", None) not in (None, n_heads):
+        raise InputError("head: the heads of this model share keys and values; take the whole layer")
+    attention, output = map(blocks[layer].get_submodule, (adapter.attention, adapter.output))
+    size = _outputs(model, layer).shape[1]
+    own = slice(head * size, (head + 1) * size)
+    into = output.weight, own if isinstance(output, Conv1D) else (..., own)
+    return [*_projected(attention, head, n_heads, size), into]
+
+
+def block_parameters(
+    model,  # transformers causal language model
+    layer: int,  # from 0; from the last where negative
+) -> list:
+    "All parameters of one block."
+    _, blocks = _adapter(getattr(model, "module", model))
+    return [*blocks[_chosen("layer", [layer], len(blocks))[0]].parameters()]

@@ -133,10 +133,15 @@ class Config:
                                          "0 = never", 0.0, 1e6)
     keep_states: int = option(2, "optimiser states kept, newest first; weights are kept of every checkpoint",
                               1, 10**5, hashed=False)
+    start: str = option("", "begin at RUN@STEP, a checkpoint of another run", hashed="if set")
+    clamp: str = option("", "heads held in training, as 0.1=zero 1.2=mean 1.3=step400", hashed="if set")
+    freeze: str = option("", "what does not learn, as embeddings unembedding 0 1.2", hashed="if set")
+    hold_until: int = option(0, "step at which clamp and freeze let go; 0 = never", 0, 10**8, hashed="if set")
     # fmt: on
 
     def __post_init__(self):
         self._freeze({f.name: _convert(f, getattr(self, f.name)) for f in fields(self)})
+        self._freeze(_in_standard_words(self))
         _check_shared(self)
         self.check()
         self._freeze(self.resolved(self.options()))
@@ -175,6 +180,85 @@ def _check_shared(config):
         raise InputError(f"warmup_steps = {config.warmup_steps}: {least}")
     if config.accumulation > (most := config.batch_size):
         raise InputError(f"accumulation = {config.accumulation}: must be at most batch_size = {most}")
+    _check_interventions(config)
+
+# %% ../nbs/core/04_runs.ipynb #f9fad43c
+_place = r"([0-9]{1,4})\.([0-9]{1,4})"  # layer.head
+_mode = r"zero|mean|step[0-9]{1,9}"
+
+
+def _in_order(name, text, pattern, such_as):
+    "The words of an option in one order, without zeros in front; an `InputError` names one that is none."
+    words = [re.sub(r"(?<![0-9])0+(?=[0-9])", "", word) for word in text.replace(",", " ").split()]
+    if strange := [word for word in words if not re.fullmatch(pattern, word)]:
+        raise InputError(f"{name} = {text!r}: {strange[0]!r} is not understood; write {such_as}")
+    places = [word.partition("=")[0] for word in words]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise InputError(f"{name} = {text!r}: {twice[0]} is named twice")
+    return " ".join(sorted(words, key=lambda word: ([int(n) for n in re.findall("[0-9]+", word)], word)))
+
+
+def _in_standard_words(config):
+    "What is held, and from where, in the words that stand for it in the name of a run."
+    clamp, freeze = rf"{_place}=({_mode})", rf"embeddings|unembedding|[0-9]{{1,4}}|{_place}"
+    modes = "layer.head=mode with zero, mean or stepN, as 0.1=zero 1.2=mean"
+    run, _, step = config.start.strip().rpartition("@")
+    is_one = run and re.fullmatch("[0-9]{1,9}", step) and not re.search(r"[\s@/\\]", run)
+    if config.start and not is_one:
+        raise InputError(f"start = {config.start!r}: write RUN@STEP, the name of a run and a step of it")
+    return dict(
+        start=f"{run}@{int(step)}" if run else "",
+        clamp=_in_order("clamp", config.clamp, clamp, modes),
+        freeze=_in_order(
+            "freeze", config.freeze, freeze, "embeddings, unembedding, a layer as 0, a head as 0.1"
+        ),
+    )
+
+# %% ../nbs/core/04_runs.ipynb #362ca854
+@patch(as_prop=True)
+def parent(self: Config) -> str:
+    "Id of the run that it begins in; empty: in none."
+    return self.start.rpartition("@")[0]
+
+
+@patch(as_prop=True)
+def at(self: Config) -> int:
+    "The step at which it begins: 0, or where it was forked."
+    return int(self.start.rpartition("@")[2] or 0)
+
+# %% ../nbs/core/04_runs.ipynb #2e67a57c
+@patch(as_prop=True)
+def clamped(self: Config) -> dict[tuple[int, int], str]:
+    "Layer and head → how it is held."
+    return {(int(a), int(b)): mode for a, b, mode in re.findall(rf"{_place}=({_mode})", self.clamp)}
+
+
+@patch
+def holds(
+    self: Config,
+    step: int,  # optimiser steps done
+) -> bool:
+    "Is anything clamped or frozen in the update that follows?"
+    return bool(self.clamp or self.freeze) and not 0 < self.hold_until <= step
+
+# %% ../nbs/core/04_runs.ipynb #ea57feae
+def _check_interventions(config):
+    "The same for a fork, and for what is held."
+    if config.start and config.at >= config.steps:
+        raise InputError(
+            f"start = {config.start!r}: must be before the last step; give steps, more than {config.at}"
+        )
+    frozen = config.freeze.split()
+    for (layer, head), mode in config.clamped.items():
+        if also := [word for word in frozen if word in (str(layer), f"{layer}.{head}")]:
+            raise InputError(f"clamp {layer}.{head}: freeze holds {also[0]} already, which a clamp does too")
+        if mode.startswith("step") and not config.start:
+            raise InputError(f"clamp {layer}.{head}={mode}: needs start, the run whose step is meant")
+    if config.hold_until and not (config.clamp or config.freeze):
+        raise InputError(f"hold_until = {config.hold_until}: there is nothing to hold; give clamp or freeze")
+    if config.hold_until and not config.at < config.hold_until <= config.steps:
+        least = f"from {config.at + 1}, after the beginning, to steps = {config.steps}"
+        raise InputError(f"hold_until = {config.hold_until}: must be {least}")
 
 # %% ../nbs/core/04_runs.ipynb #7d20a0a2
 def markdown_table(
@@ -601,14 +685,20 @@ def prepare(
     config: Config,
     root: str | Path | None = None,  # folder of runs; None: the configuration's own
 ) -> Run:
-    """As `create`, of a run that is going to be trained.
-    Its probes are made, and a text is read to its end, before there is a folder."""
+    """As `create`, of a run that is going to be trained. Its probes are made, a text is read to its end,
+    and what it begins with and holds is looked for, before there is a folder."""
     folder, config = _placed(config, root)
     if not (folder / config.run_id / "config.json").exists():
         study = studies[config.study]
         study.probes(config)
         if getattr(config, "corpus", ""):
             study.stream(config)
+        if config.start or config.clamp or config.freeze:
+            config.under(folder).origin()  # what can be refused at once
+
+            from grok_nb.interventions import check_interventions
+
+            check_interventions(config.under(folder))
     return cls.create(config, folder)
 
 # %% ../nbs/core/04_runs.ipynb #7d20a00d
@@ -646,7 +736,24 @@ def folder(self: Run, step: int) -> Path:
     "Where the checkpoint of a step is, or would be."
     return self.path / "checkpoints" / f"step-{step:08d}"
 
+# %% ../nbs/core/04_runs.ipynb #b9a1fb57
+class _Held(Checkpoint):
+    "Of a run that clamps heads."
 
+    @property
+    def model(self):
+        from grok_nb.interventions import hold_outputs
+
+        model = super().model
+        hold_outputs(Run(self.path.parents[1]), model)
+        return model
+
+
+def _opened(run, step):
+    kind = _Held if run.config.clamp and run.config.holds(step) else Checkpoint
+    return kind(run.folder(step), step)
+
+# %% ../nbs/core/04_runs.ipynb #2f47d55c
 @patch
 def at(self: Run, step: int) -> Checkpoint:
     "The checkpoint of one step; a step without one is an `InputError` that names the nearest."
@@ -657,13 +764,13 @@ def at(self: Run, step: int) -> Checkpoint:
         raise InputError(f"step {step}: no checkpoint there; the nearest are {there}")
     if why := _fault(self, step, folder):
         raise Damaged(why)
-    return Checkpoint(folder, step)
+    return _opened(self, step)
 
 
 @patch(as_prop=True)
 def checkpoints(self: Run) -> list[Checkpoint]:
     "Every committed checkpoint, in order."
-    return [Checkpoint(self.folder(s), s) for s in self.steps]
+    return [_opened(self, s) for s in self.steps]
 
 
 @patch(as_prop=True)
@@ -681,6 +788,58 @@ def unsound(
     folders = sorted(_step_folders(self).items(), reverse=True)
     faults = {step: _fault(self, step, folder) for step, folder in folders if step > above}
     return {step: why for step, why in faults.items() if why}
+
+# %% ../nbs/core/04_runs.ipynb #d6c21fa5
+@patch
+def origin(self: Config) -> Checkpoint | None:
+    "The checkpoint that training begins at; an `InputError` if it is not there, or cannot be gone on from."
+    if not self.start:
+        return None
+    folder = runs_root(self.root)
+    if not (folder / self.parent / "config.json").is_file():
+        there = sorted(p.parent.name for p in folder.glob("*/config.json"))
+        why = nearest(self.parent, there) if there else f"{self.parent!r}: there are no runs in {folder}"
+        raise InputError(f"start: run {why}")
+    run = Run(folder / self.parent)
+    if (run.run_id, run.config.study) != (self.parent, self.study):
+        raise InputError(f"start: {folder / self.parent} is {run.run_id}, of the study {run.config.study}")
+    try:
+        checkpoint = Checkpoint(run.at(self.at).path, self.at)
+        checkpoint.verify(state=True)
+    except InputError as e:
+        raise InputError(f"start = {self.start}: {e}") from None
+    if not checkpoint.has_state:
+        have = [c.step for c in run.checkpoints if c.has_state]
+        near = (
+            f"the nearest that has one is {min(have, key=lambda s: abs(s - self.at))}" if have else "none has"
+        )
+        more = "a run trained with a larger keep_states keeps more"
+        raise InputError(f"start = {self.start}: has no optimiser state to go on with; {near}; {more}")
+    return checkpoint
+
+# %% ../nbs/core/04_runs.ipynb #12b3850c
+def _parent(run):
+    "What a fork has noted of its parent: study, run id, options, and the tokens seen until the fork."
+    return next(iter(_lines(run.path / "parent.json")), {})
+
+
+@patch
+def tokens(
+    self: Run,
+    step: int,  # optimiser steps done
+) -> int:
+    "Training tokens seen; of a fork those of its parent among them."
+    each, known = self.stream.tokens_per_batch, _parent(self).get("tokens")
+    return step * each if known is None else known + (step - self.config.at) * each
+
+# %% ../nbs/core/04_runs.ipynb #1d825e36
+@patch(as_prop=True)
+def changed(self: Run) -> dict:  # option → value
+    "What a fork has changed of its parent's configuration; of a run that is no fork nothing."
+    saved = _parent(self).get("options", {})
+    mine = self.config.options()
+    shared = {f.name for f in fields(self.config) if f.metadata["hashed"]} - {"start"}
+    return {name: mine[name] for name in mine if name in shared & saved.keys() and mine[name] != saved[name]}
 
 # %% ../nbs/core/04_runs.ipynb #7d20a00f
 @patch(as_prop=True)
@@ -706,7 +865,8 @@ def state(self: Run) -> str:
 @patch
 def __repr__(self: Run):
     done = f"{len(self.steps)} checkpoints, step {max(self.steps, default=0)} of {self.config.steps}"
-    return f"Run({self.run_id}: {self.state}, {done})"
+    origin = f", from {self.config.start}" if self.config.start else ""
+    return f"Run({self.run_id}: {self.state}, {done}{origin})"
 
 # %% ../nbs/core/04_runs.ipynb #7d20a010
 def is_like(
@@ -795,10 +955,10 @@ def missing_evaluations(
     self: Run,
     until: int,  # step
 ) -> list[int]:  # steps
-    "Evaluations up to a step that were made, and are not in `metrics.jsonl` any more."
+    "Evaluations up to a step that were made, in this run and no parent's, and are not in `metrics.jsonl`."
     every, there = self.config.evaluate_every, {r["step"] for r in self.records()}
     due = {*range(0, until + 1, every), *([until] if until == self.config.steps else [])}
-    return sorted(due - there)
+    return sorted(s for s in due - there if s > self.config.at or not self.config.start)
 
 # %% ../nbs/core/04_runs.ipynb #7d20a011
 @patch
@@ -818,7 +978,8 @@ def metrics(self: Run):
 
 # %% ../nbs/core/04_runs.ipynb #e9435ffa
 def describe(runs: list[Run]):
-    "A table of runs: run, study, preset, fidelity, seed, state, step, steps, minutes, parameters."
+    """A table of runs: run, study, preset, fidelity, seed, state, step, steps, minutes, parameters;
+    and start, where one of them begins in another run."""
     import pandas as pd
 
     rows = []
@@ -838,14 +999,23 @@ def describe(runs: list[Run]):
                 parameters=getattr(r.config, "n_parameters", None),
             )
         )
+    if any(r.config.start for r in runs):
+        rows = [row | dict(start=r.config.start) for row, r in zip(rows, runs)]
     return pd.DataFrame(rows)
 
 # %% ../nbs/core/04_runs.ipynb #7d20a012
+def _short_name(run):
+    if not run.config.start:
+        return run.preset if run.preset != "custom" else run.config.slug()
+    said = ", ".join(f"{name} = {value}" for name, value in run.changed.items()) or "nothing changed"
+    return f"from {run.config.at:,}: {said}"
+
+
 def labels(
     runs: list[Run],
 ) -> dict[str, str]:  # run id → how reports call it
-    "Short names of runs: the preset, with the seed where there are several; else the id."
-    presets = [r.preset if r.preset != "custom" else r.config.slug() for r in runs]
+    "Short names of runs: the preset, or what a fork changed; seeds where there are several; else the id."
+    presets = [_short_name(r) for r in runs]
     names = [p if presets.count(p) == 1 else f"{p}, seed {r.config.seed}" for r, p in zip(runs, presets)]
     return {r.run_id: n if names.count(n) == 1 else r.run_id for r, n in zip(runs, names)}
 

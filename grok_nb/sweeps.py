@@ -30,22 +30,35 @@ def _check_grid(grid, seeds, names):
             raise InputError(f"grid: {name} has no values")
     if "seed" in grid:
         raise InputError("grid: seed is not an axis of the grid; give seeds")
+    if "at" in grid and "start" in grid:
+        raise InputError("grid: start says at which step too; leave out at")
 
 
+def _cell(base, fixed, cell, seed):
+    "The configuration of a cell; with `at` it is a fork, at that step, of what the sweep fixes alone."
+    if "at" not in cell:
+        return base.replace(**fixed, **cell, seed=seed)
+    parent = base.replace(**fixed, seed=seed)
+    changes = {name: value for name, value in cell.items() if name != "at"}
+    return parent.replace(start=f"{parent.run_id}@{cell['at']}", **changes)
+
+# %% ../nbs/core/09_sweeps.ipynb #34df7fa2
 def expand(
     study: str,  # name of a study
     preset: str,  # one of its presets
-    grid: dict[str, Sequence],  # option → its values, or their text
+    grid: dict[str, Sequence],  # option → its values, or their text; at: steps to fork at
     seeds: Sequence[int] = (0,),
+    fixed: dict | None = None,  # options to change for every run
 ) -> list[Config]:  # seed by seed
     "The configurations of a sweep. Raises InputError for unknown options, no values, and the same run twice."
-    base = from_preset(studies[study].presets, preset)
-    _check_grid(grid, seeds, [f.name for f in fields(base)])
+    base, fixed = from_preset(studies[study].presets, preset), fixed or {}
+    axes = {name: [value] for name, value in fixed.items()} | grid
+    _check_grid(axes, seeds, [*(f.name for f in fields(base)), "at"])
     cells, found = [dict(zip(grid, values)) for values in product(*grid.values())], {}
     for seed, cell in product(seeds, cells):
-        said = ", ".join(f"{k} = {v}" for k, v in dict(cell, seed=seed).items())
+        said = ", ".join(f"{k} = {v}" for k, v in (fixed | cell | dict(seed=seed)).items())
         try:
-            config = base.replace(**cell, seed=seed)
+            config = _cell(base, fixed, cell, seed)
         except InputError as e:
             raise InputError(f"grid, at {said}: {e}") from None
         if config.run_id in found:
@@ -315,6 +328,7 @@ def _timed(config, evaluate_every, steps=20):
     from grok_nb.training import train
 
     short = dict(steps=steps, warmup_steps=0, checkpoints=1, checkpoint_on_change=0.0)
+    short |= dict(start="", clamp="", freeze="", hold_until=0)
     folder = tempfile.mkdtemp()
     try:
         run = train(config.replace(evaluate_every=evaluate_every, **short), folder, progress=False)
@@ -354,7 +368,7 @@ def estimate(
                 measured[_kind(c)] = run_seconds(c.under(folder))
             except (RunError, InputError):  # it diverges, or cannot be as short as a calibration
                 measured[_kind(c)] = float("nan")
-        seconds += measured[_kind(c)]
+        seconds += measured[_kind(c)] * (1 - c.at / c.steps)
     at_once = min(workers or check_workers(), max(1, len(configs) - len(finished)))
     counts = dict(runs=len(configs), finished=len(finished), workers=at_once)
     return counts | dict(seconds=seconds, minutes=seconds / at_once / 60)
@@ -421,11 +435,27 @@ def read_sweep(
     return saved["facts"], [Run(root / r) for r in saved["runs"] if (root / r / "config.json").is_file()]
 
 # %% ../nbs/core/09_sweeps.ipynb #ad43cf75
+def _check_forks(configs, root):
+    "Raises InputError where a run cannot begin or hold what it should; first for a parent that is not there."
+    special = [c.under(root) for c in configs if c.start or c.clamp or c.freeze]
+    for c in special:
+        if c.parent and not (root / c.parent / "config.json").is_file():
+            here = "is not in this folder of runs"
+            raise InputError(f"grid: {c.parent}, to be forked at step {c.at}, {here}; train it first")
+        c.origin()
+    if special:
+        from grok_nb.interventions import check_interventions
+
+        for c in special:
+            check_interventions(c)
+
+# %% ../nbs/core/09_sweeps.ipynb #9e7b0957
 def plan(
     study: str,  # name of a study
     preset: str,  # one of its presets, or of its `grids`
     grid: dict[str, Sequence] | None = None,  # as in `sweep`
     seeds: Sequence[int] | None = None,  # as in `sweep`
+    root: str | Path | None = None,  # folder of runs, where parents of forks are looked for
     **fixed,  # options to change for every run
 ) -> tuple[list[Config], dict]:  # its configurations; study, preset, grid, seeds, fixed
     "What a sweep consists of."
@@ -438,15 +468,16 @@ def plan(
         grid = {k: v for k, v in known.items() if k not in ("preset", "fixed", "seeds")}
     if not grid and len(seeds) < 2:
         raise InputError(f"grid: preset {preset!r} of {study} has none of its own; give one, as n_id=8,16,32")
-    if both := [k for k in fixed if k in grid]:
+    if both := [k for k in fixed if k in grid and "at" not in grid]:
         raise InputError(f"{both[0]}: is an axis of the grid, and has one value for every run too")
-    configs = expand(study, preset, dict(grid) | {k: [v] for k, v in fixed.items()}, seeds)
+    configs = expand(study, preset, dict(grid), seeds, fixed)
+    _check_forks(configs, runs_root(root))
 
     def values(name):  # as the configurations have them, not as text
         return list(dict.fromkeys(getattr(c, name) for c in configs))
 
     facts = dict(study=study, preset=preset, grid={n: values(n) for n in grid}, seeds=values("seed"))
-    return configs, facts | dict(fixed={n: values(n)[0] for n in fixed})
+    return configs, facts | dict(fixed={n: fixed[n] if n in grid else values(n)[0] for n in fixed})
 
 # %% ../nbs/core/09_sweeps.ipynb #09f0a008
 _of_run_all = "then", "until", "keep_best", "progress", "tries", "stalled", "every"
@@ -455,7 +486,7 @@ _of_run_all = "then", "until", "keep_best", "progress", "tries", "stalled", "eve
 def sweep(
     study: str,  # name of a study
     preset: str,  # one of its presets, or of its `grids`
-    grid: dict[str, Sequence] | None = None,  # option → its values; None: as the study's `grids` say
+    grid: dict[str, Sequence] | None = None,  # option → values; at: steps to fork at; None: as `grids` say
     seeds: Sequence[int] | None = None,  # None: as the study says, else 0
     engine=None,  # see `open_engine`
     root: str | Path | None = None,  # folder of runs, see `runs_root`
@@ -464,7 +495,7 @@ def sweep(
     **options,  # of `run_all`: workers, then, until, keep_best, progress, tries, stalled; and of the engine
 ):  # → pandas, see `summarise`; `attrs["folder"]`: where the sweep is kept
     "Train every run of a grid, on any engine, and tell how each ended; runs that fail, with their error."
-    configs, facts = plan(study, preset, grid, seeds, **fixed or {})
+    configs, facts = plan(study, preset, grid, seeds, root, **fixed or {})
     check_paths(options.get("then", ""), options.get("until", ""))
     folder = sweep_folder(facts, root, name)
     running = {k: options.pop(k) for k in _of_run_all if k in options}

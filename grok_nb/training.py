@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from . import InputError, RunError, check_environment, from_environment
 from .files import atomic_folder, disk_errors_are_named, move_into_place, partial_of, remove_folder
 from .files import size_of
+from .interventions import Hold, begin, inherit
 from .loggers import Log, check_logger
 from .models import logits_at
 from .probes import fingerprint, plain_rows
@@ -232,7 +233,7 @@ def commit(
     "Save a checkpoint as a whole; forget those that were passing, and states older than `keep_states`."
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise TrainingDiverged
-    about = dict(step=step, tokens=step * run.stream.tokens_per_batch, run=run.run_id)
+    about = dict(step=step, tokens=run.tokens(step), run=run.run_id)
     if passing:
         about["passing"] = True
     with atomic_folder(run.folder(step), check=run.fence, **about) as folder:
@@ -467,7 +468,7 @@ def open_to_resume(
             f"step {checkpoint.step}: the evaluation of step {lost[0]} is not in metrics.jsonl any more"
         )
     checkpoint.verify(state=True)
-    model = checkpoint.model
+    model = Checkpoint(checkpoint.path, checkpoint.step).model  # nothing held yet
     halved = _kinds(checkpoint) & {"F16", "BF16"} and fresh.dtype == torch.float32
     if halved or _shapes(model) != _shapes(fresh):
         raise Damaged(f"step {checkpoint.step}: its tensors are not those of this run's model")
@@ -478,7 +479,7 @@ def open_to_resume(
 
 
 def where_to_begin(run: Run):  # → Checkpoint or None, model, list of str: what was passed over, and why
-    "The newest checkpoint that training can go on from, or a new model."
+    "The newest checkpoint that training can go on from; else the parent's, or a new model."
     fresh, found, origin = run.study.model(run.config), {}, None
     model = fresh
     for checkpoint in (
@@ -490,6 +491,7 @@ def where_to_begin(run: Run):  # → Checkpoint or None, model, list of str: wha
         except Damaged as e:
             found[checkpoint.step] = str(e)
     found |= run.unsound(origin.step if origin else -1)
+    origin = origin or begin(run.config, model)
     return origin, model, [found[s] for s in sorted(found, reverse=True)]
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e0
@@ -509,12 +511,17 @@ class Session:
         torch.manual_seed(config.seed)
         origin, model, self.passed_over = where_to_begin(run)
         self.is_new, self.step = origin is None, origin.step if origin else 0
-        _set_threads(run, model, threads, accelerator.num_processes)
+        self.parent = (
+            None if self.is_new or origin.path.parents[1] == run.path else Run(origin.path.parents[1])
+        )
+        _set_threads(self.parent or run, model, threads, accelerator.num_processes)
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             self.model = accelerator.prepare(model.train())
         self.bare = accelerator.unwrap_model(self.model)
         self.optimizers = make_optimizers(self.bare, config)
-        known = load_state(origin, self.optimizers) if origin else {}
+        self.anew = bool(self.parent) and self.parent.config.optimizer != config.optimizer
+        known = load_state(origin, [] if self.anew else self.optimizers) if origin else {}
+        self.hold = Hold(run, self.bare, self.step, begins=self.is_new or self.parent is not None)
         self.loss_sum = torch.tensor(
             known.get("loss_sum", 0.0), dtype=torch.float32, device=accelerator.device
         )
@@ -557,12 +564,14 @@ def update(self: Session):
         loss = part.pop("weight") * self.loss_of(part)
         self.accelerator.backward(loss)
         self.loss_sum += loss.detach()
+    self.hold.clear_gradients()
     if config.clip:
         self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip)
     for o in self.optimizers:
         o.step()
         o.zero_grad(set_to_none=True)
     self.step, self.loss_steps = self.step + 1, self.loss_steps + 1
+    self.hold.put_back(self.step)
 
 # %% ../nbs/core/05_training.ipynb #6a10c3e5
 class Due(NamedTuple):
@@ -599,7 +608,7 @@ def check_folder(self: Session):
 # %% ../nbs/core/05_training.ipynb #a33165cb
 def evaluate(run: Run, model, step: int, device, probes: dict) -> list[dict]:
     "Tidy rows of every probe, the model in eval mode and without gradients."
-    context = Context(run.config, run.stream, step, step * run.stream.tokens_per_batch, device)
+    context = Context(run.config, run.stream, step, run.tokens(step), device)
     model.eval()
     with torch.no_grad():
         said = {name: plain_rows(name, probe(model, context)) for name, probe in probes.items()}
@@ -626,7 +635,7 @@ def _write_metrics(self: Session):
             raise TrainingDiverged
     rows += evaluate(run, self.bare, step, self.accelerator.device, self.probes)
     seconds = round(time.monotonic() - self.began, 2)
-    record = dict(step=step, tokens=step * run.stream.tokens_per_batch, seconds=seconds, rows=rows)
+    record = dict(step=step, tokens=run.tokens(step), seconds=seconds, rows=rows)
     run.append(**record)
     if self.log:
         self.log(record)
@@ -711,7 +720,12 @@ def begin(self: Session):
         return
     run, step, device = self.run, self.step, self.accelerator.device
     save_artifacts(run)
-    run.cut_back(-1 if self.is_new else step)
+    if self.is_new or self.parent:
+        self.hold.save()
+    if self.parent:
+        inherit(run, self.parent)
+    else:
+        run.cut_back(-1 if self.is_new else step)
     self.written = size_of(run.path / "metrics.jsonl")
     self.curve = headline_curve(run)
     forget_worse(run, best_step(self.curve, run.study) if self.keep_best else None)
@@ -720,6 +734,9 @@ def begin(self: Session):
         (run.path / past).unlink(missing_ok=True)
     for why in self.passed_over:
         print(f"{run.run_id}: {why}; passed over, training goes on from step {step}", file=sys.stderr)
+    if self.anew:
+        its, mine = self.parent.config.optimizer, run.config.optimizer
+        print(f"{run.run_id}: {mine} begins without the state of the parent's {its}", file=sys.stderr)
     measured_by = {name: fingerprint(probe) for name, probe in self.probes.items()}
     if changed := [] if self.is_new else _changed(run, measured_by):
         print(f"{run.run_id}: {', '.join(changed)}: other code measured up to step {step}", file=sys.stderr)
@@ -733,6 +750,9 @@ def begin(self: Session):
         probes=measured_by,
         **(dict(passed_over=self.passed_over) if self.passed_over else {}),
     )
+    if self.parent:
+        check_new(run)
+        self.save()
     if self.is_new:
         check_new(run)
         self.save(self.measure())

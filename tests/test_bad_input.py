@@ -210,6 +210,25 @@ CASES = [
     option("batch_size=64 accumulation=100", "accumulation = 100", "at most batch_size = 64"),
     option("decay_share=1.5", "decay_share = '1.5'", "from 0.0 to 1.0"),
     option("data_seed=-2", "data_seed = '-2'", "from -1 to"),
+    # interventions
+    option("start=x", "start = 'x'", "RUN@STEP"),
+    option("start=../x@3", "start = '../x@3'", "RUN@STEP"),
+    option("start=x@3", "start: run 'x'"),
+    option("start=x@1000", "start = 'x@1000'", "before the last step"),
+    option("clamp=0.1", "clamp = '0.1'", "zero, mean or stepN"),
+    option("clamp=0.1=half", "clamp = '0.1=half'", "zero, mean or stepN"),
+    option("clamp=0.1=zero,0.01=mean", "0.1 is named twice"),
+    option("clamp=0.1=step5", "clamp 0.1=step5", "needs start"),
+    option("clamp=0.1=zero freeze=0", "clamp 0.1", "freeze holds 0 already"),
+    option("freeze=-1", "freeze = '-1'", "a layer as 0"),
+    option("freeze=embeding", "freeze = 'embeding'", "embeddings, unembedding"),
+    option("hold_until=5", "hold_until = 5", "give clamp or freeze"),
+    option("freeze=0 hold_until=1001", "hold_until = 1001", "to steps = 1000"),
+    Case("from nowhere", ["--from", "x@3"], ["run 'x'"]),
+    Case("from no step", ["--from", "x"], ["--from 'x'", "RUN@STEP"]),
+    Case("from a run of a study", ["modular", "--from", "x@3"], ["--from", "STUDY"]),
+    Case("fork at a step without a parent", ["modular", "--grid", "at=5,6"], ["to be forked at step 5", "train it first"], command="grok_nb_sweep"),
+    Case("fork at no step", ["modular", "--grid", "at=x"], ["@x", "RUN@STEP"], command="grok_nb_sweep"),
     # names
     option("n_shot=3", "'n_shot'", "did you mean 'n_shots'"),
     option("../seed=3", "'../seed'", "did you mean 'seed'"),
@@ -567,7 +586,7 @@ BAD = dict(runs=[*NO_PATH, "file", "file/runs"], out=[*NO_PATH, "file"], corpus=
            steps=[*NO_STEPS, "epoch-{step}"],
            set=NO_SETTING, grid=NO_SETTING, engine_options=NO_SETTING[:-3], name=[name for name in NO_TEXT if name != "²"], run=NO_FILE, to=[*NO_TEXT, "", "b", "a/b/c", "a/b--c"])
 BAD |= dict.fromkeys("study preset device format by spacing engine".split(), NO_NAME)
-BAD |= dict(verify=NO_NAME, log=[name for name in NO_NAME if name], config=[name for name in NO_FILE if name])
+BAD |= dict(verify=NO_NAME, log=[name for name in NO_NAME if name]) | dict.fromkeys(("config", "as_from"), [name for name in NO_FILE if name])
 BAD |= dict(strip_prefix=NO_TEXT, ignore_tensors=[text for text in NO_TEXT if text.strip("x")])
 BAD |= dict.fromkeys(("pairs", "tree", "tokenizer"), [name for name in NO_FILE if name]) | dict.fromkeys(("columns", "neighbour", "policy"), NO_NAME) # the empty one stands for none
 OTHERS = dict(grok_nb_prune=prune.grok_nb_prune, grok_nb_push=push.grok_nb_push) # with pages of their own
@@ -622,6 +641,7 @@ def bad_calls():
             (lambda v: form_of("", v), NO_NAME), (engines.named, NO_FUNCTION), (engines.check_engine, NO_NAME), (engines.check_workers, [-1, 0, 10**6, 10**400]),
             (lambda v: sweeps.sweep_folder(facts, "r", v), BAD["name"]), (lambda v: sweeps.plan("modular", "demo", {v: [1]}), NO_TEXT),
             (lambda v: sweeps.plan("modular", "demo", dict(n_id=[8, v])), NO_NUMBER), (lambda v: sweeps.plan("modular", "demo", seeds=[0, v]), NO_NUMBER),
+            (lambda v: sweeps.plan("modular", "demo", dict(at=[v])), [*NO_NUMBER, "-1"]), *((lambda v, name=name: study.config("demo", **{name: v}), [*NO_TEXT, "0.", "0.1=", "1@", "@1"]) for name in ("start", "clamp", "freeze")),
             (lambda v: sweeps.plan(v, "demo"), NO_NAME), (lambda v: sweeps.plan("modular", v), NO_NAME), (studies.__getitem__, NO_NAME),
             (lambda v: commands.changes([v]), ["x", "=1", *NO_TEXT]), (lambda v: studies["modular"].config(**{v: 1}), [*NO_TEXT, ""])):
         for value in values: yield function, value
@@ -688,7 +708,7 @@ def values(f):
     return st.text(st.characters(codec="utf-8"), max_size=20)
 
 
-NOT_HERE = {"steps", "warmup_steps", "batch_size", "accumulation"} # they depend on each other
+NOT_HERE = {"steps", "warmup_steps", "batch_size", "accumulation", "start", "clamp", "freeze", "hold_until"} # they depend on each other
 CORE = [f for f in fields(Config) if f.name not in NOT_HERE]
 HASHED = {f.name for f in fields(Config) if f.metadata["hashed"]}
 
@@ -730,11 +750,11 @@ def test_run_id_changes_with_every_hashed_option(data):
 def test_every_option_of_a_study_counts(base):
     "Each option changed alone: the run's name changes if the option is hashed, and only then."
     fit = dict(p=11, n_id=36, width=base.width*2, heads=2, vocab_size=base.vocab_size + 500, batch_size=base.batch_size*2,
-               limit_tokens=10**5)
+               limit_tokens=10**5, start="other@0", clamp="0.0=zero", freeze="embeddings")
     ids = {base.run_id}
     for f in fields(base):
         old = getattr(base, f.name)
-        if f.name == "paper_compat": continue # needs other options with it
+        if f.name in ("paper_compat", "hold_until"): continue # need other options with them
         if f.metadata["choices"]: new = next(c for c in f.metadata["choices"] if c != old)
         elif f.name in fit: new = fit[f.name]
         else: new = {bool: lambda: not old, int: lambda: old + 1, float: lambda: old*.9 or .01, str: lambda: old + "x"}[f.type]()

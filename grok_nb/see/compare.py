@@ -36,6 +36,13 @@ def _by(runs, by):
     return [*by] or (_differing([r.config for r in runs]) if own else [])
 
 
+def _said(config, name):
+    "An option and its value; forks at one step belong together, whatever their parents are called."
+    if name == "start":
+        return f"from {config.at:,}" if config.start else "no fork"
+    return f"{name} = {getattr(config, name)}".removesuffix(" = ")
+
+
 def groups(
     runs: Sequence[Run],  # of one study
     by: Sequence[str] = (),  # options; empty: what differs
@@ -43,7 +50,7 @@ def groups(
     "Runs that belong together. Raises InputError for two of one seed in a group."
     by, found = _by(runs, by), {}
     for run in sorted(runs, key=lambda r: [getattr(r.config, name) for name in by]):
-        said = ", ".join(f"{name} = {getattr(run.config, name)}" for name in by)
+        said = ", ".join(_said(run.config, name) for name in by)
         found.setdefault(said or run.preset.replace("custom", "options of its own"), []).append(run)
     for name, group in found.items():
         seeds = [r.config.seed for r in group]
