@@ -11,7 +11,7 @@ NB     ?= nbs
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-all machines evidence setup lab docs readme export notebooks clean
+.PHONY: help demo test test-slow test-all machines evidence gpu carry setup lab docs readme export notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -40,6 +40,13 @@ machines: $(READY) ## what the trainings come to under other CPUs' kernels and w
 
 evidence: $(READY) ## train and measure again what is missing or out of date in the evidence: hours
 	grok_nb_evidence $(ARGS)
+
+# Nothing is installed: the package is imported from this folder, with the Python whose torch knows the GPU.
+gpu: ## train what is worth a GPU and not done yet: make gpu ARGS="--minutes 9 --out gpu"
+	PYTHONPATH="$(CURDIR):$(CURDIR)/.carry" python3 -c "from grok_nb.gpu import grok_nb_gpu; grok_nb_gpu()" $(ARGS)
+
+carry: # what a GPU machine without network may lack, into the folder .carry
+	"$(PYTHON)" -m pip install --quiet --no-deps --upgrade --target .carry -c constraints.txt fastcore
 
 setup: $(READY) ## create .venv and install what is missing
 
