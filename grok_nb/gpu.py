@@ -30,10 +30,12 @@ class Item:
     grid: dict = field(default_factory=dict)  # option → values
     seeds: tuple = (0,)
     reads: tuple = ()  # options that name a text; the item waits until they are given
+    looks: int = 9  # checkpoints to look inside of; a grid is not looked into
     compiled: bool = False  # by accelerate's own switch
 
 
-_text, _books = dict(reads=("corpus",)), dict(reads=("corpus", "pairs"))
+_text = dict(reads=("corpus",), looks=2)  # 72 heads, each taken out
+_books = dict(reads=("corpus", "pairs"))
 
 queue = (
     Item("modular-depth2", "modular", 7.5, {}),
@@ -123,7 +125,7 @@ def _draw(run, item, out, **where):
     from grok_nb.see.report import figure_list
 
     with ZipFile(out / "figures.zip", "a") as archive:
-        drawn = figure_list(run.study, [run], {run.run_id: item.name}, **where)
+        drawn = figure_list(run.study, [run], {run.run_id: item.name}, item.looks, **where)
         for i, (heading, _, fig) in enumerate(drawn):
             name = re.sub(r"\W+", "-", heading).strip("-").lower()
             with archive.open(f"{item.name}-s{run.config.seed}/{i}-{name}.png", "w") as file:
@@ -144,7 +146,7 @@ def finish(
     out.mkdir(parents=True, exist_ok=True)
     where = dict(device="cuda") if torch.cuda.is_available() else {}
     if not item.grid:  # of which there are too many to look at
-        measured_inside([run], **where)
+        measured_inside([run], item.looks, **where)
         _draw(run, item, out, **where)
     add_evidence([run], item.name, out, judged=False)
 

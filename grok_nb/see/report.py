@@ -278,6 +278,7 @@ def figure_list(
     study,  # `study.Study`
     shown: Sequence[Run],  # of it, with a checkpoint each
     names: Mapping[str, str],  # run id → how it is called
+    most: int = 9,  # checkpoints of each to look inside of
     **where,  # device: where the models are put, if not on the CPU
 ) -> list:  # (heading, caption, matplotlib Figure)
     "All that a study draws of some runs; looks inside what has not been looked into."
@@ -296,7 +297,7 @@ def figure_list(
     if beside := beside_evidence(study, table.merge(about)):
         caption = "The headline curve over those of the judged runs. Strokes: half-way up its own rise."
         figures = [*figures, ("Beside the evidence", caption, beside)]
-    inside = measured_inside(shown, **where).replace(dict(run=names))
+    inside = measured_inside(shown, most, **where).replace(dict(run=names))
     called = {names[r.run_id]: r for r in shown}
     return [*figures, *study.checkpoint_figures(called, inside, **where)]
 
