@@ -33,7 +33,7 @@ class Item:
     looks: int = 9  # checkpoints to look inside of; a grid is not looked into
     compiled: bool = False  # by accelerate's own switch
 
-
+# %% ../nbs/commands/08_gpu.ipynb #a1f00001
 _text = dict(reads=("corpus",), looks=2)  # 72 heads, each taken out
 _books = dict(reads=("corpus", "pairs"))
 
@@ -63,7 +63,7 @@ toys = dict(  # study → what makes its runs small
     | dict(vocab_size=300, context=64, width=32, mlp=32, batch_size=8, accumulation=1, pairs_each=20),
 )
 
-
+# %% ../nbs/commands/08_gpu.ipynb #a1f00002
 def runs_of(
     item: Item,
     text: Mapping[str, str] = {},  # option → value, of the items that read one: corpus, pairs
@@ -88,7 +88,7 @@ def done(
 
     return {row["run"] for row in still_true(study, out)}
 
-
+# %% ../nbs/commands/08_gpu.ipynb #a1f00003
 def left(
     items: Sequence[Item],
     out: str | Path,  # folder of tables
@@ -116,10 +116,11 @@ def _compiled(wanted):
         if ours:
             del os.environ[switch]
 
-
+# %% ../nbs/commands/08_gpu.ipynb #a1f00004
 def _draw(run, item, out, **where):
     "The pictures of a run, in the archive."
     import re
+    from io import BytesIO
     from zipfile import ZipFile
     import matplotlib.pyplot as plt
     from grok_nb.see.report import figure_list
@@ -128,8 +129,8 @@ def _draw(run, item, out, **where):
         drawn = figure_list(run.study, [run], {run.run_id: item.name}, item.looks, **where)
         for i, (heading, _, fig) in enumerate(drawn):
             name = re.sub(r"\W+", "-", heading).strip("-").lower()
-            with archive.open(f"{item.name}-s{run.config.seed}/{i}-{name}.png", "w") as file:
-                fig.savefig(file, format="png", dpi=110)
+            fig.savefig(picture := BytesIO(), format="png", dpi=110)
+            archive.writestr(f"{item.name}-s{run.config.seed}/{i}-{name}.png", picture.getvalue())
             plt.close(fig)
 
 # %% ../nbs/commands/08_gpu.ipynb #59178b1f

@@ -133,7 +133,7 @@ def shipped_sweep(
     planned, facts = plan(study.name, grid, seeds=judging_seeds(study, grid))
     return sweep_rows(study, there, planned, [*facts["grid"]])
 
-
+# %% ../nbs/core/12_shipped.ipynb #a1f00009
 def sweep_rows(
     study: Study,
     there: dict[str, pd.DataFrame],  # of `shipped`, of the runs of one sweep
@@ -314,7 +314,7 @@ def still_true(
         return []
     return _about(path, "runs")
 
-
+# %% ../nbs/core/12_shipped.ipynb #a1f0000a
 def missing(
     study: Study,
     text: Mapping[str, str] = {},  # of presets that read one
@@ -350,7 +350,7 @@ def add_evidence(
     _write(_packed(rows, about, witness(study)), path)
     return path
 
-
+# %% ../nbs/core/12_shipped.ipynb #a1f00008
 def join_evidence(
     study: Study,
     folders: Sequence[str | Path],  # of evidence, from other machines

@@ -27,7 +27,7 @@ def _drawn(run):
     }
     return known_curves(run.metrics(), alike) if run.records() else {}
 
-
+# %% ../../nbs/see/11_watch.ipynb #a1f00007
 def live_figure(
     run: Run,  # in training, or before or after it
 ):  # → matplotlib Figure, which pyplot does not know, so that any thread may draw it
