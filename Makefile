@@ -11,7 +11,7 @@ NB     ?= nbs
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-slow test-all machines evidence setup lab docs readme export notebooks clean
+.PHONY: help demo test test-slow test-all test-oldest machines evidence gpu carry setup lab docs readme export notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -41,6 +41,13 @@ machines: $(READY) ## what the trainings come to under other CPUs' kernels and w
 evidence: $(READY) ## train and measure again what is missing or out of date in the evidence: hours
 	grok_nb_evidence $(ARGS)
 
+# Nothing is installed: the package is imported from this folder, with the Python whose torch knows the GPU.
+gpu: ## train what is worth a GPU and not done yet: make gpu ARGS="--minutes 9 --out gpu"
+	PYTHONPATH="$(CURDIR):$(CURDIR)/.carry" python3 -c "from grok_nb.gpu import grok_nb_gpu; grok_nb_gpu()" $(ARGS)
+
+carry: # what a GPU machine without network may lack, into the folder .carry
+	"$(PYTHON)" -m pip install --quiet --no-deps --upgrade --target .carry -c constraints.txt fastcore
+
 setup: $(READY) ## create .venv and install what is missing
 
 # Made again only when one of these files is newer.
@@ -55,6 +62,18 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	git config --local --get-all include.path | grep -qx ../.gitconfig || git config --local --add include.path ../.gitconfig; \
 	[ -e .git/hooks/post-merge ] || { mkdir -p .git/hooks && cp .githooks/post-merge .git/hooks/; }; fi
 	@touch $@
+
+# Others than .venv, for tests/test_others.py: another Python, or the oldest versions that are allowed.
+TESTS := pytest pytest-xdist hypothesis ipykernel pyyaml
+
+.venv-oldest:
+	"$(PYTHON)" -m venv --clear $@ && $@/bin/python -m pip install -c constraints-oldest.txt -e . $(TESTS) && touch $@/.installed
+
+.venv-3.%:
+	python3.$* -m venv --clear $@ && $@/bin/python -m pip install -c constraints.txt -e . $(TESTS) && touch $@/.installed
+
+test-oldest: .venv-oldest # the core with the oldest versions that are allowed
+	OMP_NUM_THREADS=1 $(READY:.installed=bin/python) -m pytest -m slow tests/test_others.py -k oldest
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	nbdev_trust

@@ -82,6 +82,7 @@ def measured_inside(
     runs: Sequence[Run],  # of one study
     most: int | None = 9,  # checkpoints of each run at most
     measure_missing: bool = True,  # measure what has not been measured; False: only look up what has
+    device: str = "cpu",  # where the models are put
 ) -> pd.DataFrame:  # long table, `run` holds run ids; empty where the study asks nothing of checkpoints
     "What the study looks for inside checkpoints; measured once and kept beside the run."
     parts = []
@@ -89,7 +90,8 @@ def measured_inside(
         also = r.study.compared_steps(r.config)
         try:
             if probes := r.study.checkpoint_probes(r.config):
-                parts.append(measure(r, probes, most=most, also=also, measure_missing=measure_missing))
+                how = dict(device=device, measure_missing=measure_missing)
+                parts.append(measure(r, probes, most=most, also=also, **how))
         except InputError:  # such as a text that is gone, which the probes are made from
             if measure_missing:
                 raise

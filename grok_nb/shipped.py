@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['of_a_preset', 'of_a_cell', 'fresh_seeds', 'judged_presets', 'judging_seeds', 'judged_configs', 'evidence_file',
-           'shipped', 'shipped_sweep', 'measured_tables', 'look_into', 'with_evidence', 'rests_on', 'witness',
-           'changed_probes', 'stale', 'missing', 'add_evidence', 'make_evidence', 'Verification', 'verify']
+           'shipped', 'shipped_sweep', 'sweep_rows', 'measured_tables', 'look_into', 'with_evidence', 'rests_on',
+           'witness', 'changed_probes', 'stale', 'still_true', 'missing', 'add_evidence', 'join_evidence',
+           'make_evidence', 'Verification', 'verify']
 
 # %% ../nbs/core/12_shipped.ipynb #5e1d0003
 import io
@@ -130,9 +131,18 @@ def shipped_sweep(
     if not there:
         return pd.DataFrame()
     planned, facts = plan(study.name, grid, seeds=judging_seeds(study, grid))
-    options, configs = [*facts["grid"]], {config.run_id: config for config in planned}
+    return sweep_rows(study, there, planned, [*facts["grid"]])
+
+# %% ../nbs/core/12_shipped.ipynb #a1f00009
+def sweep_rows(
+    study: Study,
+    there: dict[str, pd.DataFrame],  # of `shipped`, of the runs of one sweep
+    planned: Sequence[Config],  # of the sweep
+    options: Sequence[str],  # of its grid
+) -> pd.DataFrame:  # as of `shipped_sweep`
+    "The table of a sweep, from what was measured on its runs."
+    configs, found = {config.run_id: config for config in planned}, []
     measured = pd.concat([rows for probe, rows in there.items() if probe != "runs"])
-    found = []
     for run, rows in measured.groupby("run", sort=False):
         cell = {name: getattr(configs[run], name) for name in options}
         found.append(cell | dict(seed=configs[run].seed, run=run) | study.summary(rows))
@@ -294,6 +304,17 @@ def stale(
     return lines + [f"{study.name}: the probe {name} says something else now; {again}" for name in probes]
 
 # %% ../nbs/core/12_shipped.ipynb #5e1da001
+def still_true(
+    study: Study,
+    folder: str | Path | None = None,  # of evidence; None: in the package
+) -> list[dict]:  # a record for each run
+    "The runs of the evidence, if every probe says what it said when they were measured; else none."
+    path = evidence_file(study, folder)
+    if not path.exists() or changed_probes(pd.DataFrame(_about(path, "witness")), witness(study)):
+        return []
+    return _about(path, "runs")
+
+# %% ../nbs/core/12_shipped.ipynb #a1f0000a
 def missing(
     study: Study,
     text: Mapping[str, str] = {},  # of presets that read one
@@ -301,10 +322,7 @@ def missing(
     folder: str | Path | None = None,  # of evidence; None: in the package
 ) -> dict[str, list[Config]]:  # preset → the runs that are not there
     "The judged runs that the evidence lacks, or has of another configuration or probe."
-    path, there = evidence_file(study, folder), set()
-    if path.exists() and not changed_probes(pd.DataFrame(_about(path, "witness")), witness(study)):
-        there = _current(study, _about(path, "runs"))
-    absent = {}
+    there, absent = _current(study, still_true(study, folder)), {}
     for preset in judged_presets(study):
         configs = judged_configs(study, preset, text, judging_seeds(study, preset)[:most])
         absent[preset] = [config for config in configs if config.run_id not in there]
@@ -315,23 +333,42 @@ def add_evidence(
     runs: Sequence[Run],  # finished, of one preset or one grid
     preset: str,  # its name
     folder: str | Path | None = None,  # of evidence; None: in the package
+    judged: bool = True,  # keep only runs that claims are judged on
 ) -> Path:  # of the file
     """Put what was measured on some runs into the evidence; of runs that were there before, in their place.
 
-    What rests on another configuration, or was measured by another probe, goes.
+    What was measured by another probe goes, and what no claim is judged on.
     """
     study, path = runs[0].study, evidence_file(runs[0].study, folder)
     rows, about = measured_tables(runs), _described(runs, preset)
-    said = witness(study)
-    if path.exists() and not changed_probes(pd.DataFrame(_about(path, "witness")), said):
-        old, new = pq.read_table(path), {run.run_id for run in runs}
-        current = _current(study, listed := _about(path, "runs"))
-        kept = [r for r in listed if r["run"] in current - new]
-        still = old.to_pandas()
+    if listed := still_true(study, folder):
+        current = _current(study, listed) if judged else {r["run"] for r in listed}
+        kept = [r for r in listed if r["run"] in current - {run.run_id for run in runs}]
+        still = pq.read_table(path).to_pandas()
         rows = pd.concat([still[still["run"].isin({r["run"] for r in kept})], rows], ignore_index=True)
         about = [*kept, *about]
-    _write(_packed(rows, about, said), path)
+    _write(_packed(rows, about, witness(study)), path)
     return path
+
+# %% ../nbs/core/12_shipped.ipynb #a1f00008
+def join_evidence(
+    study: Study,
+    folders: Sequence[str | Path],  # of evidence, from other machines
+    into: str | Path,  # the folder that it is added to
+) -> int:  # runs that are new there
+    "Add the runs of other folders to a folder of evidence. Raises InputError if another probe measured them."
+    own, rows, runs, said = evidence_file(study, into), [], {}, None
+    for path in filter(Path.exists, [own, *(evidence_file(study, f) for f in folders)]):
+        its = pd.DataFrame(_about(path, "witness"))
+        if said is not None and (changed := changed_probes(said, its)):
+            raise InputError(f"evidence: {path} was measured by another probe {changed[0]}; measure it again")
+        new = {r["run"]: r for r in _about(path, "runs") if r["run"] not in runs}
+        table = pq.read_table(path).to_pandas()
+        rows, runs, said = [*rows, table[table["run"].isin(new)]], runs | new, its if said is None else said
+    before = len(_about(own, "runs")) if own.exists() else 0
+    if len(runs) > before:
+        _write(_packed(pd.concat(rows, ignore_index=True), [*runs.values()], said), own)
+    return len(runs) - before
 
 # %% ../nbs/core/12_shipped.ipynb #5e1d0017
 def make_evidence(

@@ -17,7 +17,7 @@ import pytest
 from conftest import PATIENCE, ROOT
 from hypothesis import given, settings, strategies as st
 
-from grok_nb import InputError, commands, corpus, prune, push, runs, studies
+from grok_nb import InputError, commands, corpus, gpu, prune, push, runs, studies
 from grok_nb.modular.study import study
 from grok_nb.runs import Config, Run, runs_root
 
@@ -27,6 +27,7 @@ HEAVY = "torch transformers pandas matplotlib datasets".split()
 CODE = f"""
 import sys
 from grok_nb.commands import *
+from grok_nb.gpu import *
 from grok_nb.prune import *
 from grok_nb.push import *
 try: COMMAND()
@@ -39,6 +40,7 @@ import json, os, sys, traceback
 import numpy, pyarrow.parquet
 from grok_nb import studies
 from grok_nb.commands import *
+from grok_nb.gpu import *
 from grok_nb.prune import *
 from grok_nb.push import *
 commands = {name: value for name, value in globals().items() if name.startswith("grok_nb_")}
@@ -122,7 +124,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SWEEP = ["modular", "--grid", "n_id=8,16"]
 WITH_RUNS = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_measure=["a/b", "--study", "copying"],
                  grok_nb_report=["x"], grok_nb_runs=[], grok_nb_claims=[], grok_nb_demo=[], grok_nb_prune=["x"],
-                 grok_nb_push=["x", "--to", "a/b"])
+                 grok_nb_push=["x", "--to", "a/b"], grok_nb_gpu=["--dry-run"])
 
 
 def tokenizer(content, name="tokenizer.json"):
@@ -356,6 +358,11 @@ CASES = [
     Case("push: where to", ["RUN"], ["--to ''", "user/name"], command="grok_nb_push"),
     *(Case(f"push: to {name}", ["RUN", "--to", name, "--dry-run"], ["--to '", "user/name"], command="grok_nb_push") for name in ("b", "a/b--c", "../b/c", "https://x/a/b", "ü/b")),
     Case("push: most", ["RUN", "--to", "a/b", "--most", "-1"], ["--most -1", "at least 1"], command="grok_nb_push"),
+    Case("gpu: item", ["modular-depth3"], ["item 'modular-depth3'", "did you mean 'modular-depth4'"], command="grok_nb_gpu"),
+    Case("gpu: minutes", ["--minutes", "-1"], ["--minutes -1", "at least 1"], command="grok_nb_gpu"),
+    Case("gpu: tables", ["--tables", "no"], ["--tables no", "no such folder"], command="grok_nb_gpu"),
+    Case("gpu: corpus", ["--toy", "--corpus", "no.txt"], ["no.txt", "no such file"], command="grok_nb_gpu"),
+    Case("gpu: out is a file", ["--out", "file"], ["--out file", "is a file"], write("file", b""), command="grok_nb_gpu"),
     Case("demo: seed", ["--seed", "x"], ["--seed", "'x'"], command="grok_nb_demo"),
     Case("demo: seed negative", ["--seed", "-1"], ["seed", "from 0 to"], command="grok_nb_demo"),
     Case("demo: workers", ["--workers", "-1"], ["workers = -1", "must be from 1"], command="grok_nb_demo"),
@@ -585,13 +592,15 @@ NO_SETTING = [*NO_TEXT, "n_id", "=3", "", "n_id=", "n_id=²", "nothing=1"]
 BAD = dict(runs=[*NO_PATH, "file", "file/runs"], out=[*NO_PATH, "file"], corpus=NO_FILE, names=NO_FILE, source=NO_FILE, until=NO_FUNCTION, then=NO_FUNCTION, max_disk=NO_SIZE, revisions=NO_REVISION,
            steps=[*NO_STEPS, "epoch-{step}"],
            set=NO_SETTING, grid=NO_SETTING, engine_options=NO_SETTING[:-3], name=[name for name in NO_TEXT if name != "²"], run=NO_FILE, to=[*NO_TEXT, "", "b", "a/b/c", "a/b--c"])
+BAD |= dict(items=NO_NAME, tables=[name for name in NO_FILE if name])
 BAD |= dict.fromkeys("study preset device format by spacing engine".split(), NO_NAME)
 BAD |= dict(verify=NO_NAME, log=[name for name in NO_NAME if name]) | dict.fromkeys(("config", "as_from"), [name for name in NO_FILE if name])
 BAD |= dict(strip_prefix=NO_TEXT, ignore_tensors=[text for text in NO_TEXT if text.strip("x")])
 BAD |= dict.fromkeys(("pairs", "tree", "tokenizer"), [name for name in NO_FILE if name]) | dict.fromkeys(("columns", "neighbour", "policy"), NO_NAME) # the empty one stands for none
-OTHERS = dict(grok_nb_prune=prune.grok_nb_prune, grok_nb_push=push.grok_nb_push) # with pages of their own
+OTHERS = dict(grok_nb_gpu=gpu.grok_nb_gpu, grok_nb_prune=prune.grok_nb_prune, grok_nb_push=push.grok_nb_push) # with pages of their own
 RIGHT = dict(grok_nb_train=["modular"], grok_nb_sweep=SWEEP, grok_nb_report=["RUN"], grok_nb_demo=[], grok_nb_runs=[], grok_nb_claims=[],
-             grok_nb_measure=["s", "--study", "copying"], grok_nb_prune=["RUN", "--dry-run"], grok_nb_push=["RUN", "--to", "a/b"]) # what the commands take without a word
+             grok_nb_measure=["s", "--study", "copying"], grok_nb_prune=["RUN", "--dry-run"], grok_nb_push=["RUN", "--to", "a/b"],
+             grok_nb_gpu=["modular-depth2", "--dry-run", "--toy"]) # what the commands take without a word
 
 
 def main_of(command): return OTHERS.get(command) or getattr(commands, command)
@@ -604,7 +613,7 @@ def bad_commands():
             kind = getattr(p.annotation, "type", p.annotation)
             bad = BAD[name] if kind is str else [*NO_NUMBER, "-1", "1.5"] if kind is int else ["x"]
             for value in bad if command != "grok_nb_claims" else filter(None, bad): # nothing is no value there
-                if name in ("study", "source", "names", "run") and right[:1] and right[0] != "--study": yield command, [value, *right[1:]]
+                if name in ("study", "source", "names", "run", "items") and right[:1] and right[0] != "--study": yield command, [value, *right[1:]]
                 elif name == "corpus" and right == ["modular"]: yield command, [f"--corpus={value}"]
                 else: yield command, [*right, f"--{name.removeprefix('as_').replace('_', '-')}={value}"]
 

@@ -16,7 +16,7 @@ def floor(module):
     "On which floor a module stands. The study of a text is a wing, and the other language models stand on it."
     room = (module.split(".") + [""])[1]
     if room in (*WINGS, "corpus"): return "wing"
-    if room in ("commands", "completion", "convert", "listing", "prune", "push", "scaffold", "docs", "__main__"): return "top"
+    if room in ("commands", "completion", "convert", "gpu", "listing", "prune", "push", "scaffold", "docs", "__main__"): return "top"
     return "see" if room == "see" else "core"
 
 

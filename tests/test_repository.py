@@ -17,7 +17,7 @@ from conftest import ROOT, tracked_files
 from packaging.requirements import Requirement
 
 LIGHT = """grok_nb grok_nb.runs grok_nb.corpus grok_nb.modular.tasks grok_nb.modular.study grok_nb.copying.language grok_nb.copying.study
-grok_nb.grammar.language grok_nb.grammar.study grok_nb.markov.study grok_nb.commands grok_nb.completion grok_nb.convert grok_nb.listing grok_nb.prune grok_nb.push grok_nb.see.formats grok_nb.__main__
+grok_nb.grammar.language grok_nb.grammar.study grok_nb.markov.study grok_nb.commands grok_nb.completion grok_nb.convert grok_nb.gpu grok_nb.listing grok_nb.prune grok_nb.push grok_nb.see.formats grok_nb.__main__
 grok_nb.docs.site grok_nb.docs.pages grok_nb.docs.processors""".split()
 HEAVY = "torch pandas transformers matplotlib datasets".split()
 
