@@ -139,17 +139,18 @@ def finish(
     item: Item,
     out: Path,  # folder of tables
 ):
-    "Look inside, draw, and write the tables."
+    "Look inside, write the tables, and draw."
     import torch
     from grok_nb.evidence import measured_inside
     from grok_nb.shipped import add_evidence
 
     out.mkdir(parents=True, exist_ok=True)
     where = dict(device="cuda") if torch.cuda.is_available() else {}
-    if not item.grid:  # of which there are too many to look at
+    if not item.grid:  # of which there are too many to look into
         measured_inside([run], item.looks, **where)
-        _draw(run, item, out, **where)
     add_evidence([run], item.name, out, judged=False)
+    if not item.grid:
+        _draw(run, item, out, **where)
 
 # %% ../nbs/commands/08_gpu.ipynb #ffef2f40
 def work(
