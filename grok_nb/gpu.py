@@ -235,6 +235,8 @@ def _told(items, out, text, toy):
 def _folder(name, option):
     if not (path := named_path(name, option)).is_dir():
         raise InputError(f"{option} {name}: no such folder")
+    if not any(path.glob("evidence_*.parquet")):
+        raise InputError(f"{option} {name}: no tables in it")
     return path
 
 # %% ../nbs/commands/08_gpu.ipynb #e6a8e86a
@@ -259,6 +261,8 @@ def grok_nb_gpu(
     chosen, root = _chosen(items), runs_root(runs or None)
     if minutes < 0:
         raise InputError(f"--minutes {minutes}: must be at least 1")
+    if "" in corpus:
+        raise InputError("--corpus '': name a file or a folder")
     text = dict(corpus="\n".join(corpus), pairs=pairs)
     text = {name: value for name, value in text.items() if value}
     brought = [_folder(name, "--tables") for name in tables]
