@@ -172,12 +172,19 @@ def by_seed(
     measure: Callable,  # rows of one run → number or `Interval`
     **where,  # column of `runs` = value, for example preset="demo"
 ) -> dict[int, float | Interval]:  # seed → value
-    "Measure each run that matches, one for each seed."
+    "Measure each run that matches, one for each seed; nothing is tested if one of them cannot be."
     runs, by_run = _selected(tables, name, where), tables[name].groupby("run", sort=False)
-    values = {seed: measure(by_run.get_group(run)) for run, seed in zip(runs.run, runs.seed)}
-    for seed, value in values.items():
-        if value is None:
-            raise InputError(f"{name}: no value for seed {seed}; {_never}")
+    values, not_tested = {}, []
+    for run, seed in zip(runs.run, runs.seed):
+        try:
+            values[seed] = measure(by_run.get_group(run))
+        except NotTested as e:
+            not_tested.append(str(e))
+        else:
+            if values[seed] is None:
+                raise InputError(f"{name}: no value for seed {seed}; {_never}")
+    if not_tested:
+        raise NotTested(f"{len(not_tested)} of {len(runs)} seeds: {not_tested[0]}")
     return values
 
 # %% ../nbs/core/10_claims.ipynb #6c5e739c

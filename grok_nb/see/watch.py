@@ -67,7 +67,8 @@ class Watch:
             return False
         live_figure(self.run).savefig(buffer := io.StringIO(), format="svg")
         self.seen = now
-        self.widget.value = buffer.getvalue().partition("?>")[2].partition('.dtd">')[2]
+        picture = buffer.getvalue().partition("?>")[2].partition('.dtd">')[2]
+        self.widget.value = picture.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
         return True
 
     def _follow(self):
