@@ -257,7 +257,8 @@ def every_scrubber_moves(page):
         assert any(a != b for a, b in zip(first["pictures"], last["pictures"]))
 
 
-@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.slow), 390])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
 def test_a_report_opens_and_scrubs_offline(opened, short_report, shots, width):
     page = opened(viewport=dict(width=width, height=844), offline=True)
     page.goto(short_report.as_uri())

@@ -388,6 +388,7 @@ def started(root, options, process, step=5):
     wait_for(past, f"step {step}")
 
 
+@pytest.mark.slow # to `train` in every run of the tests: test_training_stop
 @pytest.mark.promise("signals")
 def test_signals_to_the_command(lab, runs_root, uninterrupted, hold):
     "Ctrl-C to `grok_nb_train` as a shell starts it, and SIGTERM to a copy of a process that has all loaded."

@@ -714,7 +714,7 @@ ODD = {
     "without phrases": [{k: v for k, v in p.items() if "phrase" not in k} for p in (SEEN, UNSEEN)]}
 
 
-@pytest.mark.parametrize("what", [pytest.param(w, marks=pytest.mark.slow) if w == "no paradigm has both" else w for w in ODD])
+@pytest.mark.parametrize("what", [pytest.param(w, marks=pytest.mark.slow) if w in ("no paradigm has both", "none exposed") else w for w in ODD])
 def test_pairs_of_ones_own_are_refused_before_training_or_reported_on(what, root, prose, tmp_path, small_pictures):
     "Nobody trains for an hour to learn that there is nothing to tell."
     config = of_text(prose, tmp_path, ODD[what])

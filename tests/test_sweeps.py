@@ -162,6 +162,7 @@ def test_workers_end_with_their_parent(untrained, runs_root, tmp_path, number):
     assert waits.state == "new"
 
 
+@pytest.mark.slow
 def test_a_holder_that_hangs(runs_root):
     "A run that another process holds and does not train is given up in the end; the others are trained."
     held = Run.create(tiny(seed=0))
