@@ -307,10 +307,13 @@ def stale(
 def still_true(
     study: Study,
     folder: str | Path | None = None,  # of evidence; None: in the package
+    now: pd.DataFrame | None = None,  # of `witness`; None: the probes are asked
 ) -> list[dict]:  # a record for each run
     "The runs of the evidence, if every probe says what it said when they were measured; else none."
-    path = evidence_file(study, folder)
-    if not path.exists() or changed_probes(pd.DataFrame(_about(path, "witness")), witness(study)):
+    if not (path := evidence_file(study, folder)).exists():
+        return []
+    now = witness(study) if now is None else now
+    if changed_probes(pd.DataFrame(_about(path, "witness")), now):
         return []
     return _about(path, "runs")
 
@@ -341,13 +344,14 @@ def add_evidence(
     """
     study, path = runs[0].study, evidence_file(runs[0].study, folder)
     rows, about = measured_tables(runs), _described(runs, preset)
-    if listed := still_true(study, folder):
+    said = witness(study)
+    if listed := still_true(study, folder, said):
         current = _current(study, listed) if judged else {r["run"] for r in listed}
         kept = [r for r in listed if r["run"] in current - {run.run_id for run in runs}]
         still = pq.read_table(path).to_pandas()
         rows = pd.concat([still[still["run"].isin({r["run"] for r in kept})], rows], ignore_index=True)
         about = [*kept, *about]
-    _write(_packed(rows, about, witness(study)), path)
+    _write(_packed(rows, about, said), path)
     return path
 
 # %% ../nbs/core/12_shipped.ipynb #a1f00008
