@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from . import InputError, studies
-from .files import move_into_place, partial_of
+from .files import atomic_file
 from .lens import block_parameters, head_parameters, hold_heads, look
 from .runs import Checkpoint, Config, Run
 
@@ -198,6 +198,6 @@ class Hold:
         if not self.means:
             return
         path = self.run.path / "clamp.safetensors"
-        save_file({str(k): v.cpu().contiguous() for k, v in self.means.items()}, partial := partial_of(path))
-        shutil.copymode(self.run.path / "config.json", partial)
-        move_into_place(partial, path, self.run.fence)
+        with atomic_file(path, self.run.fence) as partial:
+            save_file({str(k): v.cpu().contiguous() for k, v in self.means.items()}, partial)
+            shutil.copymode(self.run.path / "config.json", partial)

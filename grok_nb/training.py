@@ -28,7 +28,7 @@ from safetensors.numpy import load_file as load_arrays, save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 from . import InputError, RunError, check_environment, from_environment
-from .files import atomic_folder, disk_errors_are_named, move_into_place, partial_of, remove_folder
+from .files import atomic_file, atomic_folder, disk_errors_are_named, remove_folder
 from .files import size_of
 from .interventions import Hold, begin, inherit
 from .loggers import Log, check_logger
@@ -255,9 +255,9 @@ def save_artifacts(run: Run):
         verify()
     path = run.path / "artifacts.safetensors"
     if not path.exists():
-        save_arrays(arrays, partial := partial_of(path))
-        shutil.copymode(run.path / "config.json", partial)
-        move_into_place(partial, path, run.fence)
+        with atomic_file(path, run.fence) as partial:
+            save_arrays(arrays, partial)
+            shutil.copymode(run.path / "config.json", partial)
     try:
         saved = load_arrays(path)
     except SafetensorError as e:

@@ -12,14 +12,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import wait_for
 from test_faults import TINY, check_same, evaluations, hold, lab, one_line, run_of, started, uninterrupted  # noqa: F401
 
 from grok_nb import InputError, runs
+from grok_nb.interventions import Hold
 from grok_nb.listing import listing, listing_text, tree
 from grok_nb.probes import curve, fingerprint, load_table, measure, measured, save_table
 from grok_nb.runs import Busy, Run
-from grok_nb.training import failures_are_named
+from grok_nb.training import failures_are_named, save_artifacts
 
 # ---- a process that stood still ----
 
@@ -290,6 +292,22 @@ def trained_copy(short_runs, tmp_path):
     "A copy of a finished run."
     run = short_runs["modular"]
     return Run(shutil.copytree(run.path, tmp_path/run.path.name))
+
+
+@pytest.mark.promise("writers")
+@pytest.mark.parametrize("write, name", [(save_artifacts, "artifacts"), (lambda run: Hold.save(SimpleNamespace(run=run, means={0: torch.ones(2)})), "clamp")],
+                         ids=["data", "clamp"])
+def test_who_lost_the_run_leaves_nothing_half_written(stopped_clock, monkeypatch, write, name):
+    "The successor has tidied the folder already when the first wakes up in the middle of a file."
+    run = stopped_clock
+    before = sorted(os.listdir(run.path))
+    def fence(run): raise Busy("another one has taken the run over")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "fence", fence)
+        with pytest.raises(Busy): write(run)
+    assert sorted(os.listdir(run.path)) == before
+    write(run)
+    assert sorted(os.listdir(run.path)) == sorted([*before, f"{name}.safetensors"])
 
 
 @pytest.mark.parametrize("taken", [True, False])
