@@ -34,7 +34,7 @@ from .study import Study
 
 # %% ../nbs/core/12_shipped.ipynb #5e1d0006
 of_a_preset = 10  # seeds of each preset, where no claim has more written down
-of_a_cell = 8  # seeds of each cell of a grid: with fewer, none of its three claims can be decided
+of_a_cell = 8  # seeds of each cell of a grid: eight that agree decide one of three claims (p = .02)
 
 
 def _claims(study):
