@@ -58,7 +58,11 @@ def _parser(func):
         action.type = _number if action.type is int else action.type
         action.option_strings = [o.replace("--as_", "--").replace("_", "-") for o in action.option_strings]
         parser._option_string_actions |= dict.fromkeys(action.option_strings, action)
-    parser.error = lambda message: _stop(func.__name__, _say(message, parser), 2)
+
+    def refuse(message):
+        _stop(func.__name__, _say(message, parser), 2)
+
+    parser.error = refuse
     return parser
 
 

@@ -9,6 +9,7 @@ __all__ = ['branching', 'initialise', 'gpt', 'gpt_parameters', 'llama', 'llama_p
 # %% ../nbs/core/01_models.ipynb #65e90d29
 import math
 from contextlib import contextmanager
+from functools import partial
 from . import InputError
 
 # %% ../nbs/core/01_models.ipynb #d1a4d879
@@ -173,7 +174,7 @@ def _only_at(model, positions):
     layer = getattr(model.base_model, "layers", [None])[-1]
     watched = layer is not None and any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
     if model.config.model_type in _llama_like and not watched:
-        layer.forward = lambda hidden, **kwargs: _queries_at(layer, positions, hidden, **kwargs)
+        layer.forward = partial(_queries_at, layer, positions)
         try:
             yield
         finally:
