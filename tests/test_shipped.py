@@ -134,7 +134,7 @@ def test_the_cells_of_a_grid_are_judged_too(tmp_path, monkeypatch):
     study = studies["modular"]
     small = dict(preset="smoke", fixed=BRIEF["modular"] | dict(depth=1, width=16), n_id=[8, 16], alpha=[.6])
     monkeypatch.setitem(study.grids, "phase_cpu", small)
-    assert "phase_cpu" in shipped.judged_presets(study) and len(shipped.judged_configs(study, "phase_cpu")) == 2*shipped.of_a_cell
+    assert "phase_cpu" in shipped.judged_presets(study) and len(shipped.judged_configs(study, "phase_cpu")) == 2*shipped.of_a_preset
     runs = [train(config, tmp_path, progress=False) for config in shipped.judged_configs(study, "phase_cpu", seeds=(10, 11))]
     assert shipped.shipped_sweep(study, "phase_cpu", tmp_path).empty
     shipped.add_evidence(runs, "phase_cpu", tmp_path)
@@ -146,7 +146,7 @@ def test_the_cells_of_a_grid_are_judged_too(tmp_path, monkeypatch):
         assert row.phase == want["phase"][row.run] and row.ood == pytest.approx(want["ood"][row.run], abs=1e-6)
     book = ledger(study.sweep_claims(), dict(sweep=table, runs=shipped.shipped(study, folder=tmp_path)["runs"]))
     assert "more tasks, over the grid" in set(book["claim"])
-    assert not shipped.stale(study, tmp_path) and sorted(c.seed for c in shipped.missing(study, folder=tmp_path)["phase_cpu"]) == sorted([*range(12, 10 + shipped.of_a_cell)]*2)
+    assert not shipped.stale(study, tmp_path) and sorted(c.seed for c in shipped.missing(study, folder=tmp_path)["phase_cpu"]) == sorted([*range(12, 10 + shipped.of_a_preset)]*2)
     monkeypatch.setitem(study.grids, "phase_cpu", small | dict(n_id=[8, 12]))
     assert shipped.stale(study, tmp_path) == ["modular: the preset phase_cpu has changed; make it again: grok_nb_evidence modular"]
 
