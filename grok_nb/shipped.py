@@ -55,7 +55,8 @@ def judging_seeds(
     "The seeds that judge claims on a preset, as written down with the claims."
     records = [c.record for c in _claims(study) if preset in c.presets]
     first = min((r["seeds"][0] for r in records if r), default=10)
-    return range(first, first + max([of_a_preset, *(n for r in records for n in r.get("looks", []))]))
+    looks = [n for r in records for n in r.get("looks", [])]
+    return range(first, first + max(looks, default=of_a_preset))
 
 
 def judged_configs(
