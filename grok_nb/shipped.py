@@ -70,7 +70,7 @@ def judged_configs(
 
     seeds = judging_seeds(study, preset) if seeds is None else seeds
     if preset in study.grids:
-        return plan(study.name, preset, seeds=[*seeds])[0]
+        return plan(study.name, preset, seeds=[*seeds], can_begin=False)[0]
     configs = [study.config(preset, seed=seed) for seed in seeds]
     try:
         return [config for config in configs if config.run_id]
@@ -128,7 +128,7 @@ def shipped_sweep(
     there = shipped(study, [grid], folder)
     if not there:
         return pd.DataFrame()
-    planned, facts = plan(study.name, grid, seeds=judging_seeds(study, grid))
+    planned, facts = plan(study.name, grid, seeds=judging_seeds(study, grid), can_begin=False)
     return sweep_rows(study, there, planned, [*facts["grid"]])
 
 # %% ../nbs/core/12_shipped.ipynb #a1f00009
@@ -387,8 +387,12 @@ def make_evidence(
     """
     from grok_nb.sweeps import train_all
 
+    judged = [c for preset in judged_presets(study) for c in judged_configs(study, preset, text)]
+    judged = {config.run_id: config for config in judged}
     for preset, configs in missing(study, text, most, folder).items():
         print(f"{study.name}: {len(configs)} runs of {preset}", flush=True)
+        parents = dict.fromkeys(config.parent for config in configs)
+        train_all([judged[parent] for parent in parents if parent in judged], root, workers)
         runs = train_all(configs, root, workers, then="grok_nb.shipped:look_into")
         add_evidence(runs, preset, folder)
     return evidence_file(study, folder)

@@ -456,6 +456,7 @@ def plan(
     grid: dict[str, Sequence] | None = None,  # as in `sweep`
     seeds: Sequence[int] | None = None,  # as in `sweep`
     root: str | Path | None = None,  # folder of runs, where parents of forks are looked for
+    can_begin: bool = True,  # refuse forks whose parents are not there
     **fixed,  # options to change for every run
 ) -> tuple[list[Config], dict]:  # its configurations; study, preset, grid, seeds, fixed
     "What a sweep consists of."
@@ -471,7 +472,8 @@ def plan(
     if both := [k for k in fixed if k in grid and "at" not in grid]:
         raise InputError(f"{both[0]}: is an axis of the grid, and has one value for every run too")
     configs = expand(study, preset, dict(grid), seeds, fixed)
-    _check_forks(configs, runs_root(root))
+    if can_begin:
+        _check_forks(configs, runs_root(root))
 
     def values(name):  # as the configurations have them, not as text
         return list(dict.fromkeys(getattr(c, name) for c in configs))

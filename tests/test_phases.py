@@ -99,10 +99,22 @@ def test_wrong_labels_at_test_time():
     assert right[0] == 1 and right[1] == pytest.approx(.6, abs=.08) and right[2] == 0
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_added_tasks_are_taken_from_the_unseen_ones(seed):
+    "Nothing else changes: inputs, and the tasks that were trained on anyway."
+    few, more = (tasks.ModularStream(p=7, n_id=32, added_tasks=n, seed=seed, n_eval=64) for n in (0, 8))
+    numbers = [{*map(tuple, part.tolist())} for part in (few.id_tasks, more.id_tasks, few.ood_tasks, more.ood_tasks)]
+    assert numbers[0] < numbers[1] and numbers[1] - numbers[0] == numbers[2] - numbers[3] and len(numbers[3]) == 9
+    assert not numbers[1] & numbers[3] and (few.split[0] == more.split[0]).all()
+    met = {tuple(more.id_tasks[i]) for step in range(3) for i in tasks._draw_rows(more, step, np.random.default_rng(0))[0]}
+    assert met == numbers[1]
+    with pytest.raises(InputError, match="added_tasks = 17: must be at most 16"): tasks.ModularStream(n_id=32, added_tasks=17)
+
+
 def test_grids_of_the_paper():
     "Three sizes of the task at four depths, each 49 runs of the paper's settings."
     names = [f"phase_p{p}_depth{d}" for p in (29, 37, 47) for d in (1, 2, 4, 6)]
-    assert {*study.grids} == {"phase_cpu", *names}
+    assert {*study.grids} == {"phase_cpu", "forked", "forks_tasks", "forks_inputs", "forks_decay", *names}
     for name in names:
         configs, facts = plan("modular", name)
         assert len(configs) == 49 and facts["preset"] == "paper" and {c.batch_size % c.n_id for c in configs} == {0}

@@ -151,6 +151,19 @@ def test_the_cells_of_a_grid_are_judged_too(tmp_path, monkeypatch):
     assert shipped.stale(study, tmp_path) == ["modular: the preset phase_cpu has changed; make it again: grok_nb_evidence modular"]
 
 
+def test_forks_of_a_grid_begin_in_judged_runs_which_are_trained_again(tmp_path, monkeypatch):
+    study = studies["modular"]
+    small = dict(preset="smoke", fixed=BRIEF["modular"] | dict(depth=1, width=16, keep_states=9))
+    for name, more in dict(forked={}, forks_decay=dict(at=[20], weight_decay=[3.])).items(): monkeypatch.setitem(study.grids, name, small | more)
+    forks = shipped.judged_configs(study, "forks_decay", seeds=[20]) # no parent is there
+    assert [c.at for c in forks] == [20] and forks[0].parent in {c.run_id for c in shipped.judged_configs(study, "forked")}
+    monkeypatch.setattr(shipped, "missing", lambda *_: dict(forks_decay=forks))
+    shipped.make_evidence(study, root=tmp_path, workers=1, folder=tmp_path)
+    there = shipped.shipped(study, folder=tmp_path)["runs"]
+    assert there["run"].tolist() == [forks[0].run_id] and there["identity"][0]["start"] == forks[0].start
+    assert shipped.shipped_sweep(study, "forks_decay", tmp_path)[["at", "weight_decay", "seed"]].to_numpy().tolist() == [[20, 3, 20]]
+
+
 def test_a_changed_probe_takes_everything_out(brief, tmp_path, monkeypatch):
     from dataclasses import replace
     study = studies["grammar"]

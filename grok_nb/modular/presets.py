@@ -113,6 +113,15 @@ grids |= {
     for depth in (1, 2, 4, 6)
 }
 
+_forked = dict(preset="transient", seeds=[0, 1])
+_forks = _forked | dict(at=[800, 1120, 1600, 2400, 3200])  # steps of planned checkpoints
+grids |= dict(
+    forked=_forked | dict(fixed=dict(keep_states=100)),
+    forks_tasks=_forks | dict(added_tasks=[8]),
+    forks_inputs=_forks | dict(alpha=[0.85]),
+    forks_decay=_forks | dict(weight_decay=[3.0]),
+)
+
 # %% ../../nbs/modular/05_presets.ipynb #ddd5709f
 def model(config: Config):
     "A freshly initialised GPT for this configuration."

@@ -133,6 +133,9 @@ class TaskOptions:
     n_ood: int = option(256, "unseen tasks kept for evaluation, at most", 1, largest_p**2)
     n_eval: int = option(512, "sequences in an evaluation set", 1, 10**6)
     wrong_labels: float = option(0.0, "share of wrong answers in training", 0.0, 1.0, hashed="if set")
+    added_tasks: int = option(
+        0, "tasks trained on beside n_id, drawn among the others", 0, largest_p**2, hashed="if set"
+    )
 
 # %% ../../nbs/modular/01_tasks.ipynb #2968dabe
 def _integer(
@@ -155,6 +158,19 @@ def _check_wrong_labels(
         raise InputError(f"wrong_labels = {wrong_labels!r}: must be a number from 0 to 1")
     if wrong_labels and paper_compat:
         raise InputError("wrong_labels: not with paper_compat, whose i.d. train is a batch of the training")
+
+# %% ../../nbs/modular/01_tasks.ipynb #d3a1c7e0
+def _check_added(
+    stream,  # a `ModularStream`
+):
+    "Refuse more tasks than there are, and added ones where a batch holds as many rows of every task."
+    p, n_id, added = stream.p, stream.n_id, stream.added_tasks
+    _integer(0, p * p - 1, added_tasks=added)
+    if n_id + added >= p * p:
+        most = f"must be at most {p * p - 1 - n_id} at p={p} and n_id={n_id}, so that unseen tasks remain"
+        raise InputError(f"added_tasks = {added}: {most}")
+    if added and stream.paper_compat:
+        raise InputError("added_tasks: not with paper_compat, where a batch is a multiple of n_id")
 
 # %% ../../nbs/modular/01_tasks.ipynb #0fcccf9d
 def _check_official(
@@ -181,6 +197,7 @@ def _check(
     if not isinstance(p, Integral) or not 3 <= p <= largest_p or not is_prime(p):
         raise InputError(f"p = {p!r}: must be a prime between 3 and {largest_p}")
     _integer(1, p * p - 1, n_id=n_id)
+    _check_added(stream)
     if not isinstance(alpha, Real):
         raise InputError(f"alpha = {alpha!r}: must be a number between 0 and 1")
     _integer(1, 512, n_shots=stream.n_shots)
@@ -252,7 +269,8 @@ class ModularStream(TaskOptions):
 
     @cached_property
     def id_tasks(self):
-        return task_choices[self.task_choice](self.p, self.n_id, self.seed)
+        chosen = task_choices[self.task_choice](self.p, self.n_id, self.seed)
+        return np.concatenate([chosen, _added_tasks(self, chosen)])
 
     @cached_property
     def ood_tasks(self):
@@ -273,11 +291,25 @@ class ModularStream(TaskOptions):
         return _artifacts(self)
 
 # %% ../../nbs/modular/01_tasks.ipynb #9c86792b
+def _beside(tasks, p):
+    "The other tasks, by number: p·a + b."
+    return np.setdiff1d(np.arange(p**2), tasks @ (p, 1))
+
+
+def _added_tasks(
+    stream: ModularStream,  # that trains on some tasks more
+    chosen: np.ndarray,  # those that it trains on anyway, (task, 2)
+) -> np.ndarray:  # (task, 2)
+    "A draw among the others: the same run without them has all these among its unseen tasks."
+    others = generator(stream.seed, "added tasks").permutation(_beside(chosen, stream.p))
+    return np.stack(np.divmod(others[: stream.added_tasks], stream.p), -1)
+
+
 def _unseen_tasks(
     stream: ModularStream,  # whose training tasks are left out
 ) -> np.ndarray:  # sorted, (task, 2)
     "A draw among the tasks that are not trained on."
-    others = np.setdiff1d(np.arange(stream.p**2), stream.id_tasks @ (stream.p, 1))
+    others = _beside(stream.id_tasks, stream.p)
     n = min(stream.n_ood, len(others))
     n -= n % 8 if stream.paper_compat else 0
     kept = generator(stream.seed, "ood").permutation(others)[:n]
@@ -306,9 +338,9 @@ def _draw_rows(
         shared = rng.integers(n_train, size=(per_task, stream.n_shots))
         return rows // per_task, np.tile(shared, (stream.n_id, 1))
     if stream.balanced:
-        task = (stream.seed + step * len(rows) + rows) % stream.n_id
+        task = (stream.seed + step * len(rows) + rows) % len(stream.id_tasks)
     else:
-        task = rng.integers(stream.n_id, size=len(rows))
+        task = rng.integers(len(stream.id_tasks), size=len(rows))
     return task, rng.integers(n_train, size=(len(rows), stream.n_shots))
 
 # %% ../../nbs/modular/01_tasks.ipynb #38e93167
