@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from .. import InputError
 from ..claims import NotTested, as_frozen, claim, over_seeds
+from .forks import fork_claims
 from .tasks import Sequences, accuracy_figure, last_shot, phase, phases, score_sequences
 from ..see.panels import finish, panels
 from ..streams import rng as generator
@@ -391,5 +392,5 @@ def _transient(tables):
 
 
 def sweep_claims() -> list:
-    "What the paper says of the phase diagram."
-    return as_frozen("modular", [_more_tasks, _more_inputs, _transient])
+    "What the paper says of the phase diagram, and what is claimed of forks."
+    return as_frozen("modular", [_more_tasks, _more_inputs, _transient, *fork_claims()])
