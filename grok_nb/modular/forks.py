@@ -81,15 +81,15 @@ def branches_figure(
     all_at = sorted(set(lines["at"]) - {0})
     colours = dict(zip(all_at, plt.get_cmap("plasma")(np.linspace(0.05, 0.8, len(all_at)))))
     for ax, arm in zip(axes, there):
-        usual = _by_step(parents[parents["curve"] == _unseen])
-        ax.fill_between(usual.min().index, usual.min(), usual.max(), color="#dddddd", lw=0)
-        ax.plot(usual.median(), color="black", lw=2, label="unseen tasks, not forked")
-        usual = _by_step(parents[parents["curve"] == _seen])
-        ax.plot(usual.median(), color="#777777", lw=1, ls="--", label="seen tasks, not forked")
+        every = _by_step(parents[parents["curve"] == _unseen])
+        usual, seen = every.median(), _by_step(parents[parents["curve"] == _seen]).median()
+        ax.fill_between(usual.index, every.min(), every.max(), color="#dddddd", lw=0)
+        ax.plot(usual, color="black", lw=2, label="unseen tasks, not forked")
+        ax.plot(seen, color="#777777", lw=1, ls="--", label="seen tasks, not forked")
         for at, forks in unseen[unseen["arm"] == arm].groupby("at"):
-            line = _by_step(forks).median().loc[at:]
-            ax.plot(line, color=colours[at], lw=1.6, label=f"forked at {at:,}")
-            ax.plot(line.index[0], line.iloc[0], "o", color=colours[at], ms=5)
+            line, begins = _by_step(forks).median().loc[at + 1 :], np.interp(at, usual.index, usual)
+            ax.plot([at, *line.index], [begins, *line], color=colours[at], lw=1.6, label=f"forked at {at:,}")
+            ax.plot(at, begins, "o", color=colours[at], ms=5)
         ax.set(title=arm, xlabel="optimiser steps", ylim=(0, 1.03))
     axes[0].set_ylabel("accuracy, matchable queries")
     return finish(fig, "below", ncols=4)
@@ -110,9 +110,10 @@ def rescue_figure(
             low, high = median_interval(forks["rescued"])
             ax.plot([at, at], np.clip([low, high], -1, 1), color="#0072B2", lw=1.2)
         ax.plot(part.groupby("at")["rescued"].median(), "o-", color="#0072B2", lw=2, ms=5)
-        ax.set(title=arm, xlabel="forked at step", xlim=(500, 3500), ylim=(-0.5, 0.8))
+        ax.set(title=arm, xlabel="forked at step", xticks=[1000, 2000, 3000], ylim=(-0.5, 0.8))
+        ax.margins(x=0.1)
         for at, value in known.items():
-            ax.text(at, 0.79, f"{value:.2f}", ha="center", va="top", fontsize=8, color="#555555")
+            ax.text(at, 0.79, f"{value:.2f}", ha="center", va="top", fontsize=7, color="#555555")
     axes[0].set_ylabel("saved at the end (accuracy)")
     return finish(fig)
 
