@@ -159,7 +159,7 @@ def _check_wrong_labels(
     if wrong_labels and paper_compat:
         raise InputError("wrong_labels: not with paper_compat, whose i.d. train is a batch of the training")
 
-# %% ../../nbs/modular/01_tasks.ipynb #d3a1c7e0
+
 def _check_added(
     stream,  # a `ModularStream`
 ):
