@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from fastcore.script import Param, anno_parser, store_true
 from . import InputError, RunError, check_environment, end_quietly, from_environment, nearest
-from . import printable, readable_line, studies, whole_number
+from . import demo_wings, printable, readable_line, studies, whole_number, wings
 from .files import in_one_line, named_path, system_error, write_atomic
 from .runs import Run, allowed, runs_root
 from .see.formats import check_form, form_of
@@ -517,12 +517,9 @@ def grok_nb_compare(
     print(table.to_json(orient="records") if as_json else table.to_string(index=False))
 
 # %% ../nbs/commands/00_commands.ipynb #f224bca9
-_wings = "modular", "copying", "grammar"
-
-
 def _announce(trained):
     "What is going to be trained, and what it asks."
-    for name in _wings:
+    for name in demo_wings:
         print(studies[name].question)
         for r in (r for r in trained if r.config.study == name):
             size = f"{r.config.n_parameters:,} parameters, {r.config.steps:,} steps"
@@ -547,20 +544,20 @@ def grok_nb_demo(
 
     check_workers(workers or None)
     root = runs_root(runs or None)
-    configs = {n: [studies[n].config(preset, seed=seed) for preset in ("demo", "control")] for n in _wings}
-    trained = {name: [Run.create(c, root) for c in configs[name]] for name in _wings}
+    presets = "demo", "control"
+    configs = {n: [studies[n].config(preset, seed=seed) for preset in presets] for n in demo_wings}
+    trained = {name: [Run.create(c, root) for c in configs[name]] for name in demo_wings}
     _announce(everything := [r for runs in trained.values() for r in runs])
     from grok_nb.evidence import when
     from grok_nb.see.report import answer, report
 
-    shortest_first = [
-        c for name in reversed(_wings) for c in configs[name]
-    ]  # so that something arrives early
+    # The shortest first, so that something arrives early.
+    shortest_first = [c for name in reversed(demo_wings) for c in configs[name]]
     then, say = "grok_nb.see.report:look_inside", lambda run: " ".join(answer(when([run]), run.study))
     train_all(shortest_first, root, workers or None, then=then, say=say)
-    for name in _wings:
+    for name in demo_wings:
         print("\n".join(answer(when(trained[name]), studies[name])), end="\n\n")
-    own = [r for name in _wings for r in finished_runs(name, root)]
+    own = [r for name in demo_wings for r in finished_runs(name, root)]
     print("Report:", report(everything, root / f"demo-seed{seed}.html", own, workers=workers or None))
 
 # %% ../nbs/commands/00_commands.ipynb #12c48ad7
@@ -678,7 +675,7 @@ def grok_nb_claims(
 # %% ../nbs/commands/00_commands.ipynb #29a4459d
 @command
 def grok_nb_evidence(
-    names: Param("modular, copying, grammar, markov; default: all four", str, nargs="*"),
+    names: Param(f"{', '.join(wings)}; default: all", str, nargs="*"),
     seeds: int = 20,  # judging seeds of each preset, the first so many
     corpus: str = "",  # text, for presets that read one
     pairs: str = "",  # minimal pairs, for presets that read a text
@@ -696,7 +693,7 @@ def grok_nb_evidence(
     from grok_nb import shipped
     from grok_nb.engines import check_workers
 
-    chosen = [studies[name] for name in names or (*_wings, "markov")]
+    chosen = [studies[name] for name in names or wings]
     _check_seeds(seeds, 2 * shipped.of_a_preset)
     check_workers(workers or None)
     if out and not Path(out).is_dir():

@@ -17,7 +17,7 @@ import pytest
 from conftest import PATIENCE, ROOT
 from hypothesis import given, settings, strategies as st
 
-from grok_nb import InputError, commands, corpus, gpu, prune, push, runs, studies
+from grok_nb import InputError, commands, corpus, gpu, prune, push, runs, studies, wings
 from grok_nb.modular.study import study
 from grok_nb.runs import Config, Run, runs_root
 
@@ -620,7 +620,7 @@ def bad_commands():
 
 def bad_options():
     "Every option of every study, with one bad value each."
-    for name in ("modular", "copying", "grammar", "markov", "corpus"):
+    for name in (*wings, "corpus"):
         study = studies[name]
         for f in fields(study.Config):
             low, high, choices = (f.metadata[k] for k in ("low", "high", "choices"))

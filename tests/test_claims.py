@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import stats
 
-from grok_nb import InputError, studies
+from grok_nb import InputError, studies, wings
 from grok_nb.claims import (Claim, Evidence, Ledger, NotTested, as_frozen, by_seed, departures, gather, holm, ledger, min_power,
     min_seeds, over_seeds, paired, share_of_seeds)
 from grok_nb.intervals import Interval
@@ -314,7 +314,7 @@ def test_a_planted_effect_lies_where_the_claim_holds():
 def all_claims(study): return [*studies[study].claims(), *studies[study].sweep_claims()]
 
 
-@pytest.mark.parametrize("study", ["modular", "copying", "grammar", "markov"])
+@pytest.mark.parametrize("study", wings)
 def test_claims_are_as_they_were_written_down(study):
     assert departures(all_claims(study)) == []
     for c in all_claims(study):
@@ -339,7 +339,7 @@ def test_a_changed_claim_is_named():
     assert departures([claim()]) == ["c: not written down"] and departures(as_frozen("modular", [claim()])) == ["c: not written down"]
 
 
-@pytest.mark.parametrize("study", ["modular", "copying", "grammar", "markov"])
+@pytest.mark.parametrize("study", wings)
 def test_names_of_claims_are_known_without_loading_them(study):
     from grok_nb.claims import claim_names
     assert claim_names(studies[study]) == [c.name for c in studies[study].claims()]

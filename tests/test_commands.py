@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from grok_nb import InputError, commands, listing, studies
+from grok_nb import InputError, commands, listing, studies, wings
 from grok_nb.files import in_words, size_of, write_atomic
 from grok_nb.evidence import measured_inside
 from grok_nb.modular.study import study
@@ -551,7 +551,7 @@ def test_train_without_words_is_its_help(capsys, tmp_path, monkeypatch):
     assert capsys.readouterr().out.startswith("usage: grok_nb_train") and not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("name", ["modular", "copying", "grammar", "markov"])
+@pytest.mark.parametrize("name", wings)
 def test_presets_are_listed(name, capsys):
     commands.grok_nb_train([name, "--presets"])
     lines = capsys.readouterr().out.splitlines()

@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import pytest
 from conftest import ROOT, tracked_files
+from grok_nb import wings
 
-WINGS = "modular", "copying", "grammar", "markov"
 MODULES = {".".join(p.with_suffix("").parts).removesuffix(".__init__"): p for p in tracked_files()
            if p.suffix == ".py" and p.parts[0] == "grok_nb" and p.name != "_modidx.py"}
 # Who may be imported by whom, from the top down; a floor may import itself and everything below it.
@@ -15,7 +15,7 @@ FLOORS = "top", "wing", "see", "core"
 def floor(module):
     "On which floor a module stands. The study of a text is a wing, and the other language models stand on it."
     room = (module.split(".") + [""])[1]
-    if room in (*WINGS, "corpus"): return "wing"
+    if room in (*wings, "corpus"): return "wing"
     if room in ("commands", "completion", "convert", "gpu", "listing", "prune", "push", "scaffold", "docs", "__main__"): return "top"
     return "see" if room == "see" else "core"
 
@@ -62,7 +62,7 @@ def test_nobody_but_the_registry_knows_a_study_by_name():
     for module, path in MODULES.items():
         if floor(module) in ("wing", "top") or module == "grok_nb": continue
         tree = ast.parse((ROOT/path).read_text(encoding="utf-8"))
-        named = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value in WINGS]
+        named = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n.value in wings]
         assert not named, f"{module} names {named}"
 
 

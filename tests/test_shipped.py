@@ -7,12 +7,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from grok_nb import InputError, shipped, studies
+from grok_nb import InputError, shipped, studies, wings
 from grok_nb.claims import ledger
 from grok_nb.sweeps import summarise
 from grok_nb.training import train
 
-WINGS = "modular", "copying", "grammar", "markov"
 SAID = cache(shipped.witness)
 BRIEF = dict(modular=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, n_eval=16, checkpoint_on_change=0.0),
              copying=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, test_samples=4),
@@ -37,12 +36,12 @@ def trained(name, root, preset="demo", n=2):
 
 # ---- what is in the package ----
 
-@pytest.mark.parametrize("name", WINGS)
+@pytest.mark.parametrize("name", wings)
 def test_the_evidence_is_true_today(name):
     assert not shipped.stale(studies[name])
 
 
-@pytest.mark.parametrize("name", WINGS)
+@pytest.mark.parametrize("name", wings)
 def test_every_run_of_the_evidence_is_one_that_claims_are_judged_on(name):
     there, study = shipped.shipped(studies[name]), studies[name]
     runs = there["runs"]
@@ -57,7 +56,7 @@ def test_every_run_of_the_evidence_is_one_that_claims_are_judged_on(name):
     assert set(runs["run"]) == set().union(*(table["run"] for table in probes.values()))
 
 
-@pytest.mark.parametrize("name", WINGS)
+@pytest.mark.parametrize("name", wings)
 def test_a_claim_is_judged_on_the_seeds_that_were_written_down(name):
     "Of all its presets the same ones, so that differences are within a seed."
     study = studies[name]
@@ -70,17 +69,17 @@ def test_a_claim_is_judged_on_the_seeds_that_were_written_down(name):
 
 
 def test_the_evidence_is_small():
-    assert sum(shipped.evidence_file(studies[name]).stat().st_size for name in WINGS) < 4e6
+    assert sum(shipped.evidence_file(studies[name]).stat().st_size for name in wings) < 4e6
 
 
 def test_no_evidence_tells_where_it_was_made():
-    for name in WINGS:
+    for name in wings:
         path = shipped.evidence_file(studies[name])
         said = str(pq.read_schema(path).metadata) + json.dumps([shipped._about(path, kept) for kept in ("runs", "witness")])
         assert "/tmp" not in said and "/work" not in said and "/home" not in said
 
 
-@pytest.mark.parametrize("name", WINGS)
+@pytest.mark.parametrize("name", wings)
 def test_a_claim_is_judged_on_its_own_presets_alone(name):
     "What `presets` says is what the test of a claim looks at."
     study = studies[name]
@@ -176,7 +175,7 @@ def test_a_changed_probe_takes_everything_out(brief, tmp_path, monkeypatch):
     assert len(shipped.missing(changed, folder=tmp_path, most=2)["demo"]) == 2
 
 
-@pytest.mark.parametrize("name", WINGS)
+@pytest.mark.parametrize("name", wings)
 def test_a_witness_says_the_same_twice(name):
     first = shipped.witness(studies[name])
     assert shipped.changed_probes(first, shipped.witness(studies[name])) == []
