@@ -16,7 +16,7 @@ from .claims import by_seed, share_of_seeds
 from .intervals import crossing, ends, kaplan_meier, lag, median_interval, rise_time
 from .probes import curve, measure
 from .runs import Run, describe, labels
-from .transitions import smallest_height, transition_table
+from .transitions import event_options, transition_table
 
 # %% ../nbs/core/10_evidence.ipynb #6e67bfec
 def when(
@@ -32,12 +32,11 @@ def when_in(
     curves: dict,  # name → selection of one curve, as a study's `curves`
     run: str,  # how it is called
 ) -> pd.DataFrame:  # of `transition_table`, with the columns run and curve; empty if there is no such curve
-    "Every transition of those of the curves that a table has; of shares, those of `smallest_height` or more."
+    "Every transition of those of the curves that a table has, with the `event_options` of their metric."
     parts = []
     for name, c in known_curves(table, curves).items():
-        rows, metric = c.reset_index().assign(run=run, curve=name), curves[name].get("metric", "")
-        options = dict(min_height=smallest_height(metric), stages=True)
-        parts.append(transition_table(rows, by=["run", "curve"], **options))
+        rows, options = c.reset_index(), event_options(curves[name].get("metric", ""))
+        parts.append(transition_table(rows.assign(run=run, curve=name), by=["run", "curve"], **options))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/core/10_evidence.ipynb #7ed882de

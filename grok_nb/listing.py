@@ -63,12 +63,12 @@ def when_it_changed(
     "When a curve changed, in words."
     import pandas as pd
     from grok_nb.ramps import min_evaluations
-    from grok_nb.transitions import smallest_height, transitions
+    from grok_nb.transitions import event_options, transitions
 
     series = pd.Series(curve, dtype=float).dropna()
     if len(series) < min_evaluations:
         return "too few evaluations" if len(series) else "not evaluated"
-    found = transitions(series, min_height=smallest_height(metric), stages=True)
+    found = transitions(series, **event_options(metric))
     changes = [f"{t.direction} {_span(t.midpoint)}" for t in found]
     return ", ".join(changes) or "no change"
 

@@ -12,7 +12,7 @@ from scipy import stats
 from grok_nb import InputError
 from grok_nb.intervals import Interval, bootstrap_interval, crossing, kaplan_meier, lag
 from grok_nb.ramps import critical_evidence, find_legs, noise_p_value, standardise
-from grok_nb.transitions import arrived, decayed, intervals, mark, smallest_height, transition, transition_table, transitions
+from grok_nb.transitions import arrived, decayed, event_options, intervals, mark, transition, transition_table, transitions
 
 matplotlib.use("agg")
 
@@ -198,10 +198,10 @@ def test_a_smallest_height_is_in_the_unit_of_the_curve():
     "A flat control that goes from 1.36 to 1.47 % for certain; and what is high enough stays as it is."
     t = np.arange(0, 4000., 100)
     flat, rises = .0136 + .0011 * (t > 2000), .1 + .6 * (t > 1500) - .15 * (t > 3000)
-    assert len(transitions((t, flat))) == 1 and transitions((t, flat), min_height=smallest_height("accuracy")) == [] and len(transitions((t, flat), min_height=.001)) == 1
+    assert len(transitions((t, flat))) == 1 and transitions((t, flat), **event_options("accuracy")) == [] and len(transitions((t, flat), min_height=.001)) == 1
     assert transitions((t, rises), min_height=.05) == transitions((t, rises)) and [s.direction for s in transitions((t, rises), min_height=.2)] == ["up"]
     assert transition((t, 1000 * flat), min_height=1).height == pytest.approx(1.1) and transition((t, 1000 * flat), min_height=1.2) is None
-    assert (smallest_height("accuracy"), smallest_height("exact"), smallest_height("loss"), smallest_height("")) == (.05, .05, 0, 0)
+    assert [event_options(metric)["min_height"] for metric in ("accuracy", "exact", "loss", "")] == [.05, .05, 0, 0]
     for wrong in (-1, np.nan, np.inf):
         with pytest.raises(InputError, match="min_height"): transitions((t, flat), min_height=wrong)
 
@@ -215,7 +215,7 @@ def test_published_times_of_a_foreign_run_are_found():
     two, one = (curve(name, lambda r: r["ind_acc"]) for name in ("L2", "L1"))
     for level, step in ((.1, 2450), (.5, 2725), (.7, 2975)):
         assert crossing(two, level, sustained=1) == crossing(two, level) == Interval(step - 25, step) and not crossing(one, level).reached
-    [rise] = transitions(two, min_height=smallest_height("accuracy"))
+    [rise] = transitions(two, **event_options("accuracy"))
     low, high = two.loc[:2000].mean(), two.loc[3500:].mean()
     assert rise.direction == "up" and 2450 < rise.midpoint.lo <= rise.midpoint.hi < 2725 and rise.plateau == pytest.approx(high, abs=.03)
     assert crossing(two, (low + high) / 2).hi - rise.midpoint.lo < 150 and rise.onset.lo < 2450 < rise.saturation.lo

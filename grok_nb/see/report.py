@@ -25,7 +25,7 @@ from .conclusion import conclusion
 from .formats import check_form, save
 from .panels import finish, panels
 from ..ramps import min_evaluations
-from ..transitions import mark, shares, smallest_height, transitions
+from ..transitions import event_options, mark, shares, transitions
 from ..intervals import rise_time
 from ..probes import curve
 
@@ -284,10 +284,10 @@ def figure_list(
     "All that a study draws of some runs; looks inside what has not been looked into."
     table = pd.concat([r.metrics().assign(run=names[r.run_id]) for r in shown], ignore_index=True)
     series = {name: curve(part, **study.headline) for name, part in table.groupby("run", sort=False)}
-    least = smallest_height(study.headline.get("metric", ""))
+    options = event_options(study.headline.get("metric", ""))
     long_enough = {name: s for name, s in series.items() if len(s) >= min_evaluations}
     moved = {name: [] for name in series}
-    moved |= {name: transitions(s, min_height=least, stages=True) for name, s in long_enough.items()}
+    moved |= {name: transitions(s, **options) for name, s in long_enough.items()}
     if study.figures:
         figures = study.figures(table, moved)
     else:

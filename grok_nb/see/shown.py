@@ -18,7 +18,7 @@ from ..probes import curve, measure, measured
 from ..runs import Context
 from ..series import Series
 from ..ramps import min_evaluations
-from ..transitions import smallest_height, transitions
+from ..transitions import event_options, transitions
 
 # %% ../../nbs/see/03_shown.ipynb #7f49ad3e
 @dataclass
@@ -147,8 +147,7 @@ class Shown:
             return []
         if len(headline) < min_evaluations or headline.isna().any():
             return []
-        least = smallest_height(self.study.headline.get("metric", ""))
-        return transitions(headline, min_height=least, stages=True)
+        return transitions(headline, **event_options(self.study.headline.get("metric", "")))
 
     @property
     def around(self) -> list[float]:
