@@ -694,7 +694,7 @@ def grok_nb_evidence(
     from grok_nb.engines import check_workers
 
     chosen = [studies[name] for name in names or wings]
-    _check_seeds(seeds, 2 * shipped.of_a_preset)
+    _check_seeds(seeds, shipped.of_two_looks)
     check_workers(workers or None)
     if out and not Path(out).is_dir():
         raise InputError(f"--out {out}: no such folder")

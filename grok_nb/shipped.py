@@ -34,6 +34,7 @@ from .study import Study
 
 # %% ../nbs/core/12_shipped.ipynb #5e1d0006
 of_a_preset = 10  # seeds of each preset, and of each cell of a grid, where no claim has more written down
+of_two_looks = 20  # seeds of a preset that a claim is judged on twice, the most there are
 
 
 def _claims(study):

@@ -190,6 +190,11 @@ def test_a_probe_that_is_new_or_gone_has_changed():
     assert shipped.changed_probes(said, said.assign(value=[1.02, 5.0, 2.0])) == ["a"] and shipped.changed_probes(said, said.assign(value=[1.009, 5.0, 2.0])) == []
 
 
+def test_no_preset_has_more_seeds_than_can_be_asked_for():
+    most = max(len(shipped.judging_seeds(studies[n], preset)) for n in wings for preset in shipped.judged_presets(studies[n]))
+    assert most == shipped.of_two_looks
+
+
 # ---- beside one's own ----
 
 def table_of(preset, seeds, value, run="{preset} {seed}", **about):
