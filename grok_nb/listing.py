@@ -194,11 +194,11 @@ def judged(
     import pandas as pd
     from grok_nb.claims import ledger
     from grok_nb.evidence import tables
-    from grok_nb.shipped import with_evidence
+    from grok_nb.shipped import shipped, with_evidence
 
     runs, others = open_runs(root, study)
     own = tables([r for r in runs if r.finished], measure_missing=measure_missing)
-    found = own if only_own else with_evidence(studies[study], own)
+    found = own if only_own else with_evidence(shipped(studies[study]), own)
     runs = found.get("runs", pd.DataFrame(columns=["run", "preset", "origin"]))
     return ledger(studies[study].claims(), found), runs, others
 

@@ -203,12 +203,10 @@ def look_into(run: Run):
 
 # %% ../nbs/core/12_shipped.ipynb #5e1da011
 def with_evidence(
-    study: Study,
+    there: Mapping[str, pd.DataFrame],  # the evidence, of `shipped`
     own: Mapping[str, pd.DataFrame] = {},  # of `evidence.tables`, of runs of one's own
-    folder: str | Path | None = None,  # of evidence; None: in the package
 ) -> dict[str, pd.DataFrame]:  # of both, as one; in `runs` the column `origin`: evidence or own
     "What claims are judged on: the evidence, and runs of one's own as more seeds."
-    there = shipped(study, folder=folder)
     own = dict(own) | dict(runs=own["runs"].assign(origin="own")) if own else {}
     if not (there and own):
         return there or own

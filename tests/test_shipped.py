@@ -203,19 +203,17 @@ def table_of(preset, seeds, value, run="{preset} {seed}", **about):
     return dict(p=rows, runs=runs)
 
 
-def test_own_runs_are_more_seeds(monkeypatch):
-    monkeypatch.setattr(shipped, "shipped", lambda study, folder=None: table_of("demo", range(10, 14), 1.0, origin="evidence"))
-    study = studies["grammar"]
-    both = shipped.with_evidence(study, table_of("demo", [0], 2.0))
+def test_own_runs_are_more_seeds():
+    there = table_of("demo", range(10, 14), 1.0, origin="evidence")
+    both = shipped.with_evidence(there, table_of("demo", [0], 2.0))
     assert both["runs"]["origin"].value_counts().to_dict() == dict(evidence=4, own=1) and len(both["p"]) == 10
     assert shipped.rests_on(both["runs"]) == "the evidence (4 × demo) and these runs (1 × demo)"
-    judged_one = shipped.with_evidence(study, table_of("demo", [10], 1.0)) # the same run id: counted once
+    judged_one = shipped.with_evidence(there, table_of("demo", [10], 1.0)) # the same run id: counted once
     assert len(judged_one["runs"]) == 4 and len(judged_one["p"]) == 8
-    another_text = shipped.with_evidence(study, table_of("demo", [10, 0], 2.0, "other {seed}"))
+    another_text = shipped.with_evidence(there, table_of("demo", [10, 0], 2.0, "other {seed}"))
     assert set(another_text["runs"]["origin"]) == {"own"} and set(another_text["p"]["value"]) == {2.0}
-    assert set(shipped.with_evidence(study)["runs"]["origin"]) == {"evidence"}
-    monkeypatch.setattr(shipped, "shipped", lambda study, folder=None: {})
-    assert shipped.with_evidence(study) == {} and set(shipped.with_evidence(study, table_of("demo", [0], 2.0))["runs"]["origin"]) == {"own"}
+    assert set(shipped.with_evidence(there)["runs"]["origin"]) == {"evidence"}
+    assert shipped.with_evidence({}) == {} and set(shipped.with_evidence({}, table_of("demo", [0], 2.0))["runs"]["origin"]) == {"own"}
 
 
 # ---- verified ----

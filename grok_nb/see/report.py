@@ -279,6 +279,7 @@ def figure_list(
     shown: Sequence[Run],  # of it, with a checkpoint each
     names: Mapping[str, str],  # run id → how it is called
     most: int = 9,  # checkpoints of each to look inside of
+    there: Mapping[str, pd.DataFrame] = {},  # evidence to draw them beside, of `shipped`
     **where,  # device: where the models are put, if not on the CPU
 ) -> list:  # (heading, caption, matplotlib Figure)
     "All that a study draws of some runs; looks inside what has not been looked into."
@@ -294,7 +295,7 @@ def figure_list(
         caption = "Every curve of the study. Bands: transitions of the headline curve."
         figures = [("When", caption, curves_figure(table, study.curves, moved))]
     about = pd.DataFrame(dict(run=[names[r.run_id] for r in shown], preset=[r.preset for r in shown]))
-    if beside := beside_evidence(study, table.merge(about)):
+    if beside := beside_evidence(study, table.merge(about), there):
         caption = "The headline curve over those of the judged runs. Strokes: half-way up its own rise."
         figures = [*figures, ("Beside the evidence", caption, beside)]
     inside = measured_inside(shown, most, **where).replace(dict(run=names))
@@ -322,9 +323,9 @@ def _half_way(ax, curves, y, color, size):
 def beside_evidence(
     study,  # `study.Study`
     own: pd.DataFrame,  # long table of one or more runs; `run` holds the name to show, `preset` the preset
+    there: Mapping[str, pd.DataFrame],  # the evidence, of `shipped`
 ) -> plt.Figure | None:  # None where no preset of them has evidence
     "The headline curve of some runs over those of the judged runs of the same preset."
-    there = shipped(study, list(own["preset"].unique()))
     presets = [p for p in own["preset"].unique() if there and p in set(there["runs"]["preset"])]
     if not presets:
         return None
@@ -410,10 +411,10 @@ def _claims(study, book, own, runs):
     ]
 
 
-def _judged(study, runs, more, names):
+def _judged(study, runs, more, names, there):
     "Claims on the evidence with these runs and more of them, and what to conclude."
-    claims, own, there = study.claims(), tables(runs), shipped(study)
-    found = with_evidence(study, tables([*runs, *more]) if more else own)
+    claims, own = study.claims(), tables(runs)
+    found = with_evidence(there, tables([*runs, *more]) if more else own)
     book = ledger(claims, found) if claims and found else Ledger()
     judged = _claims(study, book, own, found["runs"]) if len(book) else []
     return [*judged, *conclusion(study, runs, names, own, there, book)]
@@ -473,6 +474,7 @@ def section(
     order = [*runs[0].study.presets]
     runs = sorted(runs, key=lambda r: order.index(r.preset) if r.preset in order else len(order))
     study, names, found, shown = runs[0].study, labels(runs), when(runs), representative_runs(runs)
+    there = shipped(study)
     bar = dict(total=4, desc=f"{study.name}: inside, figures", unit="part", disable=not is_watched())
     with tqdm(**bar) as done:
 
@@ -482,11 +484,11 @@ def section(
             return part
 
         # figures first: what cannot be asked fails before a table is written
-        figures = finished(figure_list(study, shown, names), "scrubber")
+        figures = finished(figure_list(study, shown, names, there=there), "scrubber")
         scrubber = finished(through_training(shown, names).html(), "pictures")
         figures = finished(_figures(figures), "claims")
         more = [r for r in evidence if r.run_id not in {run.run_id for run in runs}]
-        judged = finished(_judged(study, runs, more, names), "done")
+        judged = finished(_judged(study, runs, more, names, there), "done")
     return [
         *_opening(study, found),
         "<h2>Through training</h2>",
