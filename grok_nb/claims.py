@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.basics import patch
 from scipy import stats
 from . import InputError, nearest
-from .intervals import Interval, ends, median_interval, order_rank
+from .intervals import Interval, ends, limits_in_words, median_interval, order_rank
 
 # %% ../nbs/core/10_claims.ipynb #8a44265e
 class NotTested(Exception):
@@ -356,16 +356,14 @@ def row(self: Verdict) -> dict:  # one row of the ledger
 def _number(x):
     if np.isnan(x):
         return "?"
-    if np.isinf(x):
-        return "∞" if x > 0 else "−∞"
     return f"{x:.0f}" if abs(x) >= 99.5 else f"{x:.2g}"
 
 
 def _amount(row):
     if not row.seeds:
         return ""
-    ends = "" if np.isinf([row.low, row.high]).all() else f" [{_number(row.low)}, {_number(row.high)}]"
-    return f"{_number(row.effect)}{ends} {row.unit}".strip()
+    said = _number(row.effect), limits_in_words((row.low, row.high), _number), row.unit
+    return " ".join(filter(None, said))
 
 
 def _power(row):

@@ -9,11 +9,10 @@ __all__ = ['when', 'when_in', 'known_curves', 'readable', 'measured_inside', 'ta
 # %% ../nbs/core/10_evidence.ipynb #a1a706cd
 from collections.abc import Mapping, Sequence
 from functools import partial
-import numpy as np
 import pandas as pd
 from . import InputError
 from .claims import by_seed, share_of_seeds
-from .intervals import crossing, ends, kaplan_meier, lag, median_interval, rise_time
+from .intervals import crossing, kaplan_meier, lag, limits_in_words, median_in_words, rise_time
 from .probes import curve, measure
 from .runs import Run, describe, labels
 from .transitions import event_options, transition_table
@@ -126,10 +125,11 @@ def representative_runs(runs: Sequence[Run]) -> list[Run]:
 def one_run(
     tables: dict[str, pd.DataFrame],  # of `tables`, or of evidence
     preset: str,
+    seed: int | None = None,  # None: the lowest
 ) -> pd.DataFrame:  # long
-    "All that was measured on the run of a preset with the lowest seed."
-    runs = tables["runs"].query("preset == @preset")
-    run = runs.loc[runs["seed"].idxmin(), "run"]
+    "All that was measured on the run of a preset and a seed."
+    seeds = tables["runs"].query("preset == @preset").set_index("seed")["run"]
+    run = seeds[seeds.index.min() if seed is None else seed]
     return pd.concat([t[t["run"] == run] for name, t in tables.items() if name != "runs"])
 
 # %% ../nbs/core/10_evidence.ipynb #a5510002
@@ -141,12 +141,6 @@ def curves_by_seed(
     "One curve of every run of a preset."
     rest = {key: value for key, value in where.items() if key != "probe"}
     return by_seed(tables, where["probe"], lambda rows: curve(rows, **rest), preset=preset)
-
-
-def _middle_of(values):
-    "Median with its exact interval, in words."
-    low, high = median_interval(values)
-    return f"{np.median(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def arrivals(
@@ -167,7 +161,7 @@ def arrivals(
                 "seeds": len(times),
                 came: f"{sum(t.reached for t in times)} [{low:.2f}, {high:.2f}]",
                 f"{half}, in half of the runs (step)": _in_half(times),
-                "at the end": _middle_of([c.iloc[-3:].mean() for c in curves.values()]),
+                "at the end": median_in_words([c.iloc[-3:].mean() for c in curves.values()]),
             }
         )
     return pd.DataFrame(found)
@@ -188,8 +182,7 @@ def _in_half(times):
     found = kaplan_meier(times)
     if not found.median.reached:
         return "fewer than half come"
-    low, high = found.interval
-    return f"{found.median} [{low:.0f}, {high:.0f}]"
+    return f"{found.median} {limits_in_words(found.interval, '{:.0f}'.format)}".strip()
 
 # %% ../nbs/core/10_evidence.ipynb #a5510005
 def lag_parts(
@@ -209,11 +202,5 @@ def lag_parts(
         "half-way up its own rise later by": half,
         f"reaches {level:g} later by": fixed,
     }
-    return pd.DataFrame([dict(part=name, **_lag_in_words(lags)) for name, lags in rows.items()])
-
-
-def _lag_in_words(lags):
-    low, high = median_interval(lags)
-    between = np.median(ends(lags), axis=1)
-    known = f"{between.mean():.0f}" if np.isfinite(between).all() else "not known"
-    return {"steps": f"{known} [{low:.0f}, {high:.0f}]".replace("inf", "∞"), "seeds": len(lags)}
+    told = [dict(part=name, steps=median_in_words(lags, 0), seeds=len(lags)) for name, lags in rows.items()]
+    return pd.DataFrame(told)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Interval', 'lag', 'points', 'check_direction', 'crossing', 'rise_time', 'order_rank', 'ends', 'median_interval',
-           'mean_interval', 'bootstrap_interval', 'Survival', 'kaplan_meier']
+           'limits_in_words', 'median_in_words', 'mean_interval', 'bootstrap_interval', 'Survival', 'kaplan_meier']
 
 # %% ../nbs/core/08_intervals.ipynb #9a1a3b31
 from collections.abc import Callable, Iterable
@@ -206,6 +206,31 @@ def median_interval(
         raise InputError("values: numbers or Interval are needed, one a seed")
     return tuple(map(float, _median_limits(low, high, level)))
 
+# %% ../nbs/core/08_intervals.ipynb #7c1de002
+def limits_in_words(
+    interval: tuple[float, float],  # low, high
+    say: Callable = "{:.2f}".format,  # how one of them is written
+) -> str:  # such as `[310, 400]` or `[310 or more]`; empty where neither is known
+    "The limits of an interval for people: those that are known."
+    low, high = interval
+    if np.isinf([low, high]).all():
+        return ""
+    if np.isinf(high):
+        return f"[{say(low)} or more]"
+    return f"[{say(high)} or less]" if np.isinf(low) else f"[{say(low)}, {say(high)}]"
+
+
+def median_in_words(
+    values: Iterable[float | Interval],  # one for each seed
+    digits: int = 2,  # behind the point
+) -> str:  # such as `0.85 [0.84, 0.86]`
+    "The median over seeds with its exact interval, for people."
+    values, say = list(values), f"{{:.{digits}f}}".format
+    middle = np.median(ends(values), axis=1)  # of the lowest and of the highest that each can be
+    known = say(middle.mean()) if np.isfinite(middle).all() else "not known"
+    limits = limits_in_words(median_interval(values), say)
+    return " ".join(filter(None, [known, limits or "[too few seeds]" * (not order_rank(len(values)))]))
+
 # %% ../nbs/core/08_intervals.ipynb #f20b93e2
 def mean_interval(
     values: Iterable[float],  # one for each seed; of more axes, over the last
@@ -259,9 +284,9 @@ class Survival:
     curve: pd.DataFrame  # time, waiting (share of runs, events as late as possible), low, high
 
     def __str__(self):
-        low, high = self.interval
-        limits = f"confidence interval of the median {low:g} to {high:g}"
-        return f"median {self.median} of {self.runs} runs, {self.reached} reached; {limits}"
+        limits = limits_in_words(self.interval, "{:g}".format) or "not known"
+        said = f"confidence interval of the median {limits}"
+        return f"median {self.median} of {self.runs} runs, {self.reached} reached; {said}"
 
 # %% ../nbs/core/08_intervals.ipynb #27cd3d07
 def _survival(times, censored, level):

@@ -609,7 +609,8 @@ def test_any_option_makes_the_groups(trained, capsys):
     assert [line.split("  ")[0].strip() for line in compared(trained, capsys, "--by", "n_id").splitlines()[1:]] == ["n_id = 8", "n_id = 16"]
     every = [str(r.path) for r in finished(trained)]
     commands.grok_nb_compare(every) # one has options of its own: whatever differs makes the groups
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 4 and "[too few seeds]" in said and "inf" not in said # of one seed or two there is no interval
 
 
 @pytest.mark.parametrize("words, says", [

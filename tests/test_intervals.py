@@ -6,7 +6,7 @@ from scipy import stats
 
 from grok_nb import InputError
 from grok_nb.claims import share_of_seeds
-from grok_nb.intervals import Interval, ends, kaplan_meier, mean_interval, median_interval, order_rank
+from grok_nb.intervals import Interval, ends, kaplan_meier, limits_in_words, mean_interval, median_in_words, median_interval, order_rank
 
 
 @pytest.mark.parametrize("n", [*range(2, 31), 100])
@@ -106,3 +106,13 @@ def test_a_share_is_covered(p):
     for n in (3, 5, 10, 20):
         cover = {k: share_of_seeds({i: i < k for i in range(n)}).interval for k in range(n + 1)}
         assert sum(stats.binom.pmf(k, n, p) for k, (lo, hi) in cover.items() if lo <= p <= hi) >= .95 # exact, no draws
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9) | st.just(-np.inf), st.integers(0, 9) | st.just(np.inf)), min_size=1, max_size=12))
+def test_nothing_is_infinite_in_words(pairs):
+    values = [Interval(lo, max(lo, 0) + width) for lo, width in pairs]
+    said, (low, high) = median_in_words(values, 0), median_interval(values)
+    assert "inf" not in said and "nan" not in said and "  " not in said and said == said.strip()
+    assert said.endswith("[too few seeds]") == (len(values) < 6)
+    assert ("or more]" in said) == (np.isfinite(low) and np.isinf(high)) and ("or less]" in said) == (np.isinf(low) and np.isfinite(high))
+    assert limits_in_words((-np.inf, np.inf)) == "" and limits_in_words((1, 2)) == "[1.00, 2.00]"
