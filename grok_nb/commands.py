@@ -10,7 +10,7 @@ __all__ = ['as_command', 'command', 'changes', 'check_choice', 'grok_nb_train', 
 # %% ../nbs/commands/00_commands.ipynb #64787d17
 import hashlib, inspect, io, json, os, re, signal, sys, threading
 from argparse import ArgumentTypeError, RawDescriptionHelpFormatter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields
 from functools import cache, partial, wraps
 from pathlib import Path
@@ -270,6 +270,7 @@ def grok_nb_train(
     device: str = "",  # cpu, cuda or mps; default: the best there is
     threads: int = 0,  # CPU threads; default: as before, else one for a small model, else all cores
     log: str = "",  # tell a logger as well: tensorboard, wandb, trackio, or another that accelerate knows
+    watch: store_true = False,  # write live.html beside the run: its curve, which a browser keeps up to date
     options: store_true = False,  # list the options of the study with their ranges, and stop
     presets: store_true = False,  # list the presets of the study, and stop
 ):
@@ -313,11 +314,27 @@ def grok_nb_train(
         print(f"{run.run_id}: {run.state}, {config.steps} steps, in {where}", flush=True)
     from grok_nb.training import train
 
-    run = train(config, runs or None, device or None, threads or None, log=log)
+    with _watched(run) if watch and _is_main() else nullcontext():
+        run = train(config, runs or None, device or None, threads or None, log=log)
     if _is_main():
         print(_how_it_ended(run))
 
 # %% ../nbs/commands/00_commands.ipynb #00c0a0d1
+@contextmanager
+def _watched(run):
+    "Write a page that follows a run while it is trained."
+    from grok_nb.see.watch import Watch
+
+    watched = Watch(run, page=run.path / "live.html")
+    print(f"To watch it, open in a browser: {printable(watched.page)}", flush=True)
+    try:
+        yield
+    finally:
+        watched.stop()
+        if run.path.exists():
+            watched.refresh()
+
+
 def _how_it_ended(run):
     "Loss and headline at the last evaluation, and what there is of the run."
     from grok_nb.runs import pick

@@ -29,7 +29,7 @@ def what_goes(
 
 # %% ../nbs/commands/06_prune.ipynb #5a01c0d8
 _own = "checkpoints", "tables", "config.json", "metrics.jsonl", "sessions.jsonl", "artifacts.safetensors"
-_own += "stopped.json", "failed.json"
+_own += "stopped.json", "failed.json", "live.html"
 
 
 def check_free(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import wait_for
 
-from grok_nb import InputError
+from grok_nb import InputError, commands
 from grok_nb.modular.study import study
 from grok_nb.probes import curve
 from grok_nb.runs import Run
@@ -54,3 +54,32 @@ def test_it_can_be_stopped_and_a_folder_that_goes_ends_it(tmp_path):
 @pytest.mark.parametrize("every", [0, -1, float("nan")])
 def test_a_span_that_is_none_is_refused(tmp_path, every):
     with pytest.raises(InputError, match="every"): watch(Run.prepare(CONFIG, tmp_path), every)
+
+
+def test_a_run_that_was_stopped_goes_on_before_the_picture_ends(tmp_path):
+    run = Run.prepare(CONFIG, tmp_path)
+    run.write("failed.json", "{}")
+    shown = watch(run, every=.05, page=run.path/"live.html")
+    assert shown.seen[0] == "failed" and not shown.over and "refresh" in shown.page.read_text()
+    train(CONFIG, tmp_path, progress=False)
+    wait_for(lambda: not shown.thread.is_alive(), "the last picture")
+    assert shown.seen == ("finished", 7) and shown.over
+
+
+def test_train_writes_a_page_that_follows(tmp_path, capsys):
+    words = [f"{name}={value}" for name, value in SMALL.items()]
+    for _ in range(2): # the second finds it finished
+        commands.grok_nb_train(["modular", "--preset", "smoke", "--set", *words, "--runs", str(tmp_path), "--watch"])
+        said, page = capsys.readouterr().out, tmp_path/CONFIG.run_id/"live.html"
+        assert f"open in a browser: {page}" in said and "finished:" in said
+        text = page.read_text()
+        assert text.startswith("<!doctype html>") and "<svg" in text and f"<title>{CONFIG.run_id}" in text and 'http-equiv="refresh"' not in text
+    commands.grok_nb_train(["modular", "--preset", "smoke", "--set", *words, "seed=1", "--runs", str(tmp_path)])
+    assert len([*tmp_path.glob("*/live.html")]) == 1 # only where it was asked for
+
+
+def test_a_page_that_cannot_be_written_stops_no_training(tmp_path):
+    shown = watch(Run.prepare(CONFIG, tmp_path), every=.05, page=tmp_path/"no"/"live.html")
+    assert train(CONFIG, tmp_path, progress=False).finished
+    wait_for(lambda: not shown.thread.is_alive(), "the last picture")
+    assert shown.seen == ("finished", 7)
