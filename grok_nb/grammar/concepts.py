@@ -5,17 +5,20 @@
 # %% auto #0
 __all__ = ['sides', 'Looks', 'look_at_pairs', 'concept_vectors', 'mean_direction', 'auroc', 'auroc_interval', 'word_auroc',
            'effective_rank', 'matched_rank', 'broken_pairs', 'concept_rows', 'conditions', 'paradigm_panels',
-           'label_panels', 'auroc_figure', 'layers_figure', 'rank_figure']
+           'label_panels', 'auroc_figure', 'layers_figure', 'rank_figure', 'concept_table']
 
 # %% ../../nbs/grammar/04_concepts.ipynb #01eadc2e
 from dataclasses import dataclass
+from functools import partial
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import roc_auc_score
 from .. import InputError
+from ..claims import by_seed
 from .lag import clusters
+from ..intervals import median_in_words
 from ..lens import look, norms
 from ..see.panels import finish, panels
 from ..streams import rng
@@ -438,3 +441,33 @@ def rank_figure(
     ax.set_ylim(0, None)  # once, for all: panels share it
     label_panels(axes, "steps", "effective rank")
     return finish(fig, "below", ax.get_legend_handles_labels()[0], ncols=2)
+
+# %% ../../nbs/grammar/04_concepts.ipynb #7c1de012
+_columns = {  # of the table: metric, and the first (0) or the last (-1) checkpoint
+    "AUROC, untrained": ("auroc", 0),
+    "AUROC, at the end": ("auroc", -1),
+    "rank": ("rank", -1),
+    "rank, pairing broken": ("rank_control", -1),
+}
+
+
+def _in_last_layer(rows, paradigm, metric, at):
+    chosen = rows[(rows["paradigm"] == paradigm) & (rows["metric"] == metric)]
+    chosen = chosen[chosen["layer"] == chosen["layer"].max()]
+    return float(chosen.sort_values("step")["value"].iloc[at])
+
+
+def concept_table(
+    tables: dict[str, pd.DataFrame],  # of `evidence.tables`: `inside` with the rows of `concept_rows`, `runs`
+    preset: str,
+) -> pd.DataFrame:  # one row a paradigm, for people
+    "AUROC and rank in the last layer: medians over the seeds of a preset, with their exact intervals."
+
+    def said(paradigm, metric, at):
+        number = partial(_in_last_layer, paradigm=paradigm, metric=metric, at=at)
+        return median_in_words(by_seed(tables, "inside", number, preset=preset).values())
+
+    runs = tables["runs"].query("preset == @preset")["run"]
+    paradigms = tables["inside"].query("run in @runs")["paradigm"].unique()
+    told = {p: {name: said(p, *which) for name, which in _columns.items()} for p in paradigms}
+    return pd.DataFrame(told).T
