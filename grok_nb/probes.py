@@ -8,7 +8,7 @@ __all__ = ['curve', 'fingerprint', 'save_table', 'load_table', 'plain_rows', 'No
 # %% ../nbs/core/07_probes.ipynb #6b4156dc
 import importlib, inspect, io, sys
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import CodeType
 import numpy as np
@@ -33,12 +33,12 @@ def curve(
             there = ", ".join(table.columns)
             raise InputError(f"curve: no column {column!r} in the table; there are {there}")
         matching &= (table[column] == value).to_numpy(bool)
-    rows = table.loc[matching, ["step", "value"]]
-    if rows.empty:
+    steps = pd.Index(table["step"].to_numpy()[matching], name="step")
+    if steps.empty:
         raise InputError(f"curve: no row with {wanted}")
-    if rows.step.duplicated().any():
+    if steps.has_duplicates:
         raise InputError(f"curve: {wanted} selects more than one curve")
-    return rows.set_index("step").value.sort_index()
+    return pd.Series(table["value"].to_numpy()[matching], steps, name="value").sort_index()
 
 # %% ../nbs/core/07_probes.ipynb #78055e1e
 def _names_in(code):
@@ -47,12 +47,19 @@ def _names_in(code):
     return {*code.co_names, *code.co_freevars}.union(*map(_names_in, inside))
 
 
+@lru_cache(1000)
+def _source(thing, code, written):
+    return inspect.getsource(thing)
+
+
 def _text_of(thing):
     "The text of a function or a class; without any, as in a bare interpreter, what it is compiled to."
+    code = getattr(thing, "__code__", None)
     try:
-        return inspect.getsource(thing)
+        path = Path(inspect.getfile(thing))
+        # To find a class, all of its file is parsed: once, until it is written anew.
+        return _source(thing, code, path.stat().st_mtime_ns if path.exists() else None)
     except (OSError, TypeError):
-        code = getattr(thing, "__code__", None)
         return code.co_code.hex() + repr(code.co_names) if code else repr(thing)
 
 

@@ -16,6 +16,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
@@ -96,6 +97,14 @@ def _about(path, name):
     return json.loads(zlib.decompress(b64decode(pq.read_schema(path).metadata[name.encode()])))
 
 
+@lru_cache(4)  # studies: reading takes longer than most of what is done with it
+def _read(path, written):
+    rows, runs = pq.read_table(path).to_pandas(), pd.DataFrame(_about(path, "runs"))
+    for name in rows.columns[rows.dtypes == "category"]:
+        rows[name] = rows[name].astype(object)
+    return rows, runs.assign(origin="evidence")
+
+
 def shipped(
     study: Study,
     presets: Sequence[str] = (),  # only these; empty: all that there are
@@ -106,16 +115,13 @@ def shipped(
     "What was measured on the judged runs of a study."
     if not (path := evidence_file(study, folder)).exists():
         return {}
-    table = pq.read_table(path)
-    runs = pd.DataFrame(_about(path, "runs")).assign(origin="evidence")
+    now = path.stat()
+    rows, runs = _read(path, (now.st_ino, now.st_mtime_ns, now.st_size))
     if presets:
         runs = runs[runs["preset"].isin(presets)].reset_index(drop=True)
-    rows = table.to_pandas()
-    for name in rows.columns[rows.dtypes == "category"]:
-        rows[name] = rows[name].astype(object)
     parts = rows[rows["run"].isin(runs["run"])].groupby("probe")
     found = {name: part.dropna(axis="columns", how="all").reset_index(drop=True) for name, part in parts}
-    return found | dict(runs=runs) if len(runs) else {}
+    return found | dict(runs=runs.copy()) if len(runs) else {}
 
 # %% ../nbs/core/12_shipped.ipynb #5e1da022
 def shipped_sweep(

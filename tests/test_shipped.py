@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grok_nb import InputError, shipped, studies, wings
-from grok_nb.claims import ledger
+from grok_nb.claims import gather, ledger
 from grok_nb.sweeps import summarise
 from grok_nb.training import train
 
@@ -83,7 +83,7 @@ def test_no_evidence_tells_where_it_was_made():
 def test_a_claim_is_judged_on_its_own_presets_alone(name):
     "What `presets` says is what the test of a claim looks at."
     study = studies[name]
-    there = shipped.shipped(study)
+    there = gather(shipped.shipped(study))
     every = ledger(study.claims(), there).set_index("claim")
     def of(presets):
         runs = there["runs"][there["runs"]["preset"].isin(presets)]

@@ -10,7 +10,7 @@ from functools import partial
 from ..claims import NotTested, as_frozen, by_seed, claim, over_seeds, paired
 from . import language
 from .attention import attention_changes
-from .judge import accuracy_curves, early_step
+from .judge import early_step
 from .lag import half_way, reached
 from ..probes import curve
 
@@ -20,10 +20,11 @@ def mean_lag(
     level=lambda curve: 0.8,  # accuracy to reach, from a group's curve over steps
 ):  # → intervals.Interval, steps
     "Mean over paradigms of the lag between the steps at which each group reaches its level, sustained."
-    groups = accuracy_curves(rows).groupby(["paradigm", "group"])
+    during = (rows["probe"] == "accuracy") & (rows["metric"] == "accuracy")
+    grouped = rows["group"].isin(["exposed", "unexposed"]) & ~rows["paradigm"].isin(["mean", "planted"])
     when = {}
-    for key, part in groups:
-        accuracy = part.set_index("step")["accuracy"]
+    for key, part in rows[during & grouped].groupby(["paradigm", "group"], observed=True):
+        accuracy = curve(part)
         when[key] = reached(accuracy, level(accuracy))
     both = [name for name, group in when if group == "exposed" and (name, "unexposed") in when]
     lags = [when[name, "unexposed"] - when[name, "exposed"] for name in both]
@@ -77,7 +78,8 @@ def _risen(rows, metric):
 
 def _heads(rows):
     "Change of every head's attention to the context word: (paradigm, head)."
-    return attention_changes(rows, *_compared(rows)).groupby("paradigm")["change"]
+    steps = _compared(rows)
+    return attention_changes(rows[rows["step"].isin(steps)], *steps).groupby("paradigm")["change"]
 
 # %% ../../nbs/grammar/12_claims.ipynb #58893da0
 _paper, _ours = "arXiv 2606.00230", "ours"
