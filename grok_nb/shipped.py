@@ -422,8 +422,8 @@ class Verification:
 
     @property
     def p(self) -> float:  # of both being samples of one kind; NaN where nothing is known of one
-        samples = [[_middle(v) for v in e.values.values()] for e in (self.fresh, self.judged)]
-        return float(stats.mannwhitneyu(*samples, nan_policy="omit").pvalue)
+        samples = [pd.Series(map(_middle, e.values.values())).dropna() for e in (self.fresh, self.judged)]
+        return float(stats.mannwhitneyu(*samples).pvalue) if all(map(len, samples)) else np.nan
 
     @property
     def holds(self) -> int:  # fresh seeds on the claim's side of the threshold

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from grok_nb import InputError, shipped, studies, wings
+from grok_nb import InputError, demo_wings, shipped, studies, wings
 from grok_nb.claims import gather, ledger
 from grok_nb.sweeps import summarise
 from grok_nb.training import train
@@ -15,9 +15,10 @@ from grok_nb.training import train
 SAID = cache(shipped.witness)
 BRIEF = dict(modular=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, n_eval=16, checkpoint_on_change=0.0),
              copying=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, test_samples=4),
-             grammar=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, pairs_each=20))
-ONE_QUICK = [pytest.param("modular", marks=pytest.mark.slow), pytest.param("copying", marks=pytest.mark.slow), "grammar"]
-QUICK = dict(modular="in context", copying="copies to learn from", grammar="lag") # a claim on one preset
+             grammar=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, pairs_each=20),
+             markov=dict(steps=40, warmup_steps=5, evaluate_every=10, checkpoints=2, n_eval=16))
+ONE_QUICK = [*(pytest.param(name, marks=pytest.mark.slow) for name in demo_wings), "markov"]
+QUICK = dict(modular="in context", copying="copies to learn from", grammar="lag", markov="unigrams on the way") # a claim on one preset
 
 
 @pytest.fixture
@@ -118,14 +119,14 @@ def test_what_goes_in_comes_out(name, brief, tmp_path):
 
 
 def test_a_changed_preset_goes_out(brief, tmp_path, monkeypatch):
-    study, runs = studies["grammar"], trained("grammar", tmp_path, n=1)
+    study, runs = studies["markov"], trained("markov", tmp_path, n=1)
     shipped.add_evidence(runs, "demo", tmp_path)
-    shipped.add_evidence(trained("grammar", tmp_path, "control", n=1), "control", tmp_path)
+    shipped.add_evidence(trained("markov", tmp_path, "control", n=1), "control", tmp_path)
     assert set(shipped.missing(study, folder=tmp_path, most=1)).isdisjoint({"demo", "control"})
-    monkeypatch.setitem(study.presets, "demo", study.presets["demo"].replace(lr=3e-3))
-    assert shipped.stale(study, tmp_path) == ["grammar: the preset demo has changed; make it again: grok_nb_evidence grammar"]
-    assert [c.seed for c in shipped.missing(study, folder=tmp_path, most=1)["demo"]] == [40]
-    shipped.add_evidence(trained("grammar", tmp_path, n=1), "demo", tmp_path)
+    monkeypatch.setitem(study.presets, "demo", study.presets["demo"].replace(lr=5e-3))
+    assert shipped.stale(study, tmp_path) == ["markov: the preset demo has changed; make it again: grok_nb_evidence markov"]
+    assert [c.seed for c in shipped.missing(study, folder=tmp_path, most=1)["demo"]] == [runs[0].config.seed]
+    shipped.add_evidence(trained("markov", tmp_path, n=1), "demo", tmp_path)
     assert sorted(shipped.shipped(study, folder=tmp_path)["runs"]["preset"]) == ["control", "demo"] and not shipped.stale(study, tmp_path)
 
 
@@ -150,6 +151,7 @@ def test_the_cells_of_a_grid_are_judged_too(tmp_path, monkeypatch):
     assert shipped.stale(study, tmp_path) == ["modular: the preset phase_cpu has changed; make it again: grok_nb_evidence modular"]
 
 
+@pytest.mark.slow
 def test_forks_of_a_grid_begin_in_judged_runs_which_are_trained_again(tmp_path, monkeypatch):
     study = studies["modular"]
     small = dict(preset="smoke", fixed=BRIEF["modular"] | dict(depth=1, width=16, keep_states=9))
@@ -165,13 +167,13 @@ def test_forks_of_a_grid_begin_in_judged_runs_which_are_trained_again(tmp_path, 
 
 def test_a_changed_probe_takes_everything_out(brief, tmp_path, monkeypatch):
     from dataclasses import replace
-    study = studies["grammar"]
-    shipped.add_evidence(trained("grammar", tmp_path), "demo", tmp_path)
+    study = studies["markov"]
+    shipped.add_evidence(trained("markov", tmp_path), "demo", tmp_path)
     def other(config):
-        def probe(model, context): return [dict(row, value=row["value"]*2) for row in study.probes(config)["held_out"](model, context)]
-        return study.probes(config) | dict(held_out=probe)
+        def probe(model, context): return [dict(row, value=row["value"]*2) for row in study.probes(config)["prediction"](model, context)]
+        return study.probes(config) | dict(prediction=probe)
     changed = replace(study, probes=other)
-    assert shipped.stale(changed, tmp_path) == ["grammar: the probe held_out says something else now; make it again: grok_nb_evidence grammar"]
+    assert shipped.stale(changed, tmp_path) == ["markov: the probe prediction says something else now; make it again: grok_nb_evidence markov"]
     assert len(shipped.missing(changed, folder=tmp_path, most=2)["demo"]) == 2
 
 
