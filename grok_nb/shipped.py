@@ -97,7 +97,7 @@ def _about(path, name):
     return json.loads(zlib.decompress(b64decode(pq.read_schema(path).metadata[name.encode()])))
 
 
-@lru_cache(4)  # studies: reading takes longer than most of what is done with it
+@lru_cache(1)  # a study: reading takes longer than most of what is done with it
 def _read(path, written):
     rows, runs = pq.read_table(path).to_pandas(), pd.DataFrame(_about(path, "runs"))
     for name in rows.columns[rows.dtypes == "category"]:
