@@ -128,10 +128,12 @@ def attention_figure(
 # %% ../../nbs/grammar/05_attention.ipynb #60e0a69d
 def _change(rows, name, before, after):
     "The heads of one paradigm, largest gain first."
-    wide = rows.pivot(index=["layer", "head"], columns="step", values="value")
-    if absent := [step for step in (before, after) if step not in wide]:
-        there = ", ".join(f"{s:g}" for s in wide)
+    steps = sorted(rows["step"].unique())
+    if absent := [step for step in (before, after) if step not in steps]:
+        there = ", ".join(f"{s:g}" for s in steps)
         raise InputError(f"changes: {name}: nothing at step {absent[0]}; there are {there}")
+    both = rows[rows["step"].isin([before, after])]
+    wide = both.pivot(index=["layer", "head"], columns="step", values="value")
     part = wide[[before, after]].set_axis(["before", "after"], axis=1).reset_index()
     part = part.astype(dict(layer=int, head=int)).assign(paradigm=name, change=part["after"] - part["before"])
     return part.sort_values("change", ascending=False)

@@ -10,7 +10,7 @@ from functools import partial
 from ..claims import NotTested, as_frozen, by_seed, claim, over_seeds, paired
 from . import language
 from .attention import attention_changes
-from .judge import early_step
+from .judge import accuracy_rows, early_step
 from .lag import half_way, reached
 from ..probes import curve
 
@@ -20,10 +20,9 @@ def mean_lag(
     level=lambda curve: 0.8,  # accuracy to reach, from a group's curve over steps
 ):  # → intervals.Interval, steps
     "Mean over paradigms of the lag between the steps at which each group reaches its level, sustained."
-    during = (rows["probe"] == "accuracy") & (rows["metric"] == "accuracy")
-    grouped = rows["group"].isin(["exposed", "unexposed"]) & ~rows["paradigm"].isin(["mean", "planted"])
+    groups = accuracy_rows(rows).query("metric == 'accuracy'").groupby(["paradigm", "group"], observed=True)
     when = {}
-    for key, part in rows[during & grouped].groupby(["paradigm", "group"], observed=True):
+    for key, part in groups:
         accuracy = curve(part)
         when[key] = reached(accuracy, level(accuracy))
     both = [name for name, group in when if group == "exposed" and (name, "unexposed") in when]
@@ -78,8 +77,7 @@ def _risen(rows, metric):
 
 def _heads(rows):
     "Change of every head's attention to the context word: (paradigm, head)."
-    steps = _compared(rows)
-    return attention_changes(rows[rows["step"].isin(steps)], *steps).groupby("paradigm")["change"]
+    return attention_changes(rows, *_compared(rows)).groupby("paradigm")["change"]
 
 # %% ../../nbs/grammar/12_claims.ipynb #58893da0
 _paper, _ours = "arXiv 2606.00230", "ours"
